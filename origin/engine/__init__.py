@@ -1,0 +1,1 @@
+"""What answers a miss: a local transformers model, or an OpenAI-compatible upstream."""
