@@ -1,0 +1,437 @@
+"""The origin's settings: environment and `encore.toml` in, a frozen value or a clear refusal out.
+
+Building a `Settings` reads nothing but its arguments. `load_settings` alone reads the environment
+and the file (the environment wins; an empty variable counts as unset), refuses what it does not
+know, and turns every complaint into one `SettingsError` that names the variable, the value (never
+a secret's) and the fix. In development mode it makes the secret that is missing, once.
+
+`docs/configuration.md` is generated from the fields below (`encore settings --markdown`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic.fields import FieldInfo
+
+PREFIX = "ENCORE_"
+CONFIG_FILE = "encore.toml"
+MIN_SECRET_CHARACTERS = 32
+
+_UNPREFIXED = {"redis_url": "REDIS_URL"}
+_NOT_SETTINGS = frozenset({"ENCORE_REQUIRE_ALL"})  # the test suite's own switch
+_LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+_DAY_S = 86_400
+_MIB = 1 << 20
+
+
+class SettingsError(Exception):
+    """A part refuses to start: each line names a variable, what is wrong with it and the fix."""
+
+
+class Settings(BaseModel):
+    """Everything an operator decides. Durations are seconds, sizes bytes."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
+
+    mode: Literal["production", "development"] = Field(
+        "production",
+        description="`development` accepts the key `sk-encore-dev` and binds to loopback only; "
+        "`encore dev` sets it.",
+    )
+    secret: SecretStr = Field(
+        description="What origin and edge share, at least 32 characters: cache keys, API keys and "
+        "their trust in each other derive from it. Required in production; development mode makes "
+        "one and keeps it in the state folder.",
+    )
+    state_dir: Path = Field(
+        Path(".encore"),
+        description="Folder for what this machine keeps: embedded Redis data, development secret.",
+    )
+
+    origin_host: str = Field("127.0.0.1", min_length=1, description="Address the origin binds to.")
+    origin_port: int = Field(8000, ge=1, le=65_535, description="Port of the origin.")
+    edge_port: int = Field(8787, ge=1, le=65_535, description="Port of the local edge.")
+    origin_url: str | None = Field(
+        None,
+        description="Where the local edge finds the origin; by default `origin_host` and "
+        "`origin_port` of this machine.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
+
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis for L1, `redis://`, `rediss://` or `unix://`. Without it a Redis server "
+        "is started for you.",
+    )
+    key_prefix: str = Field(
+        "encore",
+        pattern=r"^[A-Za-z0-9_.-]{1,32}$",
+        description="What every Redis key begins with, so that several caches can share one Redis.",
+    )
+
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="Model to load: a Hugging Face id or a folder. Without it (and without an "
+        "upstream) the small demo model that ships with Encore answers.",
+    )
+    model_name: str | None = Field(
+        None, min_length=1, description="Name clients call the model by; by default its own."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Number type of the model's weights."
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Where the model runs: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.",
+    )
+    chat_template: str | None = Field(
+        None,
+        description="Chat template (Jinja text, or a file that holds it) for a model without one.",
+    )
+    engine_concurrency: int = Field(
+        2, ge=1, le=1024, description="Generations that run at once on the local model."
+    )
+    engine_queue_limit: int = Field(
+        64, ge=0, description="Generations that may wait for their turn; more get a 503."
+    )
+
+    upstream: str | None = Field(
+        None,
+        description="Base URL of an OpenAI-compatible API that answers misses instead of a local "
+        "model, with or without `/v1`.",
+    )
+    upstream_api_key: SecretStr | None = Field(
+        None, description="Key sent upstream. A client's own key never is."
+    )
+    upstream_timeout_s: float = Field(
+        60.0, gt=0, description="Longest silence of the upstream before a 504."
+    )
+
+    embedder: str | None = Field(
+        None,
+        min_length=1,
+        description="Embedding model: a sentence-transformers id or a folder; by default the "
+        "bundled all-MiniLM-L6-v2.",
+    )
+
+    ttl_s: int = Field(_DAY_S, ge=0, description="How long an answer is fresh.")
+    max_ttl_s: int = Field(
+        30 * _DAY_S, ge=1, description="The longest freshness a request may ask for."
+    )
+    stale_while_revalidate_s: int = Field(
+        3600, ge=0, description="How long after that it is served while a new one is made."
+    )
+    stale_if_error_s: int = Field(
+        _DAY_S, ge=0, description="How long after that it is served when a new one cannot be made."
+    )
+    max_cached_body_bytes: int = Field(
+        _MIB, ge=1, description="Larger requests are answered, uncached."
+    )
+    max_body_bytes: int = Field(
+        32 * _MIB, ge=1, le=1 << 30, description="Larger requests are refused with a 413."
+    )
+    request_deadline_s: float = Field(
+        120.0, gt=0, description="The longest a request may take before a 504."
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any) -> Any:
+        # `origin_port = true` would otherwise become port 1.
+        if isinstance(value, bool):
+            raise ValueError("a boolean makes no sense here")  # noqa: TRY004 - pydantic's protocol
+        return value
+
+    @field_validator("log_level", "mode", "dtype", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("secret")
+    @classmethod
+    def _long_secret(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if len(text) < MIN_SECRET_CHARACTERS:
+            raise ValueError(
+                f"{len(text)} characters are too few, at least {MIN_SECRET_CHARACTERS} are needed; "
+                "`openssl rand -hex 32` makes one"
+            )
+        if text != text.strip() or not text.isprintable():
+            # A stray newline would make origin and edge disagree about every key.
+            raise ValueError("it has white space around it or unprintable characters; remove them")
+        return value
+
+    @field_validator("upstream", "origin_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("credentials do not belong in this URL (see ENCORE_UPSTREAM_API_KEY)")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("not an http:// or https:// URL with a host")
+        if parts.query or parts.fragment:
+            raise ValueError("a base URL has no query and no fragment")
+        _ = parts.port  # raises ValueError when it is not a port
+        return value.rstrip("/")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in {"redis", "rediss", "unix"} or not (parts.netloc or parts.path):
+            raise ValueError("not a redis://, rediss:// or unix:// URL")
+        return value
+
+    @field_validator("chat_template")
+    @classmethod
+    def _jinja(cls, value: str | None) -> str | None:
+        if value is not None and "{{" not in value and "{%" not in value:
+            raise ValueError("neither the path of a readable file nor a Jinja template")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.mode == "development" and self.origin_host not in _LOOPBACK_HOSTS:
+            raise ValueError(
+                f"ENCORE_ORIGIN_HOST={self.origin_host!r}: development mode accepts a well-known "
+                "key and binds to 127.0.0.1 only; set ENCORE_MODE=production and ENCORE_SECRET"
+            )
+        if self.upstream is not None and self.model is not None:
+            raise ValueError(
+                f"ENCORE_UPSTREAM={self.upstream!r} and ENCORE_MODEL={self.model!r} exclude each "
+                "other; unset one"
+            )
+        if self.upstream is None and self.upstream_api_key is not None:
+            raise ValueError("ENCORE_UPSTREAM_API_KEY is set without ENCORE_UPSTREAM; set both")
+        if self.ttl_s > self.max_ttl_s:
+            raise ValueError(
+                f"ENCORE_TTL_S={self.ttl_s} is more than ENCORE_MAX_TTL_S={self.max_ttl_s}"
+            )
+        if self.max_cached_body_bytes > self.max_body_bytes:
+            raise ValueError(
+                f"ENCORE_MAX_CACHED_BODY_BYTES={self.max_cached_body_bytes} is more than "
+                f"ENCORE_MAX_BODY_BYTES={self.max_body_bytes}"
+            )
+        return self
+
+    @property
+    def development(self) -> bool:
+        """Whether the well-known development key is accepted."""
+        return self.mode == "development"
+
+    def replace(self, **changes: Any) -> Settings:
+        """Return a copy with `changes`, validated like any other."""
+        return Settings.model_validate({**self.model_dump(), **changes})
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, directory: Path | None = None, **overrides: Any
+) -> Settings:
+    """Read the settings of this process, or raise SettingsError.
+
+    `overrides` win over `environ` (the process's by default), which wins over `encore.toml` in
+    `directory` (the working directory by default). Development mode without a secret writes one.
+    """
+    environ = os.environ if environ is None else environ
+    directory = Path.cwd() if directory is None else directory
+    complaints: list[str] = []
+    values: dict[str, Any] = {}
+    labels: dict[str, str] = {}
+    for name, value in _read_file(directory / CONFIG_FILE, complaints).items():
+        values[name], labels[name] = value, f"{CONFIG_FILE}: {name}"
+    for name, value in _read_environment(environ, complaints).items():
+        values[name], labels[name] = value, variable(name)
+    values.update(overrides)
+    if complaints:
+        raise SettingsError("\n".join(complaints))
+    if isinstance(template := values.get("chat_template"), str):
+        values["chat_template"] = _template_text(template, directory)
+    if isinstance(mode := values.get("mode"), str) and mode.strip().lower() == "development":
+        state_dir = directory / values.get("state_dir", Settings.model_fields["state_dir"].default)
+        if "secret" not in values:
+            values["secret"] = development_secret(state_dir)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_complaints(error, values, labels))) from None
+
+
+def development_secret(state_dir: Path) -> str:
+    """Return the secret of this checkout's development mode, made on first use (0600)."""
+    path = state_dir / "dev-secret"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        fresh = state_dir / f"dev-secret.{os.getpid()}"
+        if not path.exists():
+            fresh.touch(mode=0o600)
+            fresh.write_text(secrets.token_hex(32))
+            # Linking fails where another process was first: all of them then read the same one.
+            try:
+                path.hardlink_to(fresh)
+            except FileExistsError:
+                pass
+            finally:
+                fresh.unlink()
+        return path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(
+            f"ENCORE_STATE_DIR={str(state_dir)!r}: cannot keep the development secret there "
+            f"({error.strerror}); choose a folder you may write to, or set ENCORE_SECRET"
+        ) from error
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of the setting `name`."""
+    return _UNPREFIXED.get(name, PREFIX + name.upper())
+
+
+def markdown() -> str:
+    """Return the configuration reference, docs/configuration.md."""
+    rows = [
+        f"| `{variable(name)}` | {_default_text(field)} | {field.description} {_bounds_text(field)}"
+        for name, field in Settings.model_fields.items()
+    ]
+    lines = [
+        "# Configuration",
+        "",
+        "Generated by `encore settings --markdown`; do not edit by hand.",
+        "",
+        "Each setting is an environment variable or a key of `encore.toml` in the working folder",
+        "(the name in lower case without `ENCORE_`: `origin_port = 9000`). The environment wins;",
+        "an empty variable counts as unset. Unknown names and bad values are refused at start, by",
+        "name. Keep secrets in the environment: they are never printed or logged.",
+        "",
+        "| Variable | Default | Meaning |",
+        "| --- | --- | --- |",
+        *(row.rstrip() + " |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _read_file(path: Path, complaints: list[str]) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        complaints.append(f"{path}: cannot be read ({error})")
+        return {}
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        complaints.append(f"{path}: not valid TOML: {error}")
+        return {}
+    known = set(Settings.model_fields)
+    complaints += [
+        f"{path.name}: unknown key {key!r}{_suggestion(key, known)}"
+        for key in values.keys() - known
+    ]
+    return {key: value for key, value in values.items() if key in known}
+
+
+def _read_environment(environ: Mapping[str, str], complaints: list[str]) -> dict[str, str]:
+    names = {variable(name): name for name in Settings.model_fields}
+    complaints += [
+        f"{key}: unknown variable{_suggestion(key, set(names))}"
+        for key in sorted(environ)
+        if key.startswith(PREFIX) and key not in names and key not in _NOT_SETTINGS
+    ]
+    return {names[key]: value for key, value in environ.items() if key in names and value}
+
+
+def _suggestion(name: str, known: set[str]) -> str:
+    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {nearest[0]}?" if nearest else "; see docs/configuration.md"
+
+
+def _template_text(value: str, directory: Path) -> str:
+    if "{{" in value or "{%" in value:
+        return value
+    try:
+        return (directory / value).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return value  # the field's own validator says what is wrong with it
+
+
+def _complaints(
+    error: ValidationError, values: Mapping[str, Any], labels: Mapping[str, str]
+) -> list[str]:
+    lines = []
+    for item in error.errors(include_url=False, include_context=False):
+        message = item["msg"].removeprefix("Value error, ")
+        if not item["loc"]:
+            lines.append(message)
+            continue
+        name = str(item["loc"][0])
+        if item["type"] == "missing" and name == "secret":
+            lines.append(
+                "ENCORE_SECRET is not set: edge and origin share it, at least "
+                f"{MIN_SECRET_CHARACTERS} characters; `openssl rand -hex 32` makes one "
+                "(or set ENCORE_MODE=development on this machine)"
+            )
+            continue
+        label = labels.get(name, variable(name))
+        shown = "" if _secret(name, values.get(name)) else f"={values.get(name)!r}"
+        lines.append(f"{label}{shown}: {message}")
+    return lines
+
+
+def _secret(name: str, value: Any) -> bool:
+    """Whether a value must not be printed: a secret, or a URL with credentials in it."""
+    annotation = Settings.model_fields[name].annotation
+    return SecretStr in {annotation, *get_args(annotation)} or (
+        isinstance(value, str) and "://" in value and "@" in value
+    )
+
+
+def _default_text(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return "" if field.default is None else f"`{field.default}`"
+
+
+def _bounds_text(field: FieldInfo) -> str:
+    if (choices := get_args(field.annotation)) and isinstance(choices[0], str):
+        return "One of " + ", ".join(f"`{choice}`" for choice in choices) + "."
+    signs = {"ge": "at least", "gt": "more than", "le": "at most"}
+    bounds = [
+        f"{words} {getattr(item, sign)}"
+        for item in field.metadata
+        for sign, words in signs.items()
+        if getattr(item, sign, None) is not None
+    ]
+    return ", ".join(bounds).capitalize() + "." if bounds else ""
