@@ -1,0 +1,34 @@
+"""Gzip (RFC 1952), made once and read within a bound.
+
+The stored form is deterministic: fixed level, mtime 0, no file name.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+_GZIP = 16 + zlib.MAX_WBITS
+_LEVEL = 6
+
+
+def compress(data: bytes) -> bytes:
+    """One complete gzip member holding `data`."""
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    return compressor.compress(data) + compressor.flush()
+
+
+def decompress(data: bytes, *, max_bytes: int) -> bytes:
+    """What one gzip member holds.
+
+    Raises ValueError where `data` is not exactly one whole member or holds more than `max_bytes`.
+    """
+    decompressor = zlib.decompressobj(_GZIP)
+    try:
+        plain = decompressor.decompress(data, max_bytes + 1)
+    except zlib.error as exc:
+        raise ValueError("not gzip") from exc
+    if len(plain) > max_bytes:
+        raise ValueError(f"more than {max_bytes} bytes when decompressed")
+    if not decompressor.eof or decompressor.unused_data:
+        raise ValueError("not exactly one whole gzip member")
+    return plain
