@@ -54,9 +54,7 @@ def canonical(
     Raises ClientError where a string holds a lone surrogate (it has no UTF-8 form).
     """
     kept = {
-        name: value
-        for name, value in fields.items()
-        if value is not None and name not in UNKEYED
+        name: value for name, value in fields.items() if value is not None and name not in UNKEYED
     }
     n = kept.get("n")
     if type(n) is int and n == 1:
@@ -70,7 +68,8 @@ def canonical(
         return text.encode()
     except UnicodeEncodeError:
         raise ClientError(
-            "The body holds a lone surrogate, which is not valid Unicode text.", code="invalid_unicode"
+            "The body holds a lone surrogate, which is not valid Unicode text.",
+            code="invalid_unicode",
         ) from None
 
 

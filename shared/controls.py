@@ -16,7 +16,9 @@ MAX_TAGS = 16
 MAX_DELTA_S = 2**31
 """Larger deltas count as this (RFC 9111 section 1.2.2)."""
 
-_DIRECTIVE = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*("[^"]*"|[^\s,"]*))?\s*(?:,|$)')
+_DIRECTIVE = re.compile(
+    r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*("[^"]*"|[^\s,"]*))?\s*(?:,|$)'
+)
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}", re.ASCII)
 _CLASS = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _SCOPE = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)

@@ -57,7 +57,9 @@ def decide(header: Header, now_ms: int, directives: Directives) -> Decision:
     ttl_ms = header.fresh_until_ms - now_ms
     fallback = usable_on_error(header, now_ms, directives)
     if directives.no_cache or directives.no_store:
-        return Forward(reason="request", stale_if_error=fallback and directives.no_cache)
+        # Only a request that itself allows it may get, after a failure, what it asked not to get.
+        allowed = directives.stale_if_error_s is not None and not directives.no_store
+        return Forward(reason="request", stale_if_error=fallback and allowed)
     age_s = age_seconds(header, now_ms)
     if directives.max_age_s is not None and age_s > directives.max_age_s:
         return Forward(reason="request", stale_if_error=fallback)
