@@ -26,14 +26,14 @@ MAX_DIGITS = 40
 # Below this every integral double is the integer it was written as.
 _EXACT = 2**53
 
-_LONG_INTEGER = re.compile(r"[0-9]{%d}" % (MAX_DIGITS + 1))
+_LONG_INTEGER = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 # A string (skipped, even unterminated), or one bracket.
 _BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body` (UTF-8, a leading byte order mark is ignored: RFC 8259, 8.1).
+    """Read the JSON object in `body`: UTF-8, a leading byte order mark ignored (RFC 8259, 8.1).
 
     Raises ClientError (400) for anything else, for duplicate keys, for numbers that are not finite
     or longer than `MAX_DIGITS`, for unpaired surrogates and for nesting beyond `MAX_DEPTH`.
@@ -49,7 +49,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         value = decoder.decode(text)
     except json.JSONDecodeError as exc:
-        raise _refusal(f"{exc.msg.strip(' :')} at line {exc.lineno} column {exc.colno}") from None
+        raise _refusal(
+            f"{exc.msg.rstrip(' :').removesuffix(' at')} at line {exc.lineno} column {exc.colno}"
+        ) from None
     except RecursionError:  # a smaller stack than ours (WebAssembly)
         raise _too_deep() from None
     if not isinstance(value, dict):
@@ -86,12 +88,12 @@ def _check_depth(text: str) -> None:
     if text.count("{") + text.count("[") <= MAX_DEPTH:
         return
     depth = 0
-    for token in _BRACKET.findall(text):
-        if token in "{[":
+    for found in _BRACKET.findall(text):
+        if found in "{[":
             depth += 1
             if depth > MAX_DEPTH:
                 raise _too_deep()
-        elif token in "}]":
+        elif found in "}]":
             depth -= 1
 
 
@@ -136,7 +138,7 @@ def _number(text: str) -> int | float:
 
 
 def _bounded_integer(text: str) -> int:
-    if len(text) > MAX_DIGITS + 1:  # and a sign
+    if len(text.lstrip("-")) > MAX_DIGITS:
         raise ClientError(
             f"An integer in the JSON body is too large. Expected at most {MAX_DIGITS} digits.",
             code="invalid_number",
