@@ -1,0 +1,62 @@
+"""What edge and origin agree on beyond the envelope: internal names, and which headers travel.
+
+Header names are lower case, as HTTP/2, ASGI and the Fetch standard have them.
+"""
+
+from __future__ import annotations
+
+EDGE_AUTHORIZATION = "encore-edge-authorization"
+"""`Bearer …` by which the origin believes that the edge asks. Stripped when it comes from outside."""
+
+ENTRY_PATH = "/internal/entries/"
+"""The origin's route, followed by a cache key, from which the edge fetches a finished entry."""
+
+FORWARDED_REQUEST_HEADERS = (
+    "authorization",
+    "cache-control",
+    "content-type",
+    "encore-bucket",
+    "encore-class",
+    "encore-scope",
+    "encore-semantic",
+    "encore-tags",
+    "encore-ttl",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+)
+"""All of a client's headers that the edge sends on; whatever else a client sends stays out."""
+
+FORWARDED_RESPONSE_HEADERS = (
+    "age",
+    "allow",
+    "cache-control",
+    "cache-status",
+    "content-type",
+    "encore-key",
+    "etag",
+    "retry-after",
+    "server-timing",
+    "www-authenticate",
+)
+"""All of the origin's headers that the edge sends on to the client."""
+
+
+def accepts_gzip(accept_encoding: str | None) -> bool:
+    """Whether an `Accept-Encoding` (RFC 9110 section 12.5.3) names gzip, or any coding, above q=0.
+
+    Without the header the answer is no: a client that never heard of gzip could not read it.
+    """
+    wildcard = False
+    for item in (accept_encoding or "").lower().split(","):
+        coding, _, weight = item.partition(";")
+        _, _, quality = weight.partition("=")
+        acceptable = quality.strip().rstrip("0").rstrip(".") != "" if quality.strip() else True
+        match coding.strip():
+            case "gzip" | "x-gzip":
+                return acceptable
+            case "*":
+                wildcard = acceptable
+            case _:
+                pass
+    return wildcard

@@ -1,0 +1,37 @@
+"""The Worker's main module: what Cloudflare calls. Wiring only.
+
+The platform imports it under its bare name, with its neighbours on `sys.path` and `shared` vendored
+beside them; nothing here may touch entropy, network, clock or JavaScript objects at import time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import runtime
+from edge import Edge
+from edge_settings import read_settings
+from workers import WorkerEntrypoint
+
+_edge: Edge | None = None
+
+
+def _edge_of_this_isolate(env: Any) -> Edge:
+    """Build the edge at the first request: bindings and secrets exist in a handler only."""
+    global _edge  # noqa: PLW0603 - one per isolate, and isolates are the platform's processes
+    if _edge is None:
+        settings = read_settings(lambda name: runtime.variable(env, name))
+        _edge = Edge(settings, runtime.binding(env, "KV"))
+    return _edge
+
+
+class Default(WorkerEntrypoint):  # type: ignore[misc]  # the SDK ships no types
+    """The Worker's default entrypoint."""
+
+    async def fetch(self, request: Any) -> Any:
+        """Answer one HTTP request with a JavaScript `Response`."""
+        return await _edge_of_this_isolate(self.env).fetch(request.js_object, self.ctx.waitUntil)
+
+    async def scheduled(self, _controller: Any, _env: Any = None, _ctx: Any = None) -> None:
+        """Run by the cron trigger: say in the Worker's log when the origin is not ready."""
+        await _edge_of_this_isolate(self.env).check_origin()

@@ -1,0 +1,156 @@
+"""Everything the Worker asks of JavaScript: the one module that imports `js` and `pyodide`.
+
+Each crossing between Python and JavaScript costs more than the Python around it, so these functions
+cross rarely and in bulk, and bodies stay on the JavaScript side: a body is passed on as the proxy it
+came as, never copied into Python unless it is to be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import js
+from pyodide.ffi import JsException, to_js
+
+
+class RuntimeFailure(Exception):
+    """A JavaScript call failed: network, KV or a stream. Its text is for the log, not for clients."""
+
+
+def variable(env: Any, name: str) -> str | None:
+    """A variable or secret, or None where it is not bound."""
+    value = getattr(env, name, None)
+    return value if isinstance(value, str) else None
+
+
+def binding(env: Any, name: str) -> Any:
+    """A binding as the JavaScript object itself: the SDK's wrapper converts what it returns."""
+    wrapped = getattr(env, name)
+    return getattr(wrapped, "_binding", wrapped)
+
+
+def headers_of(message: Any) -> dict[str, str]:
+    """All headers of a JavaScript Request or Response, names in lower case."""
+    headers: dict[str, str] = json.loads(js.JSON.stringify(js.Object.fromEntries(message.headers)))
+    return headers
+
+
+def client_accept_encoding(request: Any) -> str | None:
+    """The `Accept-Encoding` the client sent, where the platform says it.
+
+    Cloudflare rewrites the header and keeps the client's own in `request.cf`.
+    """
+    value = getattr(getattr(request, "cf", None), "clientAcceptEncoding", None)
+    return value if isinstance(value, str) else None
+
+
+async def body_of(message: Any) -> Any:
+    """The whole body of a Request or Response as a JavaScript Uint8Array."""
+    try:
+        return js.Uint8Array.new(await message.arrayBuffer())
+    except JsException as exc:
+        raise RuntimeFailure(f"reading a body: {exc}") from exc
+
+
+def to_bytes(buffer: Any) -> bytes:
+    """Copy an ArrayBuffer or a Uint8Array into Python."""
+    data: bytes = buffer.to_bytes()
+    return data
+
+
+def respond(status: int, headers: dict[str, str], body: bytes | None = None) -> Any:
+    """A Response with a body made in Python."""
+    return js.Response.new(
+        None if body is None else to_js(body),
+        to_js({"status": status, "headers": headers}, dict_converter=js.Object.fromEntries),
+    )
+
+
+def respond_gzip(headers: dict[str, str], view: Any, *, inflate: bool) -> Any:
+    """A 200 whose body is stored gzip: sent as it is, or inflated by the platform for a client that
+    does not accept gzip.
+    """  # noqa: D205 - one sentence
+    if inflate:
+        stream = js.Response.new(view).body.pipeThrough(js.DecompressionStream.new("gzip"))
+        return js.Response.new(
+            stream, to_js({"headers": headers}, dict_converter=js.Object.fromEntries)
+        )
+    return js.Response.new(
+        view,
+        to_js(
+            # Without "manual" the platform would compress what is compressed already.
+            {"headers": {**headers, "content-encoding": "gzip"}, "encodeBody": "manual"},
+            dict_converter=js.Object.fromEntries,
+        ),
+    )
+
+
+def respond_with(response: Any, headers: dict[str, str], body: Any) -> Any:
+    """A Response with the status of another one, other headers, and a JavaScript body."""
+    return js.Response.new(
+        body,
+        to_js(
+            {"status": response.status, "headers": headers}, dict_converter=js.Object.fromEntries
+        ),
+    )
+
+
+def pass_through(body: Any) -> tuple[Any, Any]:
+    """(readable, done): a stream that carries `body` to the client without touching Python, and a
+    promise that settles when all of it went through, or rejects when either side broke off.
+    """  # noqa: D205 - one sentence
+    transform = js.TransformStream.new()
+    return transform.readable, body.pipeTo(transform.writable)
+
+
+async def fetch(
+    url: str, *, method: str, headers: dict[str, str], body: Any, timeout_s: float
+) -> Any:
+    """Send a request; `body` is JavaScript's (buffer or stream) or None.
+
+    Raises TimeoutError where no answer began in time, RuntimeFailure where the peer cannot be reached.
+    """
+    abort = js.AbortController.new()
+    options: dict[str, Any] = {
+        "method": method,
+        "headers": headers,
+        "redirect": "manual",
+        "signal": abort.signal,
+    }
+    if body is not None:
+        options["body"] = body
+    promise = js.fetch(url, to_js(options, dict_converter=js.Object.fromEntries))
+    try:
+        return await asyncio.wait_for(promise, timeout_s)
+    except TimeoutError:
+        abort.abort()
+        raise
+    except JsException as exc:
+        raise RuntimeFailure(f"fetching {method} {url}: {exc}") from exc
+
+
+async def kv_get(kv: Any, name: str, cache_ttl_s: int) -> tuple[Any, str] | None:
+    """(value as Uint8Array, metadata as JSON text) of a KV entry, or None where there is none."""
+    options = to_js(
+        {"type": "arrayBuffer", "cacheTtl": cache_ttl_s}, dict_converter=js.Object.fromEntries
+    )
+    try:
+        found = await kv.getWithMetadata(name, options)
+    except JsException as exc:
+        raise RuntimeFailure(f"reading KV: {exc}") from exc
+    value = found.value
+    if not value:  # null, which Pyodide shows as a falsy value of its own
+        return None
+    return js.Uint8Array.new(value), js.JSON.stringify(found.metadata)
+
+
+async def kv_put(kv: Any, name: str, value: Any, metadata: str, expiration_s: int) -> None:
+    """Write a KV entry: `metadata` is JSON text, `expiration_s` seconds since the epoch."""
+    options = to_js({"expiration": expiration_s}, dict_converter=js.Object.fromEntries)
+    options.metadata = js.JSON.parse(metadata)
+    try:
+        await kv.put(name, value, options)
+    except JsException as exc:
+        raise RuntimeFailure(f"writing KV: {exc}") from exc
