@@ -1,0 +1,1 @@
+"""Where envelopes are kept at the origin: the contract, Redis, and a test double in memory."""

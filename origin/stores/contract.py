@@ -1,0 +1,48 @@
+"""The contract of a store: envelopes by cache key, each with an absolute end.
+
+A store must not know what an envelope says, who asks, or what time a reader thinks it is. Keys are
+`shared.keys.cache_key`'s 64 hexadecimal characters.
+
+Invariants
+1. An entry ends at `expires_at_ms`, by the store's own clock, whatever is done to it meanwhile:
+   nothing restarts or extends it but a `put` with a later end.
+2. `get` returns exactly the bytes of the last `put`, or None. It never guesses.
+3. An outage is never a miss: what cannot be asked raises StoreError.
+4. Entries may vanish at any time (eviction, a lost server). They never come back.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """The store could not be asked, or refused: unreachable, too slow, out of memory."""
+
+
+class Store(Protocol):
+    """Envelopes by key. Safe to call from many tasks of one event loop."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the envelope under `key`, or None. Changes nothing. Raises StoreError."""
+        ...
+
+    async def put(self, key: str, envelope: bytes, expires_at_ms: int) -> None:
+        """Replace what is under `key`; it ends at `expires_at_ms` (Unix time, milliseconds).
+
+        An end that is past or zero leaves nothing under `key`. Of concurrent puts one wins, whole.
+        Raises StoreError; the old envelope, the new one or none is there then.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Leave nothing under `key`; nothing there is fine. Raises StoreError."""
+        ...
+
+    async def ping(self) -> None:
+        """Ask whether the store answers. Changes nothing. Raises StoreError."""
+        ...
+
+    async def close(self) -> None:
+        """Free connections. Closing twice is fine; a closed store is not used again."""
+        ...

@@ -1,0 +1,39 @@
+"""A store in this process's memory: the oracle of the contract tests and a double for others.
+
+It never evicts and loses everything with the process, so nothing but tests uses it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class MemoryStore:
+    """The store contract on a dict. `now_ms` is the clock, Unix time in milliseconds."""
+
+    def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+        self._now_ms = now_ms
+        self._entries: dict[str, tuple[bytes, int]] = {}
+
+    async def get(self, key: str) -> bytes | None:
+        """See Store.get."""
+        envelope, expires_at_ms = self._entries.get(key, (b"", 0))
+        return envelope if expires_at_ms > self._now_ms() else None
+
+    async def put(self, key: str, envelope: bytes, expires_at_ms: int) -> None:
+        """See Store.put."""
+        self._entries[key] = (bytes(envelope), expires_at_ms)
+
+    async def delete(self, key: str) -> None:
+        """See Store.delete."""
+        self._entries.pop(key, None)
+
+    async def ping(self) -> None:
+        """See Store.ping."""
+
+    async def close(self) -> None:
+        """See Store.close."""

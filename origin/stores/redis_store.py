@@ -1,0 +1,100 @@
+"""The store in Redis (6.2 or newer: `SET … PXAT`).
+
+Key layout: `PREFIX:{KEY}:entry`, one value per entry, header and segments together. The braces make
+KEY alone decide the Cluster slot, so whatever is ever kept beside an entry (a lease, say) shares
+its node; every command here touches one key. A hit is one round trip, `GET`.
+
+A dead or hung Redis costs a request at most two timeouts and surfaces as StoreError: one retry, for
+the connection that died unnoticed in the pool, and no waiting in between.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from origin.stores.contract import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEFAULT_TIMEOUT_S = 0.25
+DEFAULT_MAX_CONNECTIONS = 64
+
+
+class RedisStore:
+    """The store contract on one `redis.asyncio` client, which it owns."""
+
+    def __init__(self, client: Redis, *, prefix: str = "encore") -> None:
+        self._client = client
+        self._prefix = prefix
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        prefix: str = "encore",
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
+    ) -> Self:
+        """Build a store on `url`; connects on first use.
+
+        `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading.
+        """
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=max_connections,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            decode_responses=False,
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        )
+        return cls(Redis.from_pool(pool), prefix=prefix)
+
+    async def get(self, key: str) -> bytes | None:
+        """See Store.get."""
+        with _outages_told():
+            return cast("bytes | None", await self._client.get(self._name(key)))
+
+    async def put(self, key: str, envelope: bytes, expires_at_ms: int) -> None:
+        """See Store.put."""
+        if expires_at_ms <= 0:  # Redis refuses such an expiry
+            await self.delete(key)
+            return
+        with _outages_told():
+            await self._client.set(self._name(key), envelope, pxat=expires_at_ms)
+
+    async def delete(self, key: str) -> None:
+        """See Store.delete."""
+        with _outages_told():
+            await self._client.unlink(self._name(key))
+
+    async def ping(self) -> None:
+        """See Store.ping."""
+        with _outages_told():
+            await self._client.ping()
+
+    async def close(self) -> None:
+        """See Store.close."""
+        with _outages_told():
+            await self._client.aclose()
+
+    def _name(self, key: str) -> str:
+        return f"{self._prefix}:{{{key}}}:entry"
+
+
+@contextmanager
+def _outages_told() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:  # OSError covers TimeoutError
+        # The class alone: Redis quotes commands, and so keys, in some of its messages.
+        raise StoreError(f"Redis: {type(error).__name__}") from error

@@ -1,0 +1,63 @@
+"""What every test relies on: a clean environment, and skips nobody can overlook.
+
+`ENCORE_REQUIRE_ALL=1` (CI) turns every skip into a failure: what a test needs is installed there.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+REQUIRE_ALL = os.environ.get("ENCORE_REQUIRE_ALL") == "1"
+
+
+def pytest_configure() -> None:
+    """Keep a developer's own settings out of the tests and of the processes they start."""
+    for name in list(os.environ):
+        if name == "REDIS_URL" or (name.startswith("ENCORE_") and name != "ENCORE_REQUIRE_ALL"):
+            del os.environ[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that skips where everything is required."""
+    report = yield
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = _refusal(report.longrepr)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail a module that skips as a whole where everything is required."""
+    report = yield
+    if REQUIRE_ALL and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = _refusal(report.longrepr)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what did not run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.section("NOT RUN", sep="!", red=True, bold=True)
+        for report in skipped:
+            terminalreporter.write_line(f"{report.nodeid}: {_reason(report.longrepr)}", yellow=True)
+        terminalreporter.write_line(
+            "CI runs these: under ENCORE_REQUIRE_ALL=1 a skip is a failure."
+        )
+
+
+def _reason(longrepr: object) -> str:
+    return str(longrepr[2] if isinstance(longrepr, tuple) else longrepr)
+
+
+def _refusal(longrepr: object) -> str:
+    return f"ENCORE_REQUIRE_ALL=1, yet not run: {_reason(longrepr)}"

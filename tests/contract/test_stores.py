@@ -1,0 +1,270 @@
+"""The store contract, asked of every store: memory, the embedded Redis, a redis-server on PATH."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from origin.embedded_redis import embedded_redis
+from origin.stores.contract import StoreError
+from origin.stores.memory import MemoryStore
+from origin.stores.redis_store import RedisStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from origin.stores.contract import Store
+
+KEY = "a" * 64
+OTHER = "b" * 64
+HOUR_MS = 3_600_000
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@pytest.fixture(scope="session")
+def bundled_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the embedded default."""
+    with embedded_redis(tmp_path_factory.mktemp("bundled")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def system_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the server that this machine has installed."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no redis-server on PATH (apt-get install redis-server)")
+    with embedded_redis(tmp_path_factory.mktemp("system"), server=Path(program)) as url:
+        yield url
+
+
+@pytest.fixture(params=["memory", "bundled_redis", "system_redis"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """Each store in turn, empty."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    url = request.getfixturevalue(request.param)
+    async with Redis.from_url(url) as client:
+        await client.flushall()
+    redis_store = RedisStore.from_url(url)
+    yield redis_store
+    await redis_store.close()
+
+
+async def gone(store: Store, key: str, *, within_s: float = 5.0) -> bool:
+    """Whether nothing is under `key` any more, asked until `within_s` have passed."""
+    deadline_s = time.monotonic() + within_s
+    while await store.get(key) is not None:
+        if time.monotonic() > deadline_s:
+            return False
+        await asyncio.sleep(0.01)
+    return True
+
+
+async def test_nothing_is_under_an_unknown_key(store: Store) -> None:
+    """What was never put is None."""
+    assert await store.get(KEY) is None
+
+
+async def test_an_envelope_comes_back_as_it_was_put(store: Store) -> None:
+    """Bytes of every kind survive, an empty envelope included."""
+    for envelope in (b"", b"\x00\xff\r\n", bytes(range(256)) * 8192):
+        await store.put(KEY, envelope, now_ms() + HOUR_MS)
+        assert await store.get(KEY) == envelope
+
+
+@settings(
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(envelope=st.binary(max_size=2000))
+async def test_any_bytes_come_back(store: Store, envelope: bytes) -> None:
+    """No byte is special."""
+    await store.put(KEY, envelope, now_ms() + HOUR_MS)
+    assert await store.get(KEY) == envelope
+
+
+async def test_keys_do_not_touch_each_other(store: Store) -> None:
+    """A put and a delete concern one key."""
+    await store.put(KEY, b"one", now_ms() + HOUR_MS)
+    await store.put(OTHER, b"two", now_ms() + HOUR_MS)
+    await store.delete(KEY)
+    assert await store.get(KEY) is None
+    assert await store.get(OTHER) == b"two"
+
+
+async def test_a_later_put_replaces(store: Store) -> None:
+    """The last put wins, its end included."""
+    await store.put(KEY, b"old", now_ms() + HOUR_MS)
+    await store.put(KEY, b"new", now_ms() + HOUR_MS)
+    assert await store.get(KEY) == b"new"
+
+
+async def test_deleting_nothing_is_fine(store: Store) -> None:
+    """Deleting is idempotent."""
+    await store.delete(KEY)
+    await store.delete(KEY)
+    assert await store.get(KEY) is None
+
+
+@pytest.mark.parametrize("age_ms", [1, HOUR_MS])
+async def test_a_past_end_leaves_nothing(store: Store, age_ms: int) -> None:
+    """An entry that is over is not stored, and replaces what was there."""
+    await store.put(KEY, b"old", now_ms() + HOUR_MS)
+    await store.put(KEY, b"over", now_ms() - age_ms)
+    assert await store.get(KEY) is None
+
+
+@pytest.mark.parametrize("end_ms", [0, -1, 1])
+async def test_the_dawn_of_time_is_past(store: Store, end_ms: int) -> None:
+    """Zero is an end like any other, not "for ever"."""
+    await store.put(KEY, b"over", end_ms)
+    assert await store.get(KEY) is None
+
+
+async def test_an_entry_ends_at_its_end(store: Store) -> None:
+    """The end is absolute, in milliseconds."""
+    end_ms = now_ms() + 300
+    await store.put(KEY, b"short", end_ms)
+    assert await gone(store, KEY)
+    assert now_ms() >= end_ms - 5  # Redis samples its clock
+
+
+async def test_reading_and_copying_extend_nothing(store: Store) -> None:
+    """Putting the same entry again with its own end does not restart its life."""
+    end_ms = now_ms() + 300
+    while now_ms() < end_ms:
+        await store.put(KEY, b"short", end_ms)
+        await store.get(KEY)
+        await asyncio.sleep(0.05)
+    assert await gone(store, KEY, within_s=1.0)
+
+
+async def test_many_tasks_share_a_store(store: Store) -> None:
+    """More tasks than connections wait for their turn; each reads its own."""
+
+    async def turn(number: int) -> None:
+        key, envelope = f"{number:064x}", b"%d" % number * 1000
+        await store.put(key, envelope, now_ms() + HOUR_MS)
+        assert await store.get(key) == envelope
+
+    await asyncio.gather(*(turn(number) for number in range(200)))
+
+
+async def test_a_cancelled_read_does_not_disturb_the_next(store: Store) -> None:
+    """A connection whose answer nobody awaited is not handed to someone else."""
+    await store.put(KEY, b"one", now_ms() + HOUR_MS)
+    await store.put(OTHER, b"two", now_ms() + HOUR_MS)
+    for _ in range(20):
+        reading = asyncio.create_task(store.get(KEY))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        assert await store.get(OTHER) == b"two"
+
+
+async def test_a_store_that_answers_pings(store: Store) -> None:
+    """A ping of a working store says nothing."""
+    await store.ping()
+
+
+async def test_closing_twice_is_fine(store: Store) -> None:
+    """Close is idempotent."""
+    await store.close()
+    await store.close()
+
+
+async def test_an_outage_is_not_a_miss() -> None:
+    """Every operation on a Redis that is not there raises, and quotes no key."""
+    store = RedisStore.from_url("redis://127.0.0.1:1")
+    for operation in (
+        store.get(KEY),
+        store.put(KEY, b"x", now_ms() + HOUR_MS),
+        store.delete(KEY),
+        store.ping(),
+    ):
+        with pytest.raises(StoreError, match=r"^Redis: ConnectionError$"):
+            await operation
+    await store.close()
+
+
+async def test_a_silent_redis_is_an_outage() -> None:
+    """A server that accepts and never answers costs a bounded time."""
+    held: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store = RedisStore.from_url(f"redis://127.0.0.1:{port}", timeout_s=0.05)
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreError, match="Timeout"):
+            await store.get(KEY)
+    await store.close()
+    for writer in held:
+        writer.close()
+        await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_another_type_under_a_key_is_an_outage(bundled_redis: str) -> None:
+    """What is not an entry of ours is never served as one."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+        await client.lpush(f"encore:{{{KEY}}}:entry", b"x")
+    store = RedisStore.from_url(bundled_redis)
+    with pytest.raises(StoreError, match=r"^Redis: ResponseError$"):
+        await store.get(KEY)
+    await store.close()
+
+
+async def test_a_store_survives_a_restart_of_its_redis(tmp_path: Path) -> None:
+    """Pooled connections to a server that went away are replaced at the next use; data stays."""
+    with embedded_redis(tmp_path) as url:
+        store = RedisStore.from_url(url)
+        await store.put(KEY, b"kept", now_ms() + HOUR_MS)
+    with pytest.raises(StoreError):
+        await store.get(KEY)
+    with embedded_redis(tmp_path):
+        assert await store.get(KEY) == b"kept"
+        await store.close()
+
+
+async def test_prefixes_keep_caches_apart(bundled_redis: str) -> None:
+    """Two caches on one Redis do not see each other's entries; the layout is as documented."""
+    one = RedisStore.from_url(bundled_redis, prefix="one")
+    two = RedisStore.from_url(bundled_redis, prefix="two")
+    await one.put(KEY, b"mine", now_ms() + HOUR_MS)
+    assert await two.get(KEY) is None
+    async with Redis.from_url(bundled_redis) as client:
+        assert await client.get(f"one:{{{KEY}}}:entry") == b"mine"
+    await one.close()
+    await two.close()
+
+
+async def test_a_hit_is_one_round_trip(bundled_redis: str) -> None:
+    """One command reaches Redis for a hit."""
+    store = RedisStore.from_url(bundled_redis)
+    await store.put(KEY, b"x", now_ms() + HOUR_MS)
+    async with Redis.from_url(bundled_redis) as client:
+        before = await client.info("commandstats")
+        await store.get(KEY)
+        after = await client.info("commandstats")
+    calls = {
+        name: stats["calls"] - before.get(name, {"calls": 0})["calls"]
+        for name, stats in after.items()
+    }
+    assert {name: count for name, count in calls.items() if count and "info" not in name} == {
+        "cmdstat_get": 1
+    }
+    await store.close()
