@@ -6,7 +6,7 @@ Header names are lower case, as HTTP/2, ASGI and the Fetch standard have them.
 from __future__ import annotations
 
 EDGE_AUTHORIZATION = "encore-edge-authorization"
-"""`Bearer …` by which the origin believes that the edge asks. Stripped when it comes from outside."""
+"""`Bearer …` by which the origin believes that the edge asks; never taken from a client."""
 
 ENTRY_PATH = "/internal/entries/"
 """The origin's route, followed by a cache key, from which the edge fetches a finished entry."""

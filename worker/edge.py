@@ -4,11 +4,11 @@
                                        └─ else → origin ─────> answer; entry into KV behind it
 
 Invariants
-1. A request that may not be shared, stored or understood is still answered: only bad input, a missing
-   key and a failed origin are errors, and each is in OpenAI's shape.
+1. A request that may not be shared, stored or understood is still answered: only bad input, a
+   missing key and a failed origin are errors, and each is in OpenAI's shape.
 2. A body leaves as it was stored; Python never reads it.
-3. Validation happens on a miss only: an entry exists only under keys of requests that were valid, and
-   the canonical form keeps invalid requests from sharing their keys.
+3. Validation happens on a miss only: an entry exists only under keys of requests that were valid,
+   and the canonical form keeps invalid requests from sharing their keys.
 4. KV failing, slow or full of junk costs a miss, which `Cache-Status` names; nothing else.
 """
 
@@ -25,6 +25,7 @@ import kv
 import runtime
 from edge_settings import EdgeSettings
 from origin_client import OriginAnswer, OriginClient
+from shared.storability import request_storability
 
 from shared.cache_headers import (
     EDGE,
@@ -38,13 +39,18 @@ from shared.cache_headers import (
 from shared.canonical import canonical
 from shared.controls import Controls, parse_controls
 from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, SEGMENT_SSE_USAGE
-from shared.errors import ClientError, EncoreError, InternalError, UpstreamError
-from shared.errors import error_body, error_headers
+from shared.errors import (
+    ClientError,
+    EncoreError,
+    InternalError,
+    UpstreamError,
+    error_body,
+    error_headers,
+)
 from shared.freshness import MISS, Forward, Serve, age_seconds, decide
 from shared.json_text import parse_object
 from shared.keys import authenticate, cache_key
 from shared.requests import Endpoint, streaming, validate
-from shared.storability import request_storability
 from shared.wire import accepts_gzip
 
 WaitUntil = Callable[[Coroutine[Any, Any, None]], None]
@@ -164,7 +170,7 @@ class Edge:
         match decision:
             case Serve():
                 if entry is not None and (view := entry.segment(query.segment)) is not None:
-                    return _stored(query, entry, view, decision, timing)
+                    return _stored(query, entry, view, decision, timing=timing)
                 decision = MISS
             case Forward():
                 pass
@@ -190,7 +196,7 @@ class Edge:
                 ttl_s=(entry.header.fresh_until_ms - now_ms) // 1000,
             )
             detail = f"stale-if-error; {error.code or 'origin-error'}"
-            return _stored(query, entry, view, served, timing, detail)
+            return _stored(query, entry, view, served, timing=timing, detail=detail)
 
     async def _look_up(self, query: _Query) -> tuple[kv.StoredEntry | None, str | None]:
         """The entry in KV, and what was wrong where there is none because of trouble."""
@@ -198,10 +204,10 @@ class Edge:
             return None, None
         try:
             return await kv.get(self._kv, query.tenant, query.key), None
-        except kv.Undecodable as exc:
+        except kv.UndecodableError as exc:
             print(f"kv: undecodable entry {query.key[:16]}: {exc}")  # noqa: T201 - the Worker's log
             return None, "kv-undecodable"
-        except runtime.RuntimeFailure as exc:
+        except runtime.PlatformError as exc:
             print(f"kv: {exc}")  # noqa: T201 - the Worker's log
             return None, "kv-error"
 
@@ -242,7 +248,7 @@ class Edge:
     async def _put(self, entry: kv.StoredEntry) -> None:
         try:
             await kv.put(self._kv, entry)
-        except runtime.RuntimeFailure as exc:
+        except runtime.PlatformError as exc:
             print(f"kv: {exc}")  # noqa: T201 - the Worker's log
 
     async def _put_after(self, done: Any, query: _Query) -> None:
@@ -286,6 +292,7 @@ def _stored(
     entry: kv.StoredEntry,
     view: Any,
     served: Serve,
+    *,
     timing: dict[str, float],
     detail: str | None = None,
 ) -> Any:

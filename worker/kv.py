@@ -1,6 +1,6 @@
 """Entries in Workers KV: header in the metadata, segments in the value.
 
-An outage raises `runtime.RuntimeFailure`; it never looks like a miss. What cannot be decoded is a
+An outage raises `runtime.PlatformError`; it never looks like a miss. What cannot be decoded is a
 miss that says so. Limits are the vendor's: https://developers.cloudflare.com/kv/platform/limits/
 """
 
@@ -20,7 +20,7 @@ MIN_LIFE_S = 60
 """KV refuses an expiry nearer than this."""
 
 
-class Undecodable(Exception):
+class UndecodableError(Exception):
     """The value stored under a key is not an entry of this key. To be treated as a miss."""
 
 
@@ -38,7 +38,7 @@ class StoredEntry:
 
 
 async def get(kv: Any, tenant: str, key: str) -> StoredEntry | None:
-    """Read the entry of `key`, or None. Raises RuntimeFailure and Undecodable."""
+    """Read the entry of `key`, or None. Raises PlatformError and UndecodableError."""
     found = await runtime.kv_get(kv, _name(tenant, key), CACHE_TTL_S)
     if found is None:
         return None
@@ -46,11 +46,11 @@ async def get(kv: Any, tenant: str, key: str) -> StoredEntry | None:
     try:
         header = decode_header(metadata)
     except EnvelopeError as exc:
-        raise Undecodable(str(exc)) from exc
+        raise UndecodableError(str(exc)) from exc
     if header.key != key or header.tenant != tenant:
-        raise Undecodable("another key's entry")
+        raise UndecodableError("another key's entry")
     if value.byteLength != sum(header.segments.values()):
-        raise Undecodable("truncated")
+        raise UndecodableError("truncated")
     return StoredEntry(header=header, value=value)
 
 
@@ -63,7 +63,7 @@ def worth_storing(header: Header, now_ms: int) -> bool:
 async def put(kv: Any, entry: StoredEntry) -> None:
     """Store an entry until it expires, whenever that is: absolute, whatever the copy's age.
 
-    Raises RuntimeFailure.
+    Raises PlatformError.
     """
     header = entry.header
     await runtime.kv_put(

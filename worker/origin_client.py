@@ -84,7 +84,7 @@ class OriginClient:
                 status=504,
                 code="origin_timeout",
             ) from None
-        except runtime.RuntimeFailure as exc:
+        except runtime.PlatformError as exc:
             raise UpstreamError(
                 "The origin cannot be reached.", status=502, code="origin_unreachable"
             ) from exc
@@ -99,11 +99,14 @@ class OriginClient:
         )
 
     async def read_entry(self, answer: OriginAnswer, key: str) -> StoredEntry:
-        """The entry an answer carries. Raises UpstreamError where it is not a whole entry of `key`."""
+        """The entry an answer carries.
+
+        Raises UpstreamError where it is not a whole entry of `key`.
+        """
         try:
             whole = await runtime.body_of(answer.response)
             header, start = decode_prefix(runtime.to_bytes(whole.subarray(0, _PREFIX_BYTES)))
-        except (runtime.RuntimeFailure, EnvelopeError) as exc:
+        except (runtime.PlatformError, EnvelopeError) as exc:
             raise UpstreamError(
                 "The origin's answer broke off or cannot be read.", code="origin_unreadable"
             ) from exc

@@ -1,8 +1,8 @@
 """Everything the Worker asks of JavaScript: the one module that imports `js` and `pyodide`.
 
-Each crossing between Python and JavaScript costs more than the Python around it, so these functions
-cross rarely and in bulk, and bodies stay on the JavaScript side: a body is passed on as the proxy it
-came as, never copied into Python unless it is to be read.
+Each crossing between Python and JavaScript costs more than the Python around it, so these
+functions cross rarely and in bulk, and bodies stay on the JavaScript side: a body is passed on as
+the proxy it came as, never copied into Python unless it is to be read.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import js
 from pyodide.ffi import JsException, to_js
 
 
-class RuntimeFailure(Exception):
-    """A JavaScript call failed: network, KV or a stream. Its text is for the log, not for clients."""
+class PlatformError(Exception):
+    """A JavaScript call failed: network, KV, a stream. Its text is for the log, not for clients."""
 
 
 def variable(env: Any, name: str) -> str | None:
@@ -51,7 +51,7 @@ async def body_of(message: Any) -> Any:
     try:
         return js.Uint8Array.new(await message.arrayBuffer())
     except JsException as exc:
-        raise RuntimeFailure(f"reading a body: {exc}") from exc
+        raise PlatformError(f"reading a body: {exc}") from exc
 
 
 def to_bytes(buffer: Any) -> bytes:
@@ -110,7 +110,7 @@ async def fetch(
 ) -> Any:
     """Send a request; `body` is JavaScript's (buffer or stream) or None.
 
-    Raises TimeoutError where no answer began in time, RuntimeFailure where the peer cannot be reached.
+    Raises TimeoutError where no answer began in time, PlatformError where nobody can be reached.
     """
     abort = js.AbortController.new()
     options: dict[str, Any] = {
@@ -128,7 +128,7 @@ async def fetch(
         abort.abort()
         raise
     except JsException as exc:
-        raise RuntimeFailure(f"fetching {method} {url}: {exc}") from exc
+        raise PlatformError(f"fetching {method} {url}: {exc}") from exc
 
 
 async def kv_get(kv: Any, name: str, cache_ttl_s: int) -> tuple[Any, str] | None:
@@ -139,7 +139,7 @@ async def kv_get(kv: Any, name: str, cache_ttl_s: int) -> tuple[Any, str] | None
     try:
         found = await kv.getWithMetadata(name, options)
     except JsException as exc:
-        raise RuntimeFailure(f"reading KV: {exc}") from exc
+        raise PlatformError(f"reading KV: {exc}") from exc
     value = found.value
     if not value:  # null, which Pyodide shows as a falsy value of its own
         return None
@@ -153,4 +153,4 @@ async def kv_put(kv: Any, name: str, value: Any, metadata: str, expiration_s: in
     try:
         await kv.put(name, value, options)
     except JsException as exc:
-        raise RuntimeFailure(f"writing KV: {exc}") from exc
+        raise PlatformError(f"writing KV: {exc}") from exc

@@ -1,0 +1,1 @@
+"""HTTP routes, one group a file. They translate; they decide nothing."""

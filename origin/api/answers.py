@@ -1,0 +1,257 @@
+"""`POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings`.
+
+A hit leaves as it was stored: to the edge the whole envelope, to a client that accepts gzip the
+stored segment, to any other client the segment inflated.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from starlette.types import Receive, Scope, Send
+
+from origin.api.access import Access
+from origin.api.http import (
+    ClientLeftError,
+    headers_of,
+    read_body,
+    send_error,
+    send_piece,
+    send_response,
+    start_response,
+    while_connected,
+)
+from origin.pipeline import Generating, Hit, Pipeline, Query
+from shared import json_text
+from shared.cache_headers import (
+    ORIGIN,
+    entry_headers,
+    forward_status,
+    hit_status,
+    server_timing,
+)
+from shared.compression import compress, decompress
+from shared.controls import parse_controls
+from shared.envelope import (
+    MEDIA_TYPE,
+    SEGMENT_JSON,
+    SEGMENT_SSE,
+    SEGMENT_SSE_USAGE,
+    Envelope,
+    encode,
+)
+from shared.errors import EncoreError, InternalError, error_payload
+from shared.keys import short_key
+from shared.requests import Endpoint
+from shared.sse import DONE, encode_event
+from shared.streams import chunks, usage_chunk
+from shared.wire import accepts_gzip
+
+log = logging.getLogger(__name__)
+
+_JSON = "application/json"
+_EVENT_STREAM = "text/event-stream; charset=utf-8"
+_MAX_ANSWER_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Exchange:
+    """One request and what its client can read."""
+
+    query: Query
+    receive: Receive
+    send: Send
+    wants_entry: bool
+    gzip: bool
+    began_s: float
+
+    @property
+    def segment(self) -> str:
+        if not self.query.stream:
+            return SEGMENT_JSON
+        return SEGMENT_SSE_USAGE if self.query.include_usage else SEGMENT_SSE
+
+
+class Answers:
+    """The ASGI application of one cached endpoint."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        pipeline: Pipeline,
+        access: Access,
+        max_cached_body_bytes: int,
+        max_body_bytes: int,
+    ) -> None:
+        self._endpoint = endpoint
+        self._pipeline = pipeline
+        self._access = access
+        self._max_cached_body_bytes = max_cached_body_bytes
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            await self._answer(scope, receive, send)
+        except ClientLeftError:
+            return
+        except EncoreError as error:
+            await send_error(send, error)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began_s = time.perf_counter()
+        headers = headers_of(scope)
+        edge = self._access.is_edge(headers)
+        tenant = self._access.tenant(scope, headers)
+        controls = parse_controls(headers)
+        body = await read_body(receive, headers, self._max_body_bytes)
+        exchange = _Exchange(
+            query=self._pipeline.query(self._endpoint, tenant, controls, body),
+            receive=receive,
+            send=send,
+            wants_entry=edge and MEDIA_TYPE in headers.get("accept", ""),
+            gzip=accepts_gzip(headers.get("accept-encoding")),
+            began_s=began_s,
+        )
+        answer = await self._pipeline.answer(
+            exchange.query, cacheable=len(body) <= self._max_cached_body_bytes
+        )
+        match answer:
+            case Hit():
+                await _send_hit(exchange, answer)
+            case Generating():
+                await _send_generating(exchange, answer)
+            case _:
+                assert_never(answer)
+
+
+async def _send_hit(exchange: _Exchange, hit: Hit) -> None:
+    headers = entry_headers(hit.envelope.header, hit.served)
+    headers["cache-status"] = hit_status(ORIGIN, hit.served, hit.detail)
+    headers["server-timing"] = _timing("l1", exchange)
+    await _send_entry(exchange, hit.envelope, hit.encoded, headers)
+
+
+async def _send_entry(
+    exchange: _Exchange, envelope: Envelope, encoded: bytes, headers: dict[str, str]
+) -> None:
+    if exchange.wants_entry:
+        headers["content-type"] = MEDIA_TYPE
+        await send_response(exchange.send, 200, headers, encoded)
+        return
+    segment = envelope.segment(exchange.segment)
+    if segment is None:
+        raise InternalError("The entry lacks what was asked for.")
+    headers["content-type"] = _EVENT_STREAM if exchange.query.stream else _JSON
+    headers["vary"] = "accept-encoding"
+    if exchange.gzip:
+        headers["content-encoding"] = "gzip"
+    else:
+        segment = decompress(segment, max_bytes=_MAX_ANSWER_BYTES)
+    await send_response(exchange.send, 200, headers, segment)
+
+
+async def _send_generating(exchange: _Exchange, generating: Generating) -> None:
+    flight = generating.flight
+    with flight.joined():
+        async with while_connected(exchange.receive):
+            try:
+                await (flight.begun() if exchange.query.stream else flight.result())
+            except EncoreError as error:
+                if generating.fallback is None or error.status < 500:
+                    raise
+                await _send_stale(exchange, generating.fallback, error)
+                return
+            if exchange.query.stream:
+                await _send_stream(exchange, generating)
+            else:
+                await _send_plain(exchange, generating)
+
+
+async def _send_stale(exchange: _Exchange, stale: Hit, error: EncoreError) -> None:
+    """Answer from the entry that `stale-if-error` allows, and say so."""
+    detail = f"stale-if-error; {error.code or error.type}"
+    headers = entry_headers(stale.envelope.header, stale.served)
+    headers["cache-status"] = hit_status(ORIGIN, stale.served, detail)
+    await _send_entry(exchange, stale.envelope, stale.encoded, headers)
+
+
+async def _send_plain(exchange: _Exchange, generating: Generating) -> None:
+    flight = generating.flight
+    finished = await flight.result()
+    entry = flight.entry
+    headers = {
+        "cache-control": "private, no-store",
+        "encore-key": short_key(exchange.query.key),
+        "cache-status": forward_status(
+            ORIGIN,
+            generating.reason,
+            stored=entry is not None,
+            collapsed=generating.collapsed,
+            detail=generating.detail or finished.unstorable,
+        ),
+        "server-timing": _timing("engine", exchange),
+    }
+    if entry is not None:
+        headers |= entry_headers(entry.header, None)
+        await _send_entry(exchange, entry, encode(entry) if exchange.wants_entry else b"", headers)
+        return
+    body = json_text.dumps(finished.answer)
+    headers["content-type"] = _JSON
+    headers["vary"] = "accept-encoding"
+    if exchange.gzip:
+        headers["content-encoding"] = "gzip"
+        body = compress(body)
+    await send_response(exchange.send, 200, headers, body)
+
+
+async def _send_stream(exchange: _Exchange, generating: Generating) -> None:
+    """Send the flight's chunks as they come. A failure after the first one becomes an error event
+    and a stream without `[DONE]`, as OpenAI's clients expect.
+    """  # noqa: D205 - one sentence
+    query, flight, send = exchange.query, generating.flight, exchange.send
+    headers = {
+        "content-type": _EVENT_STREAM,
+        "cache-control": "private, no-store",
+        "encore-key": short_key(query.key),
+        "cache-status": forward_status(
+            ORIGIN,
+            generating.reason,
+            collapsed=generating.collapsed,
+            detail=generating.detail,
+        ),
+        "server-timing": _timing("engine", exchange),
+    }
+    await start_response(send, 200, headers)
+    try:
+        said = False
+        async for payload in flight.listen():
+            said = True
+            await send_piece(send, _event(payload, exchange), more=True)
+        finished = await flight.result()
+    except EncoreError as error:
+        await send_piece(send, encode_event(json_text.dumps(error_payload(error))), more=False)
+        return
+    last: list[bytes] = []
+    if not said:
+        # The run was asked for without streaming: its answer is streamed now that it is whole.
+        last += [_event(chunk, exchange) for chunk in chunks(query.endpoint, finished.answer)]
+    if query.include_usage:
+        usage = usage_chunk(query.endpoint, finished.answer)
+        last.append(encode_event(json_text.dumps(usage)))
+    await send_piece(send, b"".join((*last, DONE)), more=False)
+
+
+def _event(payload: dict[str, Any], exchange: _Exchange) -> bytes:
+    if exchange.query.include_usage:
+        # OpenAI's streams then have the field on every chunk, null on all but the last.
+        payload = {**payload, "usage": None}
+    return encode_event(json_text.dumps(payload))
+
+
+def _timing(part: str, exchange: _Exchange) -> str:
+    return server_timing({part: (time.perf_counter() - exchange.began_s) * 1000})

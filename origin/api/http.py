@@ -1,0 +1,117 @@
+"""The few things every route does with HTTP: read a body within limits, send, see a client leave.
+
+Plain ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html): a hit is served in microseconds,
+and request and response objects would cost more than the lookup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.types import Receive, Scope, Send
+
+from shared.errors import ClientError, EncoreError, error_body, error_headers
+
+_LOOPBACK = ("127.0.0.1", "::1")
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection: there is nobody to answer."""
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """Request headers, names in lower case; of a repeated one the values, joined by commas."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def is_loopback(scope: Scope) -> bool:
+    """Whether the connection comes from this machine."""
+    client = scope.get("client")
+    return client is not None and client[0] in _LOOPBACK
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
+    """The whole body. Raises ClientError 413 over the limit, ClientLeftError where it broke off."""
+    announced = headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+    chunks: list[bytes] = []
+    size_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        chunk = message.get("body", b"")
+        size_bytes += len(chunk)
+        if size_bytes > limit_bytes:
+            raise _too_large(limit_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+async def send_response(
+    send: Send, status: int, headers: Mapping[str, str], body: bytes = b""
+) -> None:
+    """Send a whole response."""
+    await start_response(send, status, {**headers, "content-length": str(len(body))})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def start_response(send: Send, status: int, headers: Mapping[str, str]) -> None:
+    """Send status and headers; the body follows in pieces, by `send_piece`."""
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def send_piece(send: Send, piece: bytes, *, more: bool) -> None:
+    """Send a piece of a streamed body; `more` is False for the last one."""
+    await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+async def send_error(send: Send, error: EncoreError) -> None:
+    """Send an error in OpenAI's shape."""
+    await send_response(send, error.status, error_headers(error), error_body(error))
+
+
+@asynccontextmanager
+async def while_connected(receive: Receive) -> AsyncIterator[None]:
+    """Run the block until the client leaves: then cancel it and raise ClientLeftError.
+
+    The request's body must have been read.
+    """
+    block = asyncio.current_task()
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        if block is not None:
+            block.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if left and block is not None and block.uncancel() == 0:
+            raise ClientLeftError from None
+        raise
+    finally:
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+
+
+def _too_large(limit_bytes: int) -> ClientError:
+    return ClientError(
+        f"The body is larger than {limit_bytes} bytes.", status=413, code="request_too_large"
+    )

@@ -1,0 +1,50 @@
+"""`GET /v1/models` and `GET /v1/models/{model}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from origin.api.access import Access
+from origin.api.http import headers_of
+from origin.engine.contract import Engine, ModelInfo
+from shared.errors import ClientError
+
+
+class Models:
+    """What can be asked for."""
+
+    def __init__(self, *, engine: Engine, access: Access) -> None:
+        self._engine = engine
+        self._access = access
+
+    async def list(self, request: Request) -> JSONResponse:
+        """Answer with every model."""
+        self._access.tenant(request.scope, headers_of(request.scope))
+        data = [_payload(model) for model in await self._engine.models()]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def one(self, request: Request) -> JSONResponse:
+        """Answer with one model, or 404."""
+        self._access.tenant(request.scope, headers_of(request.scope))
+        wanted = request.path_params["model"]
+        for model in await self._engine.models():
+            if model.id == wanted:
+                return JSONResponse(_payload(model))
+        raise ClientError(
+            "There is no model of that name here.",
+            status=404,
+            param="model",
+            code="model_not_found",
+        )
+
+
+def _payload(model: ModelInfo) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+    }

@@ -1,0 +1,132 @@
+"""The origin's ASGI application: the parts, put together, and their routes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from origin.api.access import Access
+from origin.api.answers import Answers
+from origin.api.entries import Entries
+from origin.api.health import Health
+from origin.api.models import Models
+from origin.pipeline import Pipeline
+from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
+from shared.freshness import Lifetimes
+from shared.keys import key_ring
+from shared.requests import Endpoint
+from shared.wire import ENTRY_PATH
+
+if TYPE_CHECKING:
+    from origin.engine.contract import Engine
+    from origin.settings import Settings
+    from origin.stores.contract import Store
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, *, engine: Engine, store: Store) -> Starlette:
+    """The application over parts that are ready; it closes them when it shuts down."""
+    keys = key_ring(settings.secret.get_secret_value())
+    access = Access(keys, development=settings.development)
+    pipeline = Pipeline(
+        keys=keys,
+        store=store,
+        engine=engine,
+        lifetimes=Lifetimes(
+            ttl_s=settings.ttl_s,
+            stale_while_revalidate_s=settings.stale_while_revalidate_s,
+            stale_if_error_s=settings.stale_if_error_s,
+            max_ttl_s=settings.max_ttl_s,
+        ),
+        deadline_s=settings.request_deadline_s,
+    )
+    models = Models(engine=engine, access=access)
+    health = Health(store=store, engine=engine)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await pipeline.close()
+            await engine.close()
+            await store.close()
+
+    answers = [
+        Route(
+            endpoint.value,
+            Answers(
+                endpoint,
+                pipeline=pipeline,
+                access=access,
+                max_cached_body_bytes=settings.max_cached_body_bytes,
+                max_body_bytes=settings.max_body_bytes,
+            ),
+            methods=["POST"],
+        )
+        for endpoint in Endpoint
+    ]
+    return Starlette(
+        routes=[
+            *answers,
+            Route(ENTRY_PATH + "{key}", Entries(pipeline=pipeline, access=access), methods=["GET"]),
+            Route("/v1/models", models.list, methods=["GET"]),
+            Route("/v1/models/{model:path}", models.one, methods=["GET"]),
+            Route("/healthz", health.live, methods=["GET"]),
+            Route("/readyz", health.ready, methods=["GET"]),
+        ],
+        exception_handlers={
+            EncoreError: _encore_error,
+            HTTPException: _http_error,
+            Exception: _unexpected_error,
+        },
+        lifespan=lifespan,
+    )
+
+
+async def load_engine(settings: Settings) -> Engine:
+    """The engine the settings ask for, loaded. Raises SettingsError where it cannot be."""
+    if settings.upstream is not None:
+        from origin.engine.upstream import UpstreamEngine  # noqa: PLC0415 - one engine a process
+
+        return UpstreamEngine.from_settings(settings)
+    # Imported here: an origin in front of an upstream needs neither torch nor transformers.
+    from origin.engine.local import load_local_engine  # noqa: PLC0415
+
+    return await asyncio.to_thread(load_local_engine, settings)
+
+
+async def _encore_error(_request: Request, exc: Exception) -> Response:
+    error = exc if isinstance(exc, EncoreError) else InternalError("The request failed.")
+    return Response(error_body(error), error.status, error_headers(error))
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    """Translate the router's own 404 and 405."""
+    status = exc.status_code if isinstance(exc, HTTPException) else 500
+    path, method = request.url.path, request.method
+    if status == 405:
+        error = ClientError(
+            f"{path} does not take {method}.", status=405, code="method_not_allowed"
+        )
+    else:
+        error = ClientError(f"There is no {method} {path} here.", status=status, code="unknown_url")
+    response = await _encore_error(request, error)
+    if isinstance(exc, HTTPException) and exc.headers:
+        response.headers.update(exc.headers)
+    return response
+
+
+async def _unexpected_error(request: Request, exc: Exception) -> Response:
+    log.error("unexpected failure in %s", request.url.path, exc_info=exc)
+    return await _encore_error(request, InternalError("The origin failed to handle this request."))

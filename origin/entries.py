@@ -1,0 +1,69 @@
+"""From an answer to the entry that is kept of it.
+
+Segments are made once, here, when the answer is complete; every later hit sends them as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from shared import json_text
+from shared.compression import compress
+from shared.envelope import (
+    SEGMENT_JSON,
+    SEGMENT_SSE,
+    SEGMENT_SSE_USAGE,
+    Envelope,
+    Header,
+    TokenCounts,
+)
+from shared.requests import Endpoint
+from shared.streams import event_stream
+
+_ETAG_HEX_CHARACTERS = 16
+
+
+def build_entry(
+    endpoint: Endpoint,
+    answer: dict[str, Any],
+    *,
+    key: str,
+    tenant: str,
+    generation_started_ms: int,
+    created_ms: int,
+    expiry_ms: tuple[int, int, int],
+    fingerprint: str,
+    tags: tuple[str, ...] = (),
+) -> Envelope:
+    """The envelope of a storable answer.
+
+    `expiry_ms` is (fresh-until, stale-until, error-until) as `shared.freshness.expiry` gives it,
+    `tags` are tag digests. Raises EnvelopeError where the header would be too large (a very long
+    model name).
+    """
+    plain = json_text.dumps(answer)
+    segments = {SEGMENT_JSON: compress(plain)}
+    if endpoint is not Endpoint.EMBEDDINGS:
+        segments[SEGMENT_SSE] = compress(event_stream(endpoint, answer, include_usage=False))
+        segments[SEGMENT_SSE_USAGE] = compress(event_stream(endpoint, answer, include_usage=True))
+    usage = answer.get("usage") or {}
+    header = Header(
+        key=key,
+        tenant=tenant,
+        generation_started_ms=generation_started_ms,
+        created_ms=created_ms,
+        fresh_until_ms=expiry_ms[0],
+        stale_until_ms=expiry_ms[1],
+        error_until_ms=expiry_ms[2],
+        etag=hashlib.sha256(plain).hexdigest()[:_ETAG_HEX_CHARACTERS],
+        model=str(answer.get("model", "")),
+        fingerprint=fingerprint,
+        tokens=TokenCounts(
+            prompt=int(usage.get("prompt_tokens") or 0),
+            completion=int(usage.get("completion_tokens") or 0),
+        ),
+        tags=tags,
+        segments={name: len(data) for name, data in segments.items()},
+    )
+    return Envelope(header=header, payload=b"".join(segments.values()))

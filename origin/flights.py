@@ -1,0 +1,199 @@
+"""Single-flight: one generation, and everyone who waits for it.
+
+Identical misses that meet in this process share one flight. A late waiter is told what has been
+said so far, then hears the rest live.
+
+Invariants
+1. A flight runs in a task of its own: its first waiter leaving does not end it for the others.
+2. When the last waiter leaves an unfinished flight, its generation is cancelled; a finished one
+   goes on to be stored.
+3. A request that insists on a new answer (`no-cache`) never joins a flight that began before it.
+4. All methods run on one event loop; none may be called from another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, assert_never
+
+from origin.engine.contract import Chunk, Event, Finished
+from shared.envelope import Envelope
+from shared.errors import EncoreError, InternalError, UpstreamError
+
+log = logging.getLogger(__name__)
+
+
+class Flight:
+    """One generation. Waiters hold it by `joined()` for as long as they listen."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.chunks: list[dict[str, Any]] = []
+        self.finished: Finished | None = None
+        self.entry: Envelope | None = None
+        """Set with `finished` where the answer is to be stored."""
+        self.error: EncoreError | None = None
+        self._waiters = 0
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Wait for this flight within the block."""
+        self._waiters += 1
+        try:
+            yield
+        finally:
+            self._waiters -= 1
+            if self._waiters == 0 and not self.over and self._task is not None:
+                # Set at once: a request that comes before the task has ended must not join it.
+                self.error = _stopped()
+                self._task.cancel()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will be said."""
+        return self.finished is not None or self.error is not None
+
+    async def listen(self) -> AsyncIterator[dict[str, Any]]:
+        """Every chunk, from the first. Ends when the flight is over; raises its error."""
+        position = 0
+        while True:
+            while position < len(self.chunks):
+                yield self.chunks[position]
+                position += 1
+            if self.over:
+                break
+            await self._changed.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def begun(self) -> None:
+        """Wait for the first chunk or the end. Raises the error of a flight that said nothing."""
+        while not self.chunks and not self.over:
+            await self._changed.wait()
+        if self.error is not None and not self.chunks:
+            raise self.error
+
+    async def result(self) -> Finished:
+        """The finished answer. Raises the flight's error."""
+        while not self.over:
+            await self._changed.wait()
+        if self.finished is None:
+            raise self.error or _stopped()
+        return self.finished
+
+    async def landed(self) -> None:
+        """Wait until the flight is over and its entry, if any, is stored. Raises nothing of it."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def _say(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+Complete = Callable[[Flight, Finished], Envelope | None]
+Store = Callable[[Envelope], Awaitable[None]]
+
+
+class Flights:
+    """The flights of this process, by cache key."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._by_key: dict[str, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def find(self, key: str) -> Flight | None:
+        """The flight that a new request for `key` may join, or that is storing its entry."""
+        return self._by_key.get(key)
+
+    def start(
+        self,
+        key: str,
+        events: AsyncGenerator[Event, None],
+        *,
+        shared: bool,
+        complete: Complete,
+        store: Store,
+    ) -> Flight:
+        """Start a generation; join it before the next `await`, or it may end unheard.
+
+        `complete` makes the entry of a finished answer, or None; `store` keeps it, behind the
+        answer. Only a `shared` flight is found by `find`.
+        """
+        flight = Flight(key)
+        task = asyncio.create_task(self._fly(flight, events, complete, store))
+        flight._task = task  # noqa: SLF001 - the two classes are one mechanism
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if shared:
+            self._by_key[key] = flight
+        return flight
+
+    async def close(self) -> None:
+        """Cancel every generation and wait for what is being stored."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _fly(
+        self,
+        flight: Flight,
+        events: AsyncGenerator[Event, None],
+        complete: Complete,
+        store: Store,
+    ) -> None:
+        try:
+            await self._listen_to_engine(flight, events, complete)
+            if flight.entry is not None:
+                await store(flight.entry)
+        except asyncio.CancelledError:
+            flight.error = flight.error or _stopped()
+            raise
+        finally:
+            if self._by_key.get(flight.key) is flight:
+                del self._by_key[flight.key]
+            flight._say()  # noqa: SLF001
+
+    async def _listen_to_engine(
+        self, flight: Flight, events: AsyncGenerator[Event, None], complete: Complete
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._deadline_s), aclosing(events):
+                async for event in events:
+                    match event:
+                        case Chunk():
+                            flight.chunks.append(event.payload)
+                        case Finished():
+                            flight.entry = complete(flight, event)
+                            flight.finished = event
+                        case _:
+                            assert_never(event)
+                    flight._say()  # noqa: SLF001
+            if flight.finished is None:
+                raise UpstreamError("The answer broke off.", code="answer_interrupted")
+        except EncoreError as error:
+            flight.error = error
+        except TimeoutError:
+            flight.error = UpstreamError(
+                f"The answer took longer than {self._deadline_s:g} s.",
+                status=504,
+                code="deadline_exceeded",
+            )
+        except Exception:
+            log.exception("generation %s failed", flight.key[:16])
+            flight.error = InternalError("The generation failed.")
+        if flight.error is not None:
+            flight.finished = None
+            flight.entry = None
+        flight._say()  # noqa: SLF001
+
+
+def _stopped() -> InternalError:
+    return InternalError("The generation was stopped.", status=503, retry_after_s=1)
