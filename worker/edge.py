@@ -170,6 +170,8 @@ class Edge:
         match decision:
             case Serve():
                 if entry is not None and (view := entry.segment(query.segment)) is not None:
+                    if decision.revalidate:
+                        wait_until(self._refresh(query, body, entry))
                     return _stored(query, entry, view, decision, timing=timing)
                 decision = MISS
             case Forward():
@@ -180,9 +182,7 @@ class Edge:
         if (reason := request_storability(parsed)) is not None:
             return await self._forward_uncached(endpoint, headers, body, reason)
         try:
-            answer = await self._origin.send(
-                "POST", endpoint.value, headers, body, want_entry=not stream
-            )
+            answer = await self._origin.send("POST", endpoint.value, headers, body, want_entry=True)
             if answer.status >= 500 and decision.stale_if_error:
                 raise UpstreamError(f"The origin answered with status {answer.status}.")
             return await self._fill(query, answer, decision.reason, trouble, wait_until)
@@ -245,7 +245,29 @@ class Edge:
             return runtime.respond_with(answer.response, headers, readable)
         return self._relay(answer, reason, trouble)
 
+    async def _refresh(self, query: _Query, body: Any, stale: kv.StoredEntry) -> None:
+        """Have the origin make a new entry behind a stale answer, and take what it has by now.
+
+        The origin answers from its own stale entry and refreshes detached, so this ends soon; the new
+        entry is found here or by the next request after it is made.
+        """
+        try:
+            answer = await self._origin.send(
+                "POST", query.endpoint.value, query.headers, body, want_entry=True
+            )
+            if not answer.is_entry:
+                await runtime.body_of(answer.response)
+                return
+            entry = await self._origin.read_entry(answer, query.key)
+        except (UpstreamError, runtime.PlatformError) as exc:
+            print(f"refresh: {exc}")  # noqa: T201 - the Worker's log
+            return
+        if entry.header.created_ms > stale.header.created_ms:
+            await self._put(entry)
+
     async def _put(self, entry: kv.StoredEntry) -> None:
+        if not kv.worth_storing(entry.header, _now_ms()):
+            return
         try:
             await kv.put(self._kv, entry)
         except runtime.PlatformError as exc:
@@ -262,7 +284,7 @@ class Edge:
         except UpstreamError as error:
             print(f"origin: {error.message}")  # noqa: T201 - the Worker's log
             return
-        if entry is not None and kv.worth_storing(entry.header, _now_ms()):
+        if entry is not None:
             await self._put(entry)
 
     async def _forward_uncached(
