@@ -4,8 +4,8 @@ It listens on a Unix socket only its owner may open, and keeps an append-only fi
 at every write, so what it acknowledged survives a kill. Two processes that share a state folder
 share one server: the first starts it, the others attach, and it stops with the first.
 
-The server stops with its parent even when that is killed outright: on Linux the kernel tells it
-(PR_SET_PDEATHSIG). Elsewhere an orphan keeps running until the next start attaches to it.
+The server stops with its starter, even one that is killed (see origin/processes.py); an orphan,
+where that cannot be, keeps running until the next start attaches to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from origin.processes import leashed
 from origin.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -40,16 +40,6 @@ STOP_TIMEOUT_S = 10.0
 OLDEST_VERSION = (6, 2)  # SET … PXAT
 
 _SOCKET_PATH_LIMIT_BYTES = 100  # sun_path holds 108 on Linux, 104 on macOS
-# Runs as the server's process before it becomes the server: asks the kernel to be told of the
-# parent's death, then makes sure the parent had not died already.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 @contextmanager
@@ -183,11 +173,11 @@ def _start(server: Path, data_dir: Path, socket: Path, log: Path) -> subprocess.
         part for name, value in options.items() for part in (f"--{name}", value)
     ]
     return subprocess.Popen(  # noqa: S603 - a program found by find_server
-        [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command],
+        leashed(command),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the parts that use it; it stops after them
+        start_new_session=True,
     )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,8 +49,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped:
         terminalreporter.section("NOT RUN", sep="!", red=True, bold=True)
-        for report in skipped:
-            terminalreporter.write_line(f"{report.nodeid}: {_reason(report.longrepr)}", yellow=True)
+        for reason, count in Counter(_reason(report.longrepr) for report in skipped).items():
+            terminalreporter.write_line(f"{count} x {reason}", yellow=True)
         terminalreporter.write_line(
             "CI runs these: under ENCORE_REQUIRE_ALL=1 a skip is a failure."
         )
