@@ -25,7 +25,6 @@ import kv
 import runtime
 from edge_settings import EdgeSettings
 from origin_client import OriginAnswer, OriginClient
-from shared.storability import request_storability
 
 from shared.cache_headers import (
     EDGE,
@@ -51,6 +50,7 @@ from shared.freshness import MISS, Forward, Serve, age_seconds, decide
 from shared.json_text import parse_object
 from shared.keys import authenticate, cache_key
 from shared.requests import Endpoint, streaming, validate
+from shared.storability import request_storability
 from shared.wire import accepts_gzip
 
 WaitUntil = Callable[[Coroutine[Any, Any, None]], None]
@@ -248,8 +248,8 @@ class Edge:
     async def _refresh(self, query: _Query, body: Any, stale: kv.StoredEntry) -> None:
         """Have the origin make a new entry behind a stale answer, and take what it has by now.
 
-        The origin answers from its own stale entry and refreshes detached, so this ends soon; the new
-        entry is found here or by the next request after it is made.
+        The origin answers from its own stale entry and refreshes detached, so this ends soon; the
+        new entry is found here or by the next request after it is made.
         """
         try:
             answer = await self._origin.send(
