@@ -1,4 +1,4 @@
-"""Response headers a cache speaks through: `Cache-Status` (RFC 9211), `Age`, `Server-Timing` and ours.
+"""Response headers a cache speaks through: `Cache-Status` (RFC 9211), `Age` and ours.
 
 Names are lower case, as HTTP/2 and ASGI have them.
 """
@@ -21,7 +21,7 @@ _TOKEN = re.compile(r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*", re.ASCII)
 
 
 def hit_status(cache: str, served: Serve, detail: str | None = None) -> str:
-    """This cache's member of `Cache-Status` for an answer it had; a negative ttl says it was stale."""
+    """This cache's member of `Cache-Status` for an answer it had. A negative ttl says stale."""
     return f"{cache}; hit; ttl={served.ttl_s}{_detail(detail)}"
 
 
@@ -29,12 +29,19 @@ def forward_status(
     cache: str,
     reason: Forwarded,
     *,
+    status: int | None = None,
     stored: bool = False,
     collapsed: bool = False,
     detail: str | None = None,
 ) -> str:
-    """This cache's member of `Cache-Status` for an answer it had to ask for."""
+    """This cache's member of `Cache-Status` for an answer it had to ask for.
+
+    `status` is what the next tier answered where the client gets another status: an entry served
+    after a failure is `fwd=stale; fwd-status=502`, no hit.
+    """
     member = f"{cache}; fwd={reason}"
+    if status is not None:
+        member += f"; fwd-status={status}"
     if stored:
         member += "; stored"
     if collapsed:
@@ -48,11 +55,14 @@ def append_status(received: str | None, member: str) -> str:
 
 
 def entry_headers(header: Header, served: Serve | None) -> dict[str, str]:
-    """Headers of every answer that has an entry; `served` where it came out of a cache."""
+    """Headers of every answer that has an entry; `served` where it came out of a cache.
+
+    The entity tag is weak: one entry has several forms (plain, streamed), which say the same.
+    """
     headers = {
         "cache-control": "private, no-store",
         "encore-key": short_key(header.key),
-        "etag": f'"{header.etag}"',
+        "etag": f'W/"{header.etag}"',
     }
     if served is not None:
         headers["age"] = str(served.age_s)

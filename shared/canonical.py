@@ -6,11 +6,12 @@ Invariants
    folded.
 2. Injective by construction: one JSON array with fixed positions, nothing glued together.
 3. Objects are sorted by key, except where order can shape the output (tool parameters, response
-   schemas): there an object becomes `{"o": [[key, value], …]}`.
+   schemas): there every object becomes `{"o": [[key, value], …]}`. Position alone decides which.
 4. Absent equals null at the top level and in a message; `n` absent equals 1. No other default is
    folded: a local model has its own.
 
-Numbers arrive from `shared.json_text` with integral floats already integers, so 1 equals 1.0.
+Values come from `shared.json_text.parse_object`, which makes 1.0 the integer 1, keeps integers
+exact and refuses duplicate keys, NaN and lone surrogates. JSON keeps true apart from 1, 1 from "1".
 """
 
 from __future__ import annotations
@@ -37,7 +38,12 @@ UNKEYED = frozenset(
 )
 """Request fields that never change what the answer says, only how it is sent, billed or filed."""
 
-_ORDERED_FIELDS = ("guided_json", "structured_outputs")
+_SCHEMA_FIELDS = frozenset({"guided_json", "json_schema", "structured_outputs"})
+"""Whole fields that are response schemas: vLLM's, llama.cpp's, vLLM's again."""
+_SCHEMA_HOLDERS = frozenset({"functions", "response_format", "tools"})
+_SCHEMAS = frozenset({"parameters", "schema"})
+"""What schemas are called within the holders, at whatever depth a dialect of the API puts them."""
+
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
 ).encode
@@ -54,15 +60,13 @@ def canonical(
     Raises ClientError where a string holds a lone surrogate (it has no UTF-8 form).
     """
     kept = {
-        name: value for name, value in fields.items() if value is not None and name not in UNKEYED
+        name: _formed(name, value)
+        for name, value in fields.items()
+        if value is not None and name not in UNKEYED
     }
     n = kept.get("n")
     if type(n) is int and n == 1:
         del kept["n"]
-    messages = kept.get("messages")
-    if type(messages) is list:
-        kept["messages"] = [_without_nulls(message) for message in messages]
-    _keep_order(kept)
     text = _encode([VERSION, tenant, scope, endpoint, bucket, kept])
     try:
         return text.encode()
@@ -73,32 +77,30 @@ def canonical(
         ) from None
 
 
+def _formed(name: str, value: Any) -> Any:
+    """The value of a top-level field in the form that is encoded; nothing is changed in place."""
+    if name == "messages" and type(value) is list:
+        return [_without_nulls(message) for message in value]
+    if name in _SCHEMA_HOLDERS:
+        return _with_schemas_ordered(value)
+    return _ordered(value) if name in _SCHEMA_FIELDS else value
+
+
 def _without_nulls(message: Any) -> Any:
     if type(message) is dict and None in message.values():
         return {name: value for name, value in message.items() if value is not None}
     return message
 
 
-def _keep_order(kept: dict[str, Any]) -> None:
-    """Replace the parts of `kept` whose key order matters, copying what is changed."""
-    for name in _ORDERED_FIELDS:
-        if name in kept:
-            kept[name] = _ordered(kept[name])
-    if type(kept.get("tools")) is list:
-        kept["tools"] = [_ordered_at(tool, ("function", "parameters")) for tool in kept["tools"]]
-    if type(kept.get("functions")) is list:
-        kept["functions"] = [_ordered_at(f, ("parameters",)) for f in kept["functions"]]
-    if "response_format" in kept:
-        kept["response_format"] = _ordered_at(kept["response_format"], ("json_schema", "schema"))
-
-
-def _ordered_at(value: Any, path: tuple[str, ...]) -> Any:
-    """`value` with the part at `path` in ordered form; `value` itself where there is no such part."""
-    if not path:
-        return _ordered(value)
-    if type(value) is not dict or path[0] not in value:
-        return value
-    return {**value, path[0]: _ordered_at(value[path[0]], path[1:])}
+def _with_schemas_ordered(value: Any) -> Any:
+    if type(value) is dict:
+        return {
+            name: (_ordered if name in _SCHEMAS else _with_schemas_ordered)(inner)
+            for name, inner in value.items()
+        }
+    if type(value) is list:
+        return [_with_schemas_ordered(inner) for inner in value]
+    return value
 
 
 def _ordered(value: Any) -> Any:

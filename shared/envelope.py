@@ -1,22 +1,24 @@
-"""The envelope: how an answer is kept, in Redis, in Workers KV and between origin and edge.
+r"""The envelope: how an answer is kept, in Redis, in Workers KV and between origin and edge.
 
 Layout, version 1 (integers big-endian):
 
-    offset 0   4 bytes   magic and version, b"ENC\\x01"
+    offset 0   4 bytes   magic and version, b"ENC\x01"
     offset 4   4 bytes   length of the header, at most 1,024
     offset 8   …         header, compact JSON in UTF-8
     …          …         segments, one after another, each one complete gzip member (mtime 0)
 
-In Redis and as `application/vnd.encore.entry` the whole is one value. In Workers KV the header is the
-metadata (its limit of 1,024 bytes is ours too) and the segments are the value, so that a hit sends a
-slice of what KV gave, unread.
+In Redis and as `application/vnd.encore.entry` the whole is one value. In Workers KV the header is
+the metadata (its limit of 1,024 bytes is ours too) and the segments are the value, so that a hit
+sends a slice of what KV gave, unread.
 
 Invariants
 1. The header says all a cache needs to decide: whose entry, until when, how long each segment is.
 2. Times are absolute (milliseconds since the epoch): copying an entry never restarts its life.
-3. What cannot be decoded raises `EnvelopeError`; a reader counts it and treats it as a miss. Nothing
-   is guessed, and nothing in an envelope is ever executed or unpickled.
-4. An encrypted segment is 12 bytes of nonce, the AES-256-GCM ciphertext of the gzip member and its
+3. What cannot be decoded raises `EnvelopeError`; a reader counts it and treats it as a miss.
+   Nothing is guessed (a field of a later version could change what the others mean, so unknown
+   ones are refused), and nothing in an envelope is ever executed or unpickled.
+4. A header survives JavaScript: JSON.parse and JSON.stringify in between change none of its values.
+5. An encrypted segment is 12 bytes of nonce, the AES-256-GCM ciphertext of the gzip member and its
    16-byte tag; the additional data is `associated_data`. Lengths in the header are those as stored.
 """
 
@@ -24,7 +26,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,15 +44,21 @@ SEGMENT_SSE_USAGE = "sse+usage"
 SEGMENTS = frozenset({SEGMENT_JSON, SEGMENT_SSE, SEGMENT_SSE_USAGE})
 
 _PREFIX_BYTES = 8
-_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_TAG = re.compile(rf"[0-9a-f]{{{TAG_HEX_CHARACTERS}}}", re.ASCII)
+_MAX_INTEGER = 2**53 - 1
+"""The largest integer that JavaScript keeps exact."""
+_KEY = re.compile(r"[0-9a-f]{64}")
+_TAG = re.compile(rf"[0-9a-f]{{{TAG_HEX_CHARACTERS}}}")
+# Fit for a quoted header field: visible ASCII without the quotation mark.
+_NAME = re.compile(r"[\x21\x23-\x7e]{1,128}")
+# What has a UTF-8 form and is not a control character.
+_TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
 ).encode
 
 
 class EnvelopeError(ValueError):
-    """Bytes or metadata that are not an envelope this version can read, or one that cannot be built."""
+    """Not an envelope this version can read, or one that cannot be built."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +69,11 @@ class SemanticSource:
     key: str
     calibration: str
 
+    def __post_init__(self) -> None:
+        _require(type(self.similarity) is float and 0 < self.similarity <= 1, "similarity")
+        _require_match(_KEY, self.key, "source key")
+        _require_match(_NAME, self.calibration, "calibration")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenCounts:
@@ -68,6 +81,9 @@ class TokenCounts:
 
     prompt: int = 0
     completion: int = 0
+
+    def __post_init__(self) -> None:
+        _require(_are_integers((self.prompt, self.completion), least=0), "token counts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,8 +112,11 @@ class Header:
     encryption: str | None = None
 
     def __post_init__(self) -> None:
-        _require(_KEY.fullmatch(self.key) is not None, "key")
-        _require(bool(self.tenant), "tenant")
+        _require_match(_KEY, self.key, "key")
+        _require_match(_NAME, self.tenant, "tenant")
+        _require_match(_NAME, self.etag, "etag")
+        _require_match(_TEXT, self.model, "model")
+        _require_match(_TEXT, self.fingerprint, "fingerprint")
         times = (
             self.generation_started_ms,
             self.created_ms,
@@ -105,13 +124,16 @@ class Header:
             self.stale_until_ms,
             self.error_until_ms,
         )
-        _require(all(type(t) is int and t >= 0 for t in times), "times")
-        _require(times[0] <= times[1] <= times[2], "times")
-        _require(times[2] <= min(times[3:]), "times")
-        _require(bool(self.segments) and self.segments.keys() <= SEGMENTS, "segments")
-        _require(all(type(n) is int and n > 0 for n in self.segments.values()), "segments")
+        _require(_are_integers(times, least=0), "times")
+        _require(times[0] <= times[1] <= times[2] <= min(times[3:]), "times")
+        names = self.segments.keys()
+        _require(SEGMENT_JSON in names and names <= SEGMENTS, "segments")
+        _require(_are_integers(self.segments.values(), least=1), "segments")
         _require(len(self.tags) <= MAX_TAGS, "tags")
-        _require(all(_TAG.fullmatch(tag) is not None for tag in self.tags), "tags")
+        for tag in self.tags:
+            _require_match(_TAG, tag, "tags")
+        if self.encryption is not None:
+            _require_match(_NAME, self.encryption, "encryption")
 
     @property
     def expires_ms(self) -> int:
@@ -146,28 +168,7 @@ class Envelope:
 
 def header_json(header: Header) -> bytes:
     """The header as compact JSON. Raises EnvelopeError where it would exceed 1,024 bytes."""
-    fields: dict[str, Any] = {
-        "v": VERSION,
-        "k": header.key,
-        "t": header.tenant,
-        "g": header.generation_started_ms,
-        "c": header.created_ms,
-        "f": header.fresh_until_ms,
-        "s": header.stale_until_ms,
-        "e": header.error_until_ms,
-        "h": header.etag,
-        "m": header.model,
-        "p": header.fingerprint,
-        "u": [header.tokens.prompt, header.tokens.completion],
-        "seg": [[name, length] for name, length in header.segments.items()],
-    }
-    if header.tags:
-        fields["T"] = list(header.tags)
-    if header.source is not None:
-        fields["o"] = [header.source.similarity, header.source.key, header.source.calibration]
-    if header.encryption is not None:
-        fields["x"] = header.encryption
-    data = _encode(fields).encode()
+    data = _encode(_fields(header)).encode()
     if len(data) > MAX_HEADER_BYTES:
         raise EnvelopeError(f"header: {len(data)} bytes, at most {MAX_HEADER_BYTES} fit")
     return data
@@ -201,12 +202,14 @@ def decode_prefix(data: bytes) -> tuple[Header, int]:
 def decode_header(text: bytes | str) -> Header:
     """Read a header from its JSON (KV metadata, or within an envelope). Raises EnvelopeError."""
     try:
-        fields = json.loads(text)
-        if fields["v"] != VERSION:
-            raise EnvelopeError("version")
-        source = fields.get("o")
+        if isinstance(text, bytes):
+            text = text.decode()  # json alone would also read UTF-16, UTF-32 and half pairs
+        _require(len(text) <= MAX_HEADER_BYTES, "header length")
+        fields = _decode(text)
+        version = fields["v"]
+        _require(type(version) is int and version == VERSION, "version")
         prompt, completion = fields["u"]
-        return Header(
+        header = Header(
             key=fields["k"],
             tenant=fields["t"],
             generation_started_ms=fields["g"],
@@ -220,21 +223,74 @@ def decode_header(text: bytes | str) -> Header:
             tokens=TokenCounts(prompt=prompt, completion=completion),
             segments=dict(fields["seg"]),
             tags=tuple(fields.get("T", ())),
-            source=source
-            and SemanticSource(similarity=source[0], key=source[1], calibration=source[2]),
+            source=_source(fields["o"]) if "o" in fields else None,
             encryption=fields.get("x"),
         )
+    except EnvelopeError:
+        raise
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as exc:
-        if isinstance(exc, EnvelopeError):
-            raise
         raise EnvelopeError("header") from exc
+    # Repeated segments, fields this version does not know, null for absent: all end here.
+    _require(_fields(header) == fields, "header")
+    return header
 
 
 def associated_data(header: Header, segment: str) -> bytes:
-    """The AES-GCM additional data of an encrypted segment: version, key and tenant (all within the
-    header), the whole header and the segment's name.
+    """The AES-GCM additional data of an encrypted segment.
+
+    The whole header, version, key and tenant within it, and the segment's name.
     """
     return MAGIC + header_json(header) + b"\x00" + segment.encode()
+
+
+def _fields(header: Header) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "v": VERSION,
+        "k": header.key,
+        "t": header.tenant,
+        "g": header.generation_started_ms,
+        "c": header.created_ms,
+        "f": header.fresh_until_ms,
+        "s": header.stale_until_ms,
+        "e": header.error_until_ms,
+        "h": header.etag,
+        "m": header.model,
+        "p": header.fingerprint,
+        "u": [header.tokens.prompt, header.tokens.completion],
+        "seg": [[name, length] for name, length in header.segments.items()],
+    }
+    if header.tags:
+        fields["T"] = list(header.tags)
+    if header.source is not None:
+        fields["o"] = [header.source.similarity, header.source.key, header.source.calibration]
+    if header.encryption is not None:
+        fields["x"] = header.encryption
+    return fields
+
+
+def _source(value: Any) -> SemanticSource:
+    similarity, key, calibration = value
+    if type(similarity) is int and similarity == 1:
+        similarity = 1.0  # as JavaScript writes it
+    return SemanticSource(similarity=similarity, key=key, calibration=calibration)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    _require(len(fields) == len(pairs), "repeated field")
+    return fields
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique).decode
+
+
+def _are_integers(values: Iterable[Any], *, least: int) -> bool:
+    return all(type(value) is int and least <= value <= _MAX_INTEGER for value in values)
+
+
+def _require_match(pattern: re.Pattern[str], value: Any, what: str) -> None:
+    if type(value) is not str or pattern.fullmatch(value) is None:
+        raise EnvelopeError(what)
 
 
 def _require(condition: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence

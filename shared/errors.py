@@ -29,7 +29,7 @@ class EncoreError(Exception):
         param: str | None = None,
         code: str | None = None,
         status: int | None = None,
-        type: str | None = None,
+        type: str | None = None,  # noqa: A002 - OpenAI's name for it
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class ClientError(EncoreError):
 
 
 class UpstreamError(EncoreError):
-    """The origin, a model or an API behind us is at fault (502, 504, or the upstream's own status)."""
+    """The origin, a model or an API behind us is at fault (502, 504, or the upstream's status)."""
 
     status = 502
     type = "upstream_error"
@@ -74,8 +74,8 @@ def error_payload(error: EncoreError) -> dict[str, Any]:
 
 
 def error_body(error: EncoreError) -> bytes:
-    """The error as UTF-8 JSON."""
-    return json.dumps(error_payload(error), ensure_ascii=False).encode()
+    """The error as UTF-8 JSON, whatever text a request brought into it."""
+    return json.dumps(error_payload(error), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def error_headers(error: EncoreError) -> dict[str, str]:

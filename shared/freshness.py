@@ -3,7 +3,11 @@
     created ──fresh──> fresh_until ──stale-while-revalidate──> stale_until
                                    ──stale-if-error─────────────────────────> error_until
 
-An entry is fresh up to and including `fresh_until`. Deltas are seconds, times milliseconds.
+An entry is fresh up to and including `fresh_until`, and each later window ends the same way. Deltas
+are seconds, times milliseconds; a delta is compared to the millisecond, so `max-age=0` accepts
+nothing that is older than its own making.
+
+As time passes and the directives stay, a decision goes from `Serve` to `Forward`, never back.
 """
 
 from __future__ import annotations
@@ -24,6 +28,11 @@ class Lifetimes:
     stale_if_error_s: int
     max_ttl_s: int
 
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Serve:
@@ -39,8 +48,9 @@ class Serve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forward:
-    """Ask the next tier. `reason` is RFC 9211's `fwd` value.
+    """Ask the next tier.
 
+    `reason` is RFC 9211's `fwd` value; `request` is a fresh entry that the directives forbid.
     `stale_if_error` allows the entry to answer should the next tier fail.
     """
 
@@ -53,41 +63,43 @@ MISS = Forward(reason="miss")
 
 
 def decide(header: Header, now_ms: int, directives: Directives) -> Decision:
-    """What to do with an entry found for a request."""
-    ttl_ms = header.fresh_until_ms - now_ms
-    fallback = usable_on_error(header, now_ms, directives)
-    if directives.no_cache or directives.no_store:
-        # Only a request that itself allows it may get, after a failure, what it asked not to get.
-        allowed = directives.stale_if_error_s is not None and not directives.no_store
-        return Forward(reason="request", stale_if_error=fallback and allowed)
-    age_s = age_seconds(header, now_ms)
-    if directives.max_age_s is not None and age_s > directives.max_age_s:
-        return Forward(reason="request", stale_if_error=fallback)
-    if directives.min_fresh_s is not None and ttl_ms < directives.min_fresh_s * 1000:
-        return Forward(reason="request", stale_if_error=fallback)
-    serve = Serve(age_s=age_s, ttl_s=ttl_ms // 1000)
-    if ttl_ms >= 0:
-        return serve
-    if now_ms <= header.stale_until_ms:
-        return Serve(age_s=serve.age_s, ttl_s=serve.ttl_s, revalidate=True)
-    if directives.max_stale_s is not None and now_ms <= header.expires_ms:
-        if directives.max_stale_s < 0 or -ttl_ms <= directives.max_stale_s * 1000:
-            return serve
+    """What to do with an entry found for a request.
+
+    `only-if-cached` is the caller's: it turns `Forward` into 504.
+    """
     if now_ms > header.expires_ms:
         return MISS
-    return Forward(reason="stale", stale_if_error=fallback)
+    stale_ms = now_ms - header.fresh_until_ms
+    if not _accepts(header, now_ms, directives):
+        return Forward(
+            reason="request" if stale_ms <= 0 else "stale",
+            stale_if_error=usable_on_error(header, now_ms, directives),
+        )
+    return serve(header, now_ms, revalidate=stale_ms > 0 and now_ms <= header.stale_until_ms)
+
+
+def serve(header: Header, now_ms: int, *, revalidate: bool = False) -> Serve:
+    """An entry's answer at `now_ms`, for who has decided to give it."""
+    return Serve(
+        age_s=age_seconds(header, now_ms),
+        ttl_s=(header.fresh_until_ms - now_ms) // 1000,
+        revalidate=revalidate,
+    )
 
 
 def usable_on_error(header: Header, now_ms: int, directives: Directives) -> bool:
     """Whether the entry may answer when the next tier failed (RFC 5861 section 4).
 
     A request's `stale-if-error=N` narrows the entry's own window; it cannot bring back an entry
-    that is past it.
+    that is past it. With `no-cache` only a request that itself says `stale-if-error` gets what it
+    asked not to get, with `no-store` none does. A failure overrides the other directives.
     """
-    if now_ms > max(header.error_until_ms, header.fresh_until_ms):
-        return False
     limit_s = directives.stale_if_error_s
-    return limit_s is None or now_ms - header.fresh_until_ms <= limit_s * 1000
+    if directives.no_store or (directives.no_cache and limit_s is None):
+        return False
+    if limit_s is not None and now_ms - header.fresh_until_ms > limit_s * 1000:
+        return False
+    return now_ms <= header.error_until_ms
 
 
 def age_seconds(header: Header, now_ms: int) -> int:
@@ -110,3 +122,19 @@ def expiry(lifetimes: Lifetimes, ttl_s: int | None, created_ms: int) -> tuple[in
         fresh_until + lifetimes.stale_while_revalidate_s * 1000,
         fresh_until + lifetimes.stale_if_error_s * 1000,
     )
+
+
+def _accepts(header: Header, now_ms: int, directives: Directives) -> bool:
+    """Whether entry and request together allow the entry to answer."""
+    if directives.no_cache or directives.no_store:
+        return False
+    stale_ms = now_ms - header.fresh_until_ms
+    max_age_s = directives.max_age_s
+    if max_age_s is not None and now_ms - header.created_ms > max_age_s * 1000:
+        return False
+    if directives.min_fresh_s is not None and -stale_ms < directives.min_fresh_s * 1000:
+        return False
+    if directives.max_stale_s is None:
+        # RFC 9111 section 5.2.1.1: max-age without max-stale does not want a stale answer.
+        return now_ms <= (header.stale_until_ms if max_age_s is None else header.fresh_until_ms)
+    return directives.max_stale_s < 0 or stale_ms <= directives.max_stale_s * 1000

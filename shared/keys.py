@@ -1,18 +1,16 @@
 """Keys: the cache key of a request, the keys derived from a deployment's secret, clients' API keys.
 
-One deployment has one secret, which edge and origin share. Each purpose has a key of its own, derived
-by HKDF (RFC 5869), so that none tells anything of another. Comparisons take constant time.
+One deployment has one secret, which edge and origin share. Each purpose has a key of its own,
+derived by HKDF (RFC 5869), so that none tells anything of another. Comparisons take constant time.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import re
 from dataclasses import dataclass
 
-from shared.canonical import canonical as canonical
 from shared.errors import ClientError
 
 DEVELOPMENT_API_KEY = "sk-encore-dev"
@@ -20,21 +18,26 @@ DEVELOPMENT_API_KEY = "sk-encore-dev"
 DEVELOPMENT_TENANT = "dev"
 MIN_SECRET_CHARACTERS = 32
 
-_API_KEY_PREFIX = "sk-encore-"
-_TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?", re.ASCII)
+_SALT = b"encore"
 _RANDOM_BYTES = 15
 _CHECK_BYTES = 15
+_TAG_BYTES = 6
+_TENANT_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
+_TENANT = re.compile(_TENANT_PATTERN)
+# 15 bytes are 24 base32 characters without padding and without a hyphen: one reading only.
+_API_KEY = re.compile(rf"(sk-encore-({_TENANT_PATTERN})-[a-z2-7]{{24}})-([a-z2-7]{{24}})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyRing:
-    """The derived keys of one deployment secret; 32 bytes each, `id` is public and names the secret."""
+    """The keys derived from one secret, 32 bytes each; `id` is public and names the secret."""
 
     id: str
     cache: bytes
     api: bytes
     edge: bytes
     encryption: bytes
+    tag: bytes
 
     def __repr__(self) -> str:
         return f"KeyRing(id={self.id!r})"
@@ -44,18 +47,25 @@ def key_ring(secret: str) -> KeyRing:
     """Derive every key from the deployment's secret. Raises ValueError where it is too short."""
     if len(secret) < MIN_SECRET_CHARACTERS:
         raise ValueError(f"the secret needs at least {MIN_SECRET_CHARACTERS} characters")
-    extracted = hmac.digest(b"encore", secret.encode(), "sha256")
-
-    def derive(purpose: str) -> bytes:
-        return hmac.digest(extracted, purpose.encode() + b"\x01", "sha256")
-
+    extracted = hkdf_extract(_SALT, secret.encode())
     return KeyRing(
-        id=derive("id").hex()[:8],
-        cache=derive("cache key"),
-        api=derive("api key"),
-        edge=derive("edge to origin"),
-        encryption=derive("encryption at rest"),
+        id=hkdf_expand(extracted, b"id").hex()[:8],
+        cache=hkdf_expand(extracted, b"cache key"),
+        api=hkdf_expand(extracted, b"api key"),
+        edge=hkdf_expand(extracted, b"edge to origin"),
+        encryption=hkdf_expand(extracted, b"encryption at rest"),
+        tag=hkdf_expand(extracted, b"tag"),
     )
+
+
+def hkdf_extract(salt: bytes, input_key: bytes) -> bytes:
+    """HKDF-Extract of RFC 5869 section 2.2 with SHA-256: a 32-byte pseudorandom key."""
+    return hmac.digest(salt, input_key, "sha256")
+
+
+def hkdf_expand(extracted: bytes, info: bytes) -> bytes:
+    """HKDF-Expand of RFC 5869 section 2.3 with SHA-256 and L = 32: the block T(1) is all of it."""
+    return hmac.digest(extracted, info + b"\x01", "sha256")
 
 
 def cache_key(ring: KeyRing, canonical_bytes: bytes) -> str:
@@ -63,12 +73,20 @@ def cache_key(ring: KeyRing, canonical_bytes: bytes) -> str:
 
     A keyed hash: without the secret nobody can test a guessed prompt against it.
     """
-    return hmac.new(ring.cache, canonical_bytes, hashlib.sha256).hexdigest()
+    return hmac.digest(ring.cache, canonical_bytes, "sha256").hex()
 
 
 def short_key(key: str) -> str:
     """What `Encore-Key` and logs show of a cache key."""
     return key[:16]
+
+
+def tag_digest(ring: KeyRing, tenant: str, tag: str) -> str:
+    """What an entry keeps of a tag: 48 bits of an HMAC of tenant and tag, 12 hex characters.
+
+    A collision purges too much, never too little. The NUL cannot be part of a tenant's name.
+    """
+    return hmac.digest(ring.tag, f"{tenant}\0{tag}".encode(), "sha256")[:_TAG_BYTES].hex()
 
 
 def edge_bearer(ring: KeyRing) -> str:
@@ -77,8 +95,8 @@ def edge_bearer(ring: KeyRing) -> str:
 
 
 def is_edge_bearer(ring: KeyRing, presented: str) -> bool:
-    """Whether `presented` is the edge's bearer. Constant time."""
-    return hmac.compare_digest(presented.encode(), edge_bearer(ring).encode())
+    """Whether `presented` is the edge's bearer. Constant time; any text is welcome."""
+    return _equal(presented, edge_bearer(ring))
 
 
 def check_tenant(tenant: str) -> str:
@@ -99,7 +117,7 @@ def make_api_key(ring: KeyRing, tenant: str, random: bytes) -> str:
     check_tenant(tenant)
     if len(random) != _RANDOM_BYTES:
         raise ValueError(f"random needs {_RANDOM_BYTES} bytes, not {len(random)}")
-    body = f"{_API_KEY_PREFIX}{tenant}-{_base32(random)}"
+    body = f"sk-encore-{tenant}-{_base32(random)}"
     return f"{body}-{_api_key_check(ring, body)}"
 
 
@@ -108,20 +126,18 @@ def tenant_of(ring: KeyRing, api_key: str, *, development: bool) -> str | None:
 
     `development` is whether the caller runs in development mode and was reached on loopback.
     """
-    if development and hmac.compare_digest(api_key.encode(), DEVELOPMENT_API_KEY.encode()):
+    if development and _equal(api_key, DEVELOPMENT_API_KEY):
         return DEVELOPMENT_TENANT
-    body, _, check = api_key.rpartition("-")
-    if not body.startswith(_API_KEY_PREFIX):
+    parts = _API_KEY.fullmatch(api_key)
+    if parts is None:
         return None
-    if not hmac.compare_digest(check.encode(), _api_key_check(ring, body).encode()):
-        return None
-    tenant, _, _random = body[len(_API_KEY_PREFIX) :].rpartition("-")
-    return tenant if _TENANT.fullmatch(tenant) else None
+    body, tenant, check = parts.groups()
+    return tenant if _equal(check, _api_key_check(ring, body)) else None
 
 
 def authenticate(ring: KeyRing, authorization: str | None, *, development: bool) -> str:
-    """The tenant of an `Authorization` header's value. Raises ClientError 401 that quotes nothing."""
-    scheme, _, credentials = (authorization or "").partition(" ")
+    """The tenant of an `Authorization` header. Raises ClientError 401 that quotes nothing."""
+    scheme, _, credentials = (authorization or "").strip().partition(" ")
     if scheme.lower() != "bearer" or not credentials.strip():
         raise ClientError(
             "You didn't provide an API key. Send it in the Authorization header: "
@@ -135,8 +151,13 @@ def authenticate(ring: KeyRing, authorization: str | None, *, development: bool)
     return tenant
 
 
+def _equal(presented: str, expected: str) -> bool:
+    # compare_digest refuses text beyond ASCII, and a header may hold anything, even half a pair.
+    return hmac.compare_digest(presented.encode("utf-8", "surrogatepass"), expected.encode())
+
+
 def _api_key_check(ring: KeyRing, body: str) -> str:
-    return _base32(hmac.digest(ring.api, body.encode("utf-8", "replace"), "sha256")[:_CHECK_BYTES])
+    return _base32(hmac.digest(ring.api, body.encode(), "sha256")[:_CHECK_BYTES])
 
 
 def _base32(data: bytes) -> str:
