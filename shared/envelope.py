@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MEDIA_TYPE = "application/vnd.encore.entry"
@@ -106,7 +106,7 @@ class Header:
     model: str
     fingerprint: str
     segments: Mapping[str, int]
-    tokens: TokenCounts = TokenCounts()
+    tokens: TokenCounts = field(default_factory=TokenCounts)
     tags: tuple[str, ...] = ()
     source: SemanticSource | None = None
     encryption: str | None = None
