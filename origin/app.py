@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,17 +17,16 @@ from origin.api.answers import Answers
 from origin.api.entries import Entries
 from origin.api.health import Health
 from origin.api.models import Models
+from origin.engine.contract import Engine
 from origin.pipeline import Pipeline
+from origin.settings import Settings, SettingsError
+from origin.stores.contract import Store
+from origin.stores.redis_store import RedisStore
 from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
 from shared.freshness import Lifetimes
 from shared.keys import key_ring
 from shared.requests import Endpoint
 from shared.wire import ENTRY_PATH
-
-if TYPE_CHECKING:
-    from origin.engine.contract import Engine
-    from origin.settings import Settings
-    from origin.stores.contract import Store
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +91,18 @@ def create_app(settings: Settings, *, engine: Engine, store: Store) -> Starlette
     )
 
 
-async def load_engine(settings: Settings) -> Engine:
-    """The engine the settings ask for, loaded. Raises SettingsError where it cannot be."""
+def build_app(settings: Settings) -> Starlette:
+    """The application over the parts that the settings ask for, loaded (which may take a while).
+
+    `settings.redis_url` must be set. Raises SettingsError where a part cannot be had.
+    """
+    if settings.redis_url is None:
+        raise SettingsError("REDIS_URL is not set")
+    store = RedisStore.from_url(settings.redis_url.get_secret_value(), prefix=settings.key_prefix)
+    return create_app(settings, engine=_load_engine(settings), store=store)
+
+
+def _load_engine(settings: Settings) -> Engine:
     if settings.upstream is not None:
         from origin.engine.upstream import UpstreamEngine  # noqa: PLC0415 - one engine a process
 
@@ -103,7 +110,7 @@ async def load_engine(settings: Settings) -> Engine:
     # Imported here: an origin in front of an upstream needs neither torch nor transformers.
     from origin.engine.local import load_local_engine  # noqa: PLC0415
 
-    return await asyncio.to_thread(load_local_engine, settings)
+    return load_local_engine(settings)
 
 
 async def _encore_error(_request: Request, exc: Exception) -> Response:

@@ -25,7 +25,7 @@ def _edge_of_this_isolate(env: Any) -> Edge:
     return _edge
 
 
-class Default(WorkerEntrypoint):  # type: ignore[misc]  # the SDK ships no types
+class Default(WorkerEntrypoint):
     """The Worker's default entrypoint."""
 
     async def fetch(self, request: Any) -> Any:

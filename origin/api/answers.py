@@ -46,7 +46,7 @@ from shared.envelope import (
 from shared.errors import EncoreError, InternalError, error_payload
 from shared.keys import short_key
 from shared.requests import Endpoint
-from shared.sse import DONE, encode_event
+from shared.sse import DONE_EVENT, encode_event
 from shared.streams import chunks, usage_chunk
 from shared.wire import accepts_gzip
 
@@ -240,10 +240,10 @@ async def _send_stream(exchange: _Exchange, generating: Generating) -> None:
     if not said:
         # The run was asked for without streaming: its answer is streamed now that it is whole.
         last += [_event(chunk, exchange) for chunk in chunks(query.endpoint, finished.answer)]
-    if query.include_usage:
-        usage = usage_chunk(query.endpoint, finished.answer)
+    usage = usage_chunk(query.endpoint, finished.answer)
+    if query.include_usage and usage is not None:
         last.append(encode_event(json_text.dumps(usage)))
-    await send_piece(send, b"".join((*last, DONE)), more=False)
+    await send_piece(send, b"".join((*last, DONE_EVENT)), more=False)
 
 
 def _event(payload: dict[str, Any], exchange: _Exchange) -> bytes:

@@ -1,0 +1,280 @@
+"""The origin's HTTP surface over an in-memory store and an engine whose steps the test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from origin.app import create_app
+from origin.settings import Settings
+from origin.stores.memory import MemoryStore
+from shared.envelope import MEDIA_TYPE, SEGMENT_JSON, SEGMENT_SSE, decode
+from shared.errors import UpstreamError
+from shared.keys import edge_bearer, key_ring, make_api_key
+from shared.wire import EDGE_AUTHORIZATION, ENTRY_PATH
+from tests.support.engines import MODEL, ScriptedEngine
+
+SECRET = "a secret of the tests, long enough"
+KEYS = key_ring(SECRET)
+API_KEY = make_api_key(KEYS, "acme", bytes(15))
+CHAT = "/v1/chat/completions"
+HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+EDGE = {EDGE_AUTHORIZATION: f"Bearer {edge_bearer(KEYS)}", "accept": MEDIA_TYPE}
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    """The engine behind the application."""
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    """The store behind the application."""
+    return MemoryStore()
+
+
+@pytest.fixture
+async def client(engine: ScriptedEngine, store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application that holds a key of tenant `acme`."""
+    settings = Settings(secret=SecretStr(SECRET), max_cached_body_bytes=2000, max_body_bytes=4000)
+    transport = httpx.ASGITransport(create_app(settings, engine=engine, store=store))
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://origin",
+        headers={"authorization": f"Bearer {API_KEY}"},
+    ) as client:
+        yield client
+
+
+async def stored(client: httpx.AsyncClient) -> httpx.Response:
+    """Ask until the answer is a hit, and return that."""
+    for _ in range(100):
+        response = await client.post(CHAT, json=HELLO)
+        if "hit" in response.headers["cache-status"]:
+            return response
+        await asyncio.sleep(0)
+    raise AssertionError("never a hit")
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error object of a response in OpenAI's shape."""
+    error: dict[str, Any] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+async def test_miss_says_so_and_hit_says_its_age(client: httpx.AsyncClient) -> None:
+    """Every answer carries what DESIGN's headers promise."""
+    miss = await client.post(CHAT, json=HELLO)
+    assert miss.headers["cache-status"] == "encore-origin; fwd=miss; stored"
+    assert "age" not in miss.headers
+    hit = await stored(client)
+    assert hit.headers["cache-status"].startswith("encore-origin; hit; ttl=")
+    assert hit.headers["age"] == "0"
+    assert hit.headers["cache-control"] == "private, no-store"
+    assert hit.headers["encore-key"] == miss.headers["encore-key"]
+    assert hit.headers["etag"] == miss.headers["etag"]
+    assert hit.headers["server-timing"].startswith("l1;dur=")
+    assert hit.json() == miss.json()
+
+
+async def test_hit_leaves_as_the_stored_gzip_segment(
+    client: httpx.AsyncClient, store: MemoryStore
+) -> None:
+    """The bytes on the wire are those in the store."""
+    await stored(client)
+    async with client.stream(
+        "POST", CHAT, json=HELLO, headers={"accept-encoding": "gzip"}
+    ) as response:
+        wire = b"".join([piece async for piece in response.aiter_raw()])
+    assert response.headers["content-encoding"] == "gzip"
+    (encoded, _), *_rest = store._entries.values()
+    assert wire == decode(encoded).segment(SEGMENT_JSON)
+
+
+async def test_client_without_gzip_gets_plain_bytes(client: httpx.AsyncClient) -> None:
+    """The segment is inflated for who cannot."""
+    await stored(client)
+    response = await client.post(CHAT, json=HELLO, headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in response.headers
+    assert response.json()["choices"][0]["message"]["content"] == "Answer 1"
+
+
+async def test_edge_gets_the_whole_envelope(client: httpx.AsyncClient) -> None:
+    """On a miss and on a hit, plain and streamed."""
+    miss = await client.post(CHAT, json=HELLO, headers=EDGE)
+    assert miss.headers["content-type"] == MEDIA_TYPE
+    envelope = decode(miss.content)
+    assert envelope.header.tenant == "acme"
+    await stored(client)
+    hit = await client.post(CHAT, json={**HELLO, "stream": True}, headers=EDGE)
+    assert hit.content == miss.content
+    sse = envelope.segment(SEGMENT_SSE)
+    assert sse is not None
+    assert gzip.decompress(sse).endswith(b"data: [DONE]\n\n")
+
+
+async def test_nobody_but_the_edge_gets_an_envelope(client: httpx.AsyncClient) -> None:
+    """Asking for the media type is not enough."""
+    response = await client.post(CHAT, json=HELLO, headers={"accept": MEDIA_TYPE})
+    assert response.headers["content-type"] == "application/json"
+
+
+async def test_wrong_edge_bearer_is_refused(client: httpx.AsyncClient) -> None:
+    """A caller that claims to be the edge and is not learns nothing but that."""
+    for presented in ("Bearer nope", "", "Bearer \xff"):
+        headers = {EDGE_AUTHORIZATION: presented.encode("latin-1")}
+        response = await client.post(CHAT, json=HELLO, headers=headers)  # type: ignore[arg-type]
+        assert response.status_code == 401
+        assert error_of(response)["code"] == "edge_not_trusted"
+
+
+async def test_entry_is_for_the_edge_and_its_tenant(client: httpx.AsyncClient) -> None:
+    """The internal route does not exist for others, and another tenant's key finds nothing."""
+    key = decode((await client.post(CHAT, json=HELLO, headers=EDGE)).content).header.key
+    await stored(client)
+    other = {**EDGE, "authorization": f"Bearer {make_api_key(KEYS, 'other', bytes(15))}"}
+    assert (await client.get(ENTRY_PATH + key, headers=EDGE)).status_code == 200
+    assert (await client.get(ENTRY_PATH + key, headers=other)).status_code == 404
+    assert (await client.get(ENTRY_PATH + key)).status_code == 404
+
+
+async def test_stream_ends_in_done_without_usage_unless_asked(client: httpx.AsyncClient) -> None:
+    """`stream_options.include_usage` adds a last chunk and null on the others."""
+    plain = await client.post(
+        CHAT, json={**HELLO, "stream": True}, headers={"cache-control": "no-store"}
+    )
+    events = plain.text.split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    assert "usage" not in plain.text
+    asked = await client.post(
+        CHAT,
+        json={**HELLO, "stream": True, "stream_options": {"include_usage": True}},
+        headers={"cache-control": "no-store"},
+    )
+    chunks = [json.loads(event[6:]) for event in asked.text.split("\n\n")[:-2]]
+    assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] == 5
+
+
+async def test_failure_in_a_stream_is_an_event_without_done(
+    client: httpx.AsyncClient, engine: ScriptedEngine
+) -> None:
+    """What was said cannot be taken back; the client is told that it is not whole."""
+    engine.failure_after_chunks = UpstreamError("It broke.", code="broke")
+    response = await client.post(CHAT, json={**HELLO, "stream": True})
+    assert "[DONE]" not in response.text
+    last = json.loads(response.text.split("\n\n")[-2][6:])
+    assert last["error"]["code"] == "broke"
+
+
+async def test_failure_before_the_stream_has_a_status(
+    client: httpx.AsyncClient, engine: ScriptedEngine
+) -> None:
+    """Nothing said yet: the error is a response of its own."""
+    engine.failure = UpstreamError("It broke.", status=503, retry_after_s=7)
+    response = await client.post(CHAT, json={**HELLO, "stream": True})
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "7"
+    assert error_of(response)["message"] == "It broke."
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        (b"{", 400, None),
+        (b"[]", 400, None),
+        (b'{"model":"scripted","model":"x","messages":[]}', 400, None),
+        (b'{"messages":[{"role":"user","content":"x"}]}', 400, "model"),
+        (b'{"model":"scripted"}', 400, "messages"),
+        (
+            b'{"model":"scripted","messages":[{"role":"user","content":"x"}],"temperature":"hot"}',
+            400,
+            "temperature",
+        ),
+        (b'{"model":"nope","messages":[{"role":"user","content":"x"}]}', 404, "model"),
+        (b'{"model":"scripted","stream":"yes","messages":[]}', 400, "stream"),
+    ],
+)
+async def test_bad_body_names_the_field(
+    client: httpx.AsyncClient, body: bytes, status: int, param: str | None
+) -> None:
+    """A 4xx in OpenAI's shape, whatever is wrong."""
+    response = await client.post(CHAT, content=body)
+    assert response.status_code == status
+    if param is not None:
+        assert error_of(response)["param"] == param
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer", "Bearer ", "Basic x", "Bearer sk-encore-dev", "Bearer sk-encore-acme-x-y"],
+)
+async def test_missing_or_unknown_key_is_401(client: httpx.AsyncClient, authorization: str) -> None:
+    """The development key is one of the unknown ones in production."""
+    response = await client.post(CHAT, json=HELLO, headers={"authorization": authorization})
+    assert response.status_code == 401
+    assert error_of(response)["code"] in ("missing_api_key", "invalid_api_key")
+    assert response.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_body_over_the_cached_limit_is_answered_uncached(client: httpx.AsyncClient) -> None:
+    """And one over the hard limit is a 413."""
+    body = {**HELLO, "messages": [{"role": "user", "content": "x" * 2500}]}
+    response = await client.post(CHAT, json=body)
+    assert response.status_code == 200
+    assert response.headers["cache-status"] == "encore-origin; fwd=bypass; detail=too-large"
+    body = {**HELLO, "messages": [{"role": "user", "content": "x" * 5000}]}
+    response = await client.post(CHAT, json=body)
+    assert response.status_code == 413
+    assert error_of(response)["code"] == "request_too_large"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", CHAT, 405, "method_not_allowed"),
+        ("POST", "/v1/nothing", 404, "unknown_url"),
+        ("POST", "/v1/responses", 404, "unknown_url"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+    ],
+)
+async def test_wrong_method_or_path(
+    client: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    """Named, in OpenAI's shape."""
+    response = await client.request(method, path)
+    assert response.status_code == status
+    assert error_of(response)["code"] == code
+
+
+async def test_models_need_a_key_and_can_be_had_one_by_one(client: httpx.AsyncClient) -> None:
+    """`GET /v1/models` and `/v1/models/{id}`."""
+    listed = (await client.get("/v1/models")).json()
+    assert [model["id"] for model in listed["data"]] == [MODEL]
+    assert (await client.get(f"/v1/models/{MODEL}")).json()["object"] == "model"
+    assert error_of(await client.get("/v1/models/nope"))["param"] == "model"
+    assert (await client.get("/v1/models", headers={"authorization": ""})).status_code == 401
+
+
+async def test_health_and_readiness_need_no_key(client: httpx.AsyncClient) -> None:
+    """For load balancers."""
+    assert (await client.get("/healthz", headers={"authorization": ""})).status_code == 200
+    ready = await client.get("/readyz", headers={"authorization": ""})
+    assert ready.json() == {"status": "ready", "parts": {"redis": "ok", "engine": "ok"}}
+
+
+async def test_malformed_control_names_the_header(client: httpx.AsyncClient) -> None:
+    """`Encore-Bucket: many` is a 400."""
+    response = await client.post(CHAT, json=HELLO, headers={"encore-bucket": "many"})
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "Encore-Bucket"

@@ -1,0 +1,339 @@
+"""The pipeline over an in-memory store and an engine whose steps the test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from origin.pipeline import Generating, Hit, Pipeline, Query
+from origin.stores.contract import StoreError
+from origin.stores.memory import MemoryStore
+from shared.controls import parse_controls
+from shared.envelope import decode
+from shared.errors import ClientError, UpstreamError
+from shared.freshness import Lifetimes
+from shared.keys import key_ring
+from shared.requests import Endpoint
+from tests.support.engines import MODEL, ScriptedEngine
+
+SECRET = "a secret of the tests, long enough"
+START_MS = 1_700_000_000_000
+
+
+class Clock:
+    """Milliseconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now_ms = START_MS
+
+    def __call__(self) -> int:
+        """The time."""
+        return self.now_ms
+
+
+class Bench:
+    """A pipeline and the parts a test turns."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.engine = ScriptedEngine()
+        self.store = MemoryStore(now_ms=self.clock)
+        self.pipeline = Pipeline(
+            keys=key_ring(SECRET),
+            store=self.store,
+            engine=self.engine,
+            lifetimes=Lifetimes(
+                ttl_s=100, stale_while_revalidate_s=50, stale_if_error_s=200, max_ttl_s=1000
+            ),
+            deadline_s=5,
+            clock_ms=self.clock,
+        )
+
+    def query(
+        self,
+        text: str = "Hello",
+        *,
+        tenant: str = "acme",
+        headers: dict[str, str] | None = None,
+        **fields: Any,
+    ) -> Query:
+        """A chat request as the routes would build it."""
+        body = {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
+        return self.pipeline.query(
+            Endpoint.CHAT, tenant, parse_controls(headers or {}), json.dumps(body).encode()
+        )
+
+    async def run(self, query: Query, *, cacheable: bool = True) -> tuple[str, str]:
+        """(how it was answered, what was said), after what follows the answer is done."""
+        answer = await self.pipeline.answer(query, cacheable=cacheable)
+        if isinstance(answer, Hit):
+            return "hit", answer.envelope.header.etag
+        with answer.flight.joined():
+            finished = await answer.flight.result()
+        await answer.flight.landed()
+        text: str = finished.answer["choices"][0]["message"]["content"]
+        return answer.reason, text
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A fresh pipeline."""
+    return Bench()
+
+
+async def test_second_request_is_a_hit(bench: Bench) -> None:
+    """What was generated once is served from the store."""
+    assert (await bench.run(bench.query()))[0] == "miss"
+    assert (await bench.run(bench.query()))[0] == "hit"
+    assert bench.engine.runs == 1
+
+
+async def test_streamed_and_plain_share_one_key(bench: Bench) -> None:
+    """A streamed request hits what a plain one stored."""
+    await bench.run(bench.query())
+    assert (await bench.run(bench.query(stream=True)))[0] == "hit"
+
+
+async def test_tenants_share_nothing(bench: Bench) -> None:
+    """Another tenant's equal request is a miss."""
+    await bench.run(bench.query())
+    assert (await bench.run(bench.query(tenant="other")))[0] == "miss"
+
+
+async def test_scopes_share_nothing(bench: Bench) -> None:
+    """An equal request of another scope of the same tenant is a miss."""
+    await bench.run(bench.query(headers={"encore-scope": "a"}))
+    assert (await bench.run(bench.query(headers={"encore-scope": "b"})))[0] == "miss"
+
+
+async def test_buckets_keep_several_answers(bench: Bench) -> None:
+    """`Encore-Bucket` is part of the key."""
+    await bench.run(bench.query(headers={"encore-bucket": "1"}))
+    assert (await bench.run(bench.query(headers={"encore-bucket": "2"})))[0] == "miss"
+
+
+async def test_another_tenant_cannot_fetch_an_entry_by_its_key(bench: Bench) -> None:
+    """The edge's fetch of a finished entry is bound to the tenant."""
+    query = bench.query()
+    await bench.run(query)
+    assert await bench.pipeline.entry("acme", query.key) is not None
+    assert await bench.pipeline.entry("other", query.key) is None
+
+
+async def test_no_store_is_neither_read_nor_kept(bench: Bench) -> None:
+    """`no-store` goes to the engine and leaves nothing."""
+    assert (await bench.run(bench.query(headers={"cache-control": "no-store"})))[0] == "bypass"
+    assert (await bench.run(bench.query()))[0] == "miss"
+
+
+async def test_no_cache_replaces_the_entry(bench: Bench) -> None:
+    """`no-cache` generates anew, and the new answer is what is served after."""
+    await bench.run(bench.query())
+    before = await bench.run(bench.query())
+    assert await bench.run(bench.query(headers={"cache-control": "no-cache"})) == (
+        "request",
+        "Answer 2",
+    )
+    assert await bench.run(bench.query()) != before
+
+
+async def test_only_if_cached_without_an_entry_is_504(bench: Bench) -> None:
+    """RFC 9111 section 5.2.1.7."""
+    with pytest.raises(UpstreamError) as caught:
+        await bench.run(bench.query(headers={"cache-control": "only-if-cached"}))
+    assert caught.value.status == 504
+    assert bench.engine.runs == 0
+
+
+async def test_too_large_a_body_is_answered_uncached(bench: Bench) -> None:
+    """A body over the limit passes by the cache."""
+    assert (await bench.run(bench.query(), cacheable=False))[0] == "bypass"
+    assert (await bench.run(bench.query()))[0] == "miss"
+
+
+async def test_stale_entry_is_served_and_refreshed_once(bench: Bench) -> None:
+    """Within stale-while-revalidate the old answer comes at once; one refresh runs behind it."""
+    await bench.run(bench.query())
+    bench.clock.now_ms += 120_000
+    bench.engine.gate.clear()
+    old = [await bench.run(bench.query()) for _ in range(3)]
+    assert {kind for kind, _ in old} == {"hit"}
+    await asyncio.sleep(0.01)
+    assert bench.engine.runs == 2
+    bench.engine.gate.set()
+    while (flight := bench.pipeline._flights.find(bench.query().key)) is not None:
+        await flight.landed()
+    assert (await bench.run(bench.query()))[1] != old[0][1]
+
+
+async def test_expired_entry_is_a_miss(bench: Bench) -> None:
+    """Past every window an entry answers nothing."""
+    await bench.run(bench.query())
+    bench.clock.now_ms += 301_000
+    assert (await bench.run(bench.query()))[0] == "miss"
+
+
+async def test_ttl_of_the_request_is_clamped(bench: Bench) -> None:
+    """`Encore-TTL` shortens or lengthens up to the operator's maximum."""
+    query = bench.query(headers={"encore-ttl": "999999"})
+    await bench.run(query)
+    encoded = await bench.store.get(query.key)
+    assert encoded is not None
+    assert decode(encoded).header.fresh_until_ms == START_MS + 1000 * 1000
+
+
+async def test_ttl_zero_is_not_stored(bench: Bench) -> None:
+    """`Encore-TTL: 0` means what it says, not a default."""
+    query = bench.query(headers={"encore-ttl": "0"})
+    await bench.run(query)
+    assert await bench.store.get(query.key) is None
+
+
+async def test_identical_misses_cause_one_generation(bench: Bench) -> None:
+    """Eight requests at once: one run, one answer."""
+    bench.engine.gate.clear()
+    running = [asyncio.create_task(bench.run(bench.query(stream=i % 2 == 0))) for i in range(8)]
+    await asyncio.sleep(0.01)
+    bench.engine.gate.set()
+    answers = await asyncio.gather(*running)
+    assert bench.engine.runs == 1
+    assert {text for _, text in answers} == {"Answer 1"}
+
+
+async def test_late_listener_hears_everything(bench: Bench) -> None:
+    """Who joins a stream that has begun is told what was said before."""
+    bench.engine.gate.clear()
+    first = asyncio.create_task(bench.run(bench.query(stream=True)))
+    await asyncio.sleep(0.01)
+    late = await bench.pipeline.answer(bench.query(stream=True))
+    assert isinstance(late, Generating)
+    assert late.collapsed
+    with late.flight.joined():
+        bench.engine.gate.set()
+        heard = [payload async for payload in late.flight.listen()]
+    assert heard[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert heard == late.flight.chunks
+    await first
+
+
+async def test_no_cache_does_not_join_an_older_flight(bench: Bench) -> None:
+    """A request for a new answer starts its own generation."""
+    bench.engine.gate.clear()
+    older = asyncio.create_task(bench.run(bench.query()))
+    await asyncio.sleep(0.01)
+    newer = asyncio.create_task(bench.run(bench.query(headers={"cache-control": "no-cache"})))
+    await asyncio.sleep(0.01)
+    bench.engine.gate.set()
+    assert (await older)[1] == "Answer 1"
+    assert (await newer)[1] == "Answer 2"
+
+
+async def test_first_leaving_does_not_stop_the_others(bench: Bench) -> None:
+    """The leader's client going away costs the followers nothing."""
+    bench.engine.gate.clear()
+    leader = asyncio.create_task(bench.run(bench.query()))
+    await asyncio.sleep(0.01)
+    follower = asyncio.create_task(bench.run(bench.query()))
+    await asyncio.sleep(0.01)
+    leader.cancel()
+    await asyncio.sleep(0.01)
+    bench.engine.gate.set()
+    assert (await follower)[1] == "Answer 1"
+    assert bench.engine.cancelled == 0
+
+
+async def test_last_leaving_stops_the_generation(bench: Bench) -> None:
+    """Nobody waits: nothing is generated, and the next request starts afresh at once."""
+    bench.engine.gate.clear()
+    only = asyncio.create_task(bench.run(bench.query()))
+    await asyncio.sleep(0.01)
+    only.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await only
+    bench.engine.gate.set()
+    assert (await bench.run(bench.query()))[1] == "Answer 2"
+    assert bench.engine.cancelled == 1
+
+
+async def test_failed_generation_is_not_stored(bench: Bench) -> None:
+    """An error reaches the client and leaves nothing behind."""
+    bench.engine.failure_after_chunks = UpstreamError("broken", code="x")
+    with pytest.raises(UpstreamError):
+        await bench.run(bench.query())
+    assert await bench.store.get(bench.query().key) is None
+    bench.engine.failure_after_chunks = None
+    assert (await bench.run(bench.query()))[0] == "miss"
+
+
+async def test_generation_over_the_deadline_is_504(bench: Bench) -> None:
+    """A run that takes too long ends with 504."""
+    bench.pipeline._flights._deadline_s = 0.01
+    bench.engine.gate.clear()
+    with pytest.raises(UpstreamError) as caught:
+        await bench.run(bench.query())
+    assert caught.value.status == 504
+
+
+async def test_unexpected_failure_tells_no_detail(bench: Bench) -> None:
+    """What an engine's bug says stays in the log."""
+    bench.engine.failure = RuntimeError("the secret prompt")
+    with pytest.raises(Exception, match="The generation failed") as caught:
+        await bench.run(bench.query())
+    assert "secret" not in str(caught.value)
+
+
+async def test_broken_store_costs_a_generation_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that fails is said in the detail, and the answer comes all the same."""
+
+    async def fail(*_: object) -> None:
+        raise StoreError("down")
+
+    monkeypatch.setattr(bench.store, "get", fail)
+    monkeypatch.setattr(bench.store, "put", fail)
+    answer = await bench.pipeline.answer(bench.query())
+    assert isinstance(answer, Generating)
+    assert answer.detail == "l1-error"
+    with answer.flight.joined():
+        await answer.flight.result()
+    await answer.flight.landed()
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"junk", b"ENC\x01\x00\x00\x00\x02{}", b"ENC\x02" + b"\0" * 60]
+)
+async def test_undecodable_entry_is_a_miss_that_is_replaced(bench: Bench, junk: bytes) -> None:
+    """Junk in the store costs one generation."""
+    query = bench.query()
+    await bench.store.put(query.key, junk, START_MS + 10_000_000)
+    assert (await bench.run(query))[0] == "miss"
+    assert (await bench.run(query))[0] == "hit"
+
+
+async def test_stale_entry_may_answer_for_a_failed_engine(bench: Bench) -> None:
+    """Within stale-if-error the old entry is offered beside the generation."""
+    await bench.run(bench.query())
+    bench.clock.now_ms += 200_000
+    answer = await bench.pipeline.answer(bench.query())
+    assert isinstance(answer, Generating)
+    assert answer.fallback is not None
+    assert answer.fallback.served.ttl_s == -100
+
+
+async def test_invalid_request_names_the_field(bench: Bench) -> None:
+    """Validation happens before any generation."""
+    with pytest.raises(ClientError) as caught:
+        await bench.run(bench.query(temperature=3))
+    assert caught.value.param == "temperature"
+    assert bench.engine.runs == 0
+
+
+async def test_unknown_model_is_404(bench: Bench) -> None:
+    """The engine names its models."""
+    with pytest.raises(ClientError) as caught:
+        await bench.run(bench.query(model="nope"))
+    assert (caught.value.status, caught.value.param) == (404, "model")

@@ -1,0 +1,85 @@
+"""An engine whose every step the test decides: only to make faults and races happen on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from origin.engine.contract import Chunk, Event, Finished, ModelInfo
+from shared.errors import ClientError
+from shared.requests import Endpoint, Request
+from shared.streams import chunks
+
+MODEL = "scripted"
+
+
+def chat_answer(text: str, *, finish_reason: str = "stop") -> dict[str, Any]:
+    """A plain chat answer that says `text`."""
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": MODEL,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "logprobs": None,
+                "finish_reason": finish_reason,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 3,
+            "completion_tokens": 2,
+            "total_tokens": 5,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        },
+    }
+
+
+class ScriptedEngine:
+    """Says `Answer N` in its Nth run. `gate` holds every run back until it is set."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.cancelled = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failure: Exception | None = None
+        self.failure_after_chunks: Exception | None = None
+
+    async def models(self) -> Sequence[ModelInfo]:
+        """One model."""
+        return [ModelInfo(id=MODEL, created=1, owned_by="tests", fingerprint="f1")]
+
+    async def fingerprint(self, model: str) -> str:
+        """The one model's."""
+        if model != MODEL:
+            raise ClientError("No such model.", status=404, param="model", code="model_not_found")
+        return "f1"
+
+    def check(self, request: Request) -> None:
+        """Refuse nothing."""
+
+    async def run(self, request: Request) -> AsyncGenerator[Event, None]:  # noqa: ARG002
+        """Say the next answer."""
+        self.runs += 1
+        answer = chat_answer(f"Answer {self.runs}")
+        try:
+            if self.failure is not None:
+                raise self.failure
+            said = chunks(Endpoint.CHAT, answer)
+            yield Chunk(payload=said[0])
+            await self.gate.wait()
+            if self.failure_after_chunks is not None:
+                raise self.failure_after_chunks
+            for payload in said[1:]:
+                yield Chunk(payload=payload)
+            yield Finished(answer=answer)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+
+    async def close(self) -> None:
+        """Nothing is held."""
