@@ -126,7 +126,9 @@ class Pipeline:
         for a body too large to be kept.
         """
         directives = query.controls.directives
-        hit, decision, detail = None, MISS, None
+        hit: Hit | None = None
+        decision: Serve | Forward = MISS
+        detail: str | None = None
         if cacheable and not directives.no_store:
             hit, decision, detail = await self._look_up(query)
             if hit is not None and isinstance(decision, Serve):
