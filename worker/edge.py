@@ -159,9 +159,7 @@ class Edge:
             else SEGMENT_JSON,
             controls=controls,
             headers=headers,
-            inflate=not accepts_gzip(
-                runtime.client_accept_encoding(request) or headers.get("accept-encoding")
-            ),
+            inflate=not accepts_gzip(runtime.client_accept_encoding(request, headers)),
         )
         began = time.monotonic()
         entry, trouble = await self._look_up(query)

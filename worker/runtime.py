@@ -37,13 +37,13 @@ def headers_of(message: Any) -> dict[str, str]:
     return headers
 
 
-def client_accept_encoding(request: Any) -> str | None:
-    """The `Accept-Encoding` the client sent, where the platform says it.
+def client_accept_encoding(request: Any, headers: dict[str, str]) -> str | None:
+    """The `Accept-Encoding` the client itself sent.
 
-    Cloudflare rewrites the header and keeps the client's own in `request.cf`.
+    Cloudflare rewrites the header and keeps the client's own, perhaps empty, in `request.cf`.
     """
     value = getattr(getattr(request, "cf", None), "clientAcceptEncoding", None)
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) else headers.get("accept-encoding")
 
 
 async def body_of(message: Any) -> Any:

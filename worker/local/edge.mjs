@@ -9,7 +9,7 @@
 // ran before goes on. Not here: anything about requests.
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, watch } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, utimesSync, watch, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
@@ -22,6 +22,7 @@ const wrangler = await import("wrangler");
 
 const DEPLOY_TIMEOUT_MS = 30_000;
 const DEBOUNCE_MS = 100;
+const SNAPSHOTS_KEPT = 4; // about 30 MB each
 // The rest of the runtime's Python behaviour is on since this date, and the local edge knows only that.
 const OLDEST_COMPATIBILITY_DATE = "2026-05-26";
 const PYTHON_FLAGS = [
@@ -36,6 +37,7 @@ class Refusal extends Error {}
 const options = readOptions();
 const packages = createRequire(import.meta.url);
 const local = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
+const readPackage = (name) => readFileSync(packages.resolve(`${name}/package.json`), "utf8");
 const pyodideFile = (name) => readFileSync(packages.resolve(`pyodide/${name}`));
 const RUNTIME_MODULES = [
   ...["globals.mjs", "runtime.mjs", "guards.mjs"].map((name) => ({
@@ -51,6 +53,12 @@ const RUNTIME_MODULES = [
   { type: "CompiledWasm", path: "pyodide.asm.wasm", contents: pyodideFile("pyodide.asm.wasm") },
   { type: "Data", path: "python_stdlib.zip", contents: pyodideFile("python_stdlib.zip") },
   { type: "Text", path: "pyodide-lock.json", contents: pyodideFile("pyodide-lock.json").toString() },
+];
+
+/** Names this runtime: a snapshot serves only the one it was made by. */
+const RUNTIME = [
+  ...["miniflare", "pyodide"].map((name) => JSON.parse(readPackage(name)).version),
+  ...["globals.mjs", "runtime.mjs", "guards.mjs", "deploy.mjs"].map(local),
 ];
 
 function readOptions() {
@@ -144,17 +152,23 @@ function pack(config, modules) {
 
 const mainModule = (name) => ({ type: "ESModule", path: name, contents: local(name) });
 
+/** What every Worker of ours is to Miniflare, without bindings: a deploy has none. */
 function workerOptions(config, modules) {
-  const { workerOptions: fromConfig } = wrangler.unstable_getMiniflareWorkerOptions(config);
-  delete fromConfig.modulesRules; // the modules are listed
   return {
-    ...fromConfig,
     name: config.name,
+    rootPath: dirname(config.configPath),
     modules,
+    compatibilityDate: config.compatibility_date,
     compatibilityFlags: config.compatibility_flags.filter((flag) => !flag.startsWith("python")),
-    bindings: { ...fromConfig.bindings, ...options.vars },
     unsafeEvalBinding: "UNSAFE_EVAL",
   };
+}
+
+/** Bindings, variables and secrets: of the configuration, .dev.vars and the command line. */
+function bindingOptions(config) {
+  const { workerOptions: fromConfig } = wrangler.unstable_getMiniflareWorkerOptions(config);
+  delete fromConfig.modulesRules; // the modules are listed
+  return { ...fromConfig, bindings: { ...fromConfig.bindings, ...options.vars } };
 }
 
 const sharedOptions = {
@@ -196,6 +210,25 @@ async function deploy(config, modules) {
   }
 }
 
+/** A snapshot made before of the same code by the same runtime, else a new one. */
+async function remembered(config, code, make) {
+  const folder = join(dirname(config.configPath), ".wrangler/snapshots");
+  const file = join(folder, code);
+  if (existsSync(file)) {
+    utimesSync(file, new Date(), new Date());
+    return readFileSync(file);
+  }
+  const snapshot = await make();
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(`${file}.${process.pid}`, snapshot);
+  renameSync(`${file}.${process.pid}`, file);
+  const byAge = readdirSync(folder)
+    .map((name) => ({ path: join(folder, name), time: statSync(join(folder, name)).mtimeMs }))
+    .sort((a, b) => b.time - a.time);
+  for (const { path } of byAge.slice(SNAPSHOTS_KEPT)) rmSync(path, { force: true });
+  return snapshot;
+}
+
 const digest = (data) => createHash("sha256").update(data).digest("hex");
 
 let edge; // Miniflare, once something could be imported
@@ -206,14 +239,16 @@ async function load() {
   await build(config);
   const collected = collectModules(config);
   const modules = pack(config, collected);
-  const settings = workerOptions(config, []);
-  const identity = digest(
-    JSON.stringify([settings, collected.map(({ name, contents }) => [name, digest(contents)])]),
+  const bindings = bindingOptions(config);
+  const code = digest(
+    JSON.stringify([RUNTIME, workerOptions(config, modules.map((m) => [m.path, digest(m.contents)]))]),
   );
+  const identity = digest(JSON.stringify([code, bindings]));
   if (identity === running) return false;
-  const snapshot = await deploy(config, modules);
+  const snapshot = await remembered(config, code, () => deploy(config, modules));
   const serving = convertV4MiniflareOptions({
     ...sharedOptions,
+    ...bindings,
     ...workerOptions(config, [
       mainModule("shim.mjs"),
       { type: "Data", path: "worker.snapshot", contents: snapshot },
