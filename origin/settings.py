@@ -134,7 +134,9 @@ class Settings(BaseModel):
         None, description="Key sent upstream. A client's own key never is."
     )
     upstream_timeout_s: float = Field(
-        60.0, gt=0, description="Longest silence of the upstream before a 504."
+        120.0,
+        gt=0,
+        description="Longest silence of the upstream before a 504; a plain answer is one silence.",
     )
 
     embedder: str | None = Field(
