@@ -56,6 +56,8 @@ _GROWING = {
 }
 _CALL_PARTS = ("function", "custom")
 _CONSTANT = frozenset({"role", "type", "id", "finish_reason"})
+# What a plain message always has, and a stream may leave unsaid.
+_MESSAGE_DEFAULTS: Json = {"role": "assistant", "content": None}
 # Said once for all, though not every upstream repeats them exactly (`created` may move on).
 _IDENTITY = frozenset({"id", "created", "model", "system_fingerprint", "service_tier"})
 # Padding against traffic analysis, meant to be thrown away; and what each form has its own of.
@@ -131,10 +133,11 @@ class Assembler:
 
     def _answer_choice(self, index: int) -> Json:
         choice = dict(self._choices[index])
-        calls = self._calls.get(index)
-        if calls:
-            listed = [calls[position] for position in sorted(calls)]
-            choice["message"] = choice["message"] | {"tool_calls": listed}
+        if self._endpoint is Endpoint.CHAT:
+            choice["message"] = _MESSAGE_DEFAULTS | choice["message"]
+            calls = self._calls.get(index)
+            if calls:
+                choice["message"]["tool_calls"] = [calls[position] for position in sorted(calls)]
         return choice
 
     def _feed_choice(self, said: Json) -> None:
@@ -271,7 +274,8 @@ def event_stream(endpoint: Endpoint, answer: Mapping[str, Any], *, include_usage
 def rebuildable(endpoint: Endpoint, answer: Mapping[str, Any]) -> bool:
     """Whether the event stream of `answer` says all that `answer` says.
 
-    Equal count: a null `usage` and none, a tool call with and without its position.
+    Equal count: a null `usage` and none, a tool call with and without its position, a message with
+    and without the role `assistant` or a null `content`.
     """
     assembler = Assembler(endpoint)
     try:
@@ -295,13 +299,15 @@ def _plain(answer: Mapping[str, Any]) -> Json:
 
 def _plain_choice(choice: Json) -> Json:
     message = choice.get("message")
-    if not isinstance(message, dict) or not message.get("tool_calls"):
+    if not isinstance(message, dict):
         return choice
-    listed = [
-        {name: value for name, value in call.items() if name != "index" or value != position}
-        for position, call in enumerate(message["tool_calls"])
-    ]
-    return choice | {"message": message | {"tool_calls": listed}}
+    message = _MESSAGE_DEFAULTS | message
+    if message.get("tool_calls"):
+        message["tool_calls"] = [
+            {name: value for name, value in call.items() if name != "index" or value != position}
+            for position, call in enumerate(message["tool_calls"])
+        ]
+    return choice | {"message": message}
 
 
 def _head(endpoint: Endpoint, answer: Mapping[str, Any]) -> Json:

@@ -1,0 +1,77 @@
+"""Event streams are read the same however they are cut, and what is written is read back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.errors import UpstreamError
+from shared.sse import DONE_EVENT, SSEEvent, SSEParser, encode_event
+from tests.vectors.runner import FOLDER, _bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CASES = json.loads((FOLDER / "sse.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_the_events_do_not_depend_on_the_pieces(
+    case: dict[str, Any], cuts: Callable[[bytes], Iterator[list[bytes]]]
+) -> None:
+    """Every case gives the same events under every cutting."""
+    expected = [tuple(event) for event in case["expected"]["events"]]
+    for pieces in cuts(_bytes(case["input"], "text")):
+        parser = SSEParser()
+        events = [event for piece in pieces for event in parser.feed(piece)]
+        assert [(event.event, event.data, event.id) for event in events] == expected
+        assert [event.data for event in parser.close()] == case["expected"]["end"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=30)), st.integers(1, 9))
+def test_any_bytes_are_read_alike_in_any_pieces(parts: list[bytes], size: int) -> None:
+    """Cutting random bytes otherwise gives the same events."""
+    stream = b"\r".join(b"data:" + part + b"\n" for part in parts)
+    cut = SSEParser()
+    pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
+    assert SSEParser().feed(stream) == [event for piece in pieces for event in cut.feed(piece)]
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r")))
+def test_what_is_written_is_read_back(text: str) -> None:
+    """Encoding and parsing gives the data back, line breaks included."""
+    assert SSEParser().feed(encode_event(text.encode())) == [SSEEvent(data=text)]
+
+
+def test_an_event_is_delivered_with_its_last_byte() -> None:
+    """A bare CR ends the line at once: nothing waits for a line feed that may never come."""
+    parser = SSEParser()
+    assert parser.feed(b"data: a\r\r") == [SSEEvent(data="a")]
+    assert parser.feed(b"\n") == []
+    assert parser.feed(b"data: b\n\n") == [SSEEvent(data="b")]
+
+
+def test_the_sentinel_is_spelt_as_openai_spells_it() -> None:
+    """Streams end in `data: [DONE]` and a blank line."""
+    assert DONE_EVENT == b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("unit", [b"x", b"data: xxxxxxxxxx\n", b": xxxxxxxxxxxxxxxxxxxxxxxxxx"])
+def test_memory_is_bounded(unit: bytes) -> None:
+    """An event that never ends is the upstream's fault, whether in one line or in many."""
+    parser = SSEParser(limit_bytes=100)
+    with pytest.raises(UpstreamError) as caught:
+        sum(len(parser.feed(unit)) for _ in range(200))
+    assert caught.value.status == 502
+
+
+def test_the_limit_is_for_one_event() -> None:
+    """Any number of small events passes."""
+    parser = SSEParser(limit_bytes=100)
+    assert sum(len(parser.feed(b"data: 0123456789\n\n")) for _ in range(100)) == 100
