@@ -1,0 +1,45 @@
+"""What identifies a model on this machine, so that another one never answers from its entries.
+
+Files are hashed in full up to `_HASHED_WHOLE_BYTES`; of larger ones, the size and slices spread
+over the file. No modification times: replicas with the same files must agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+_HASHED_WHOLE_BYTES: Final = 256 * 2**20
+_SLICE_BYTES: Final = 2**20
+_SLICES: Final = 64
+_READ_SUFFIXES: Final = frozenset(
+    {".json", ".jinja", ".txt", ".model", ".tiktoken", ".safetensors", ".bin", ".pt"}
+)
+
+
+def fingerprint(folder: Path, *facts: str) -> str:
+    """A short digest over the model files in `folder` and `facts`, as `fp_` and 16 hex digits.
+
+    Reads the files: blocking. Raises OSError where they cannot be read.
+    """
+    digest = hashlib.sha256()
+    for fact in facts:
+        digest.update(f"{len(fact)}:{fact};".encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in _READ_SUFFIXES:
+            name, size_bytes = path.relative_to(folder).as_posix(), path.stat().st_size
+            digest.update(f"{len(name)}:{name};{size_bytes};".encode())
+            _hash_content(path, size_bytes, digest)
+    return f"fp_{digest.hexdigest()[:16]}"
+
+
+def _hash_content(path: Path, size_bytes: int, digest: hashlib._Hash) -> None:
+    with path.open("rb") as file:
+        if size_bytes <= _HASHED_WHOLE_BYTES:
+            while block := file.read(_SLICE_BYTES):
+                digest.update(block)
+            return
+        for index in range(_SLICES):
+            file.seek((size_bytes - _SLICE_BYTES) * index // (_SLICES - 1))
+            digest.update(file.read(_SLICE_BYTES))
