@@ -40,7 +40,7 @@ _REACHES_OUT = {
     "enable_search": "web_search",
     "search_parameters": "web_search",
 }
-_FINISHED = frozenset({"stop", "length", "tool_calls", "function_call"})
+_FINISHED = ("stop", "length", "tool_calls", "function_call")
 
 
 def request_storability(request: Request) -> str | None:
