@@ -43,8 +43,6 @@ from shared.errors import (
     EncoreError,
     InternalError,
     UpstreamError,
-    error_body,
-    error_headers,
 )
 from shared.freshness import MISS, Forward, Serve, age_seconds, decide
 from shared.json_text import parse_object
@@ -85,10 +83,10 @@ class Edge:
         try:
             return await self._route(request, wait_until)
         except EncoreError as error:
-            return _error_response(error)
+            return runtime.respond_error(error)
         except Exception:  # noqa: BLE001 - the boundary: a client is never shown a traceback
             traceback.print_exc()
-            return _error_response(InternalError("The edge failed to handle this request."))
+            return runtime.respond_error(InternalError("The edge failed to handle this request."))
 
     async def check_origin(self) -> None:
         """Say in the Worker's log when the origin is not ready to answer."""
@@ -321,10 +319,6 @@ def _stored(
     headers["cache-status"] = hit_status(EDGE, served, detail)
     headers["server-timing"] = server_timing(timing)
     return runtime.respond_gzip(headers, view, inflate=query.inflate)
-
-
-def _error_response(error: EncoreError) -> Any:
-    return runtime.respond(error.status, error_headers(error), error_body(error))
 
 
 def _append(headers: dict[str, str], member: str) -> None:

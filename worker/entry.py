@@ -10,8 +10,10 @@ from typing import Any
 
 import runtime
 from edge import Edge
-from edge_settings import read_settings
+from edge_settings import SettingsError, read_settings
 from workers import WorkerEntrypoint
+
+from shared.errors import InternalError
 
 _edge: Edge | None = None
 
@@ -30,7 +32,11 @@ class Default(WorkerEntrypoint):
 
     async def fetch(self, request: Any) -> Any:
         """Answer one HTTP request with a JavaScript `Response`."""
-        return await _edge_of_this_isolate(self.env).fetch(request.js_object, self.ctx.waitUntil)
+        try:
+            edge = _edge_of_this_isolate(self.env)
+        except SettingsError as error:
+            return runtime.respond_error(InternalError(f"The edge is not set up: {error}."))
+        return await edge.fetch(request.js_object, self.ctx.waitUntil)
 
     async def scheduled(self, _controller: Any, _env: Any = None, _ctx: Any = None) -> None:
         """Run by the cron trigger: say in the Worker's log when the origin is not ready."""

@@ -14,6 +14,8 @@ from typing import Any
 import js
 from pyodide.ffi import JsException, to_js
 
+from shared.errors import EncoreError, error_body, error_headers
+
 
 class PlatformError(Exception):
     """A JavaScript call failed: network, KV, a stream. Its text is for the log, not for clients."""
@@ -66,6 +68,11 @@ def respond(status: int, headers: dict[str, str], body: bytes | None = None) -> 
         None if body is None else to_js(body),
         to_js({"status": status, "headers": headers}, dict_converter=js.Object.fromEntries),
     )
+
+
+def respond_error(error: EncoreError) -> Any:
+    """A Response with an error in OpenAI's shape."""
+    return respond(error.status, error_headers(error), error_body(error))
 
 
 def respond_gzip(headers: dict[str, str], view: Any, *, inflate: bool) -> Any:

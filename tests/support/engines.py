@@ -44,10 +44,18 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.runs = 0
         self.cancelled = 0
+        self._loops: set[asyncio.AbstractEventLoop] = set()
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
         self.failure_after_chunks: Exception | None = None
+
+    def open_gate(self) -> None:
+        """Let every run go on; may be called from another thread than the engine's."""
+        for loop in self._loops:
+            loop.call_soon_threadsafe(self.gate.set)
+        if not self._loops:
+            self.gate.set()
 
     async def models(self) -> Sequence[ModelInfo]:
         """One model."""
@@ -65,6 +73,7 @@ class ScriptedEngine:
     async def run(self, request: Request) -> AsyncGenerator[Event, None]:  # noqa: ARG002
         """Say the next answer."""
         self.runs += 1
+        self._loops.add(asyncio.get_running_loop())
         answer = chat_answer(f"Answer {self.runs}")
         try:
             if self.failure is not None:

@@ -17,6 +17,7 @@ import { parseArgs } from "node:util";
 import { collectModules } from "./bundle.mjs";
 
 process.env.WRANGLER_SEND_METRICS ??= "false";
+process.env.WRANGLER_WRITE_LOGS ??= "false";
 const { Miniflare, NoOpLog, convertV4MiniflareOptions } = await import("miniflare");
 const wrangler = await import("wrangler");
 

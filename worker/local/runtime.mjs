@@ -62,12 +62,12 @@ function describe(value) {
 }
 
 /** Start Pyodide: fresh, or as the snapshot remembers it. */
-export async function startPyodide(snapshot) {
+export async function startPyodide(snapshot, jsglobals = globalThis) {
   const pyodide = await loadPyodide({
     indexURL: INDEX_URL,
     lockFileContents: pyodideLock,
     createPyodideModule,
-    jsglobals: globalThis,
+    jsglobals,
     stdout: (line) => console.log(line),
     stderr: (line) => console.warn(line),
     ...(snapshot
