@@ -28,6 +28,8 @@ from pydantic import (
     model_validator,
 )
 
+from shared.keys import MIN_SECRET_CHARACTERS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 PREFIX = "ENCORE_"
 CONFIG_FILE = "encore.toml"
-MIN_SECRET_CHARACTERS = 32
 
 _UNPREFIXED = {"redis_url": "REDIS_URL"}
 _NOT_SETTINGS = frozenset({"ENCORE_REQUIRE_ALL"})  # the test suite's own switch
@@ -376,6 +377,8 @@ def _read_environment(environ: Mapping[str, str], complaints: list[str]) -> dict
 
 
 def _suggestion(name: str, known: set[str]) -> str:
+    if (bare := name.removeprefix(PREFIX)) in known:
+        return f"; did you mean {bare}?"
     nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f"; did you mean {nearest[0]}?" if nearest else "; see docs/configuration.md"
 

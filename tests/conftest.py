@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,13 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name == "REDIS_URL" or (name.startswith("ENCORE_") and name != "ENCORE_REQUIRE_ALL"):
             del os.environ[name]
+
+
+def pytest_report_header() -> str:
+    """Say what stands behind the tests that take what there is."""
+    return (
+        f"redis-server: {shutil.which('redis-server') or 'not on PATH; the wheel alone is tested'}"
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,36 @@
+# Everything starts here; nothing else has to be installed first but Python 3.11+, Node 20+ and make.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup dev test lint format bench clean
+
+BIN := .venv/bin
+# The pinned Node comes before the machine's.
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing into .venv and node_modules
+	@tools/setup.sh
+
+dev: setup ## Run everything on this machine: Redis, origin and edge (Ctrl-C stops)
+	@$(BIN)/encore dev
+
+test: setup lint ## Check everything; ARGS=tests/shared runs some tests only
+	$(BIN)/pytest $(ARGS)
+
+lint: setup ## Check format, style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup ## Format, and fix what can be fixed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: setup ## Measure what a hit and a miss cost here
+	$(BIN)/python bench/path.py
+
+clean: ## Remove what setup, builds and tests made; data (.encore, .wrangler) stays
+	rm -rf .venv node_modules python_modules *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find origin shared worker tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} +

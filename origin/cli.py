@@ -1,0 +1,311 @@
+"""The `encore` command.
+
+What a user got wrong ends in one red line, the fix in it, and exit status 2; a traceback is a bug
+of ours. Heavy imports (the origin and its model) wait until a command needs them, so that
+`encore --help` is quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shlex
+import signal
+import socket
+import sys
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from origin.dev import Part, PartDiedError, supervise
+from origin.settings import Settings, SettingsError, load_settings, markdown
+from shared.keys import DEVELOPMENT_API_KEY, key_ring, make_api_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+EDGE_SCRIPT = ROOT / "worker" / "local" / "edge.mjs"
+NODE = ROOT / "node_modules" / ".bin" / "node"
+POLL_S = 0.1
+EDGE_PATIENCE_S = 5.0
+EXIT_USER_ERROR = 2
+EXIT_PART_DIED = 1
+
+app = typer.Typer(
+    help="Encore: an edge cache for LLM APIs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+keys_app = typer.Typer(help="API keys for clients.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+out = Console()
+err = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except SettingsError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+@app.command()
+def dev() -> None:
+    """Run everything on this machine: Redis, origin and local edge, in one log."""
+    from origin.embedded_redis import redis_for  # noqa: PLC0415 - quick start
+
+    settings = load_settings(mode="development")
+    _check_free("127.0.0.1", settings.edge_port, "ENCORE_EDGE_PORT")
+    _check_free(settings.origin_host, settings.origin_port, "ENCORE_ORIGIN_PORT")
+    _edge_command(settings)  # refuses now rather than after the model has loaded
+    with redis_for(settings) as redis_url, _terminable():
+        parts = [_origin_part(settings, redis_url), _edge_part(settings)]
+        try:
+            asyncio.run(supervise(parts, out, on_ready=lambda: _print_ready(settings)))
+        except PartDiedError as error:
+            err.print(Text(f"{error}; see its log above. Everything was stopped.", "bold red"))
+            raise typer.Exit(EXIT_PART_DIED) from error
+    out.print("Stopped.")
+
+
+@app.command()
+def origin() -> None:
+    """Run the origin: the service that answers what the edge does not have."""
+    import uvicorn  # noqa: PLC0415 - quick start
+
+    from origin.app import build_app  # noqa: PLC0415
+    from origin.embedded_redis import redis_for  # noqa: PLC0415
+
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(message)s")
+    for chatty in ("httpx", "httpcore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)  # a line per request
+    listener = _listen(settings.origin_host, settings.origin_port, "ENCORE_ORIGIN_PORT")
+    with listener, redis_for(settings) as redis_url, _terminable():
+        server = uvicorn.Server(
+            uvicorn.Config(
+                build_app(settings.replace(redis_url=redis_url)),
+                loop="uvloop",
+                http="httptools",
+                lifespan="on",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=30,
+            )
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    if not server.started:
+        raise typer.Exit(EXIT_PART_DIED)
+
+
+@app.command()
+def edge() -> None:
+    """Run the edge on this machine: the Worker in workerd, with a KV namespace of its own."""
+    settings = load_settings()
+    _check_free("127.0.0.1", settings.edge_port, "ENCORE_EDGE_PORT")
+    command = _edge_command(settings)
+    sys.stdout.flush()
+    os.execve(command[0], command, _edge_environ())  # noqa: S606 - no shell is wanted
+
+
+@app.command("settings")
+def show_settings(
+    *,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the reference, docs/configuration.md.")
+    ] = False,
+) -> None:
+    """Check the settings, and print them without their secrets."""
+    if as_markdown:
+        sys.stdout.write(markdown())
+        return
+    for name, value in load_settings():
+        out.print(f"{name} = {value}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(package_version("encore"), highlight=False)
+
+
+@keys_app.command("create")
+def create_key(tenant: Annotated[str, typer.Argument(help="Whom the key is for.")]) -> None:
+    """Print a new API key of TENANT, signed with ENCORE_SECRET."""
+    settings = load_settings()
+    try:
+        key = make_api_key(
+            key_ring(settings.secret.get_secret_value()), tenant, secrets.token_bytes(15)
+        )
+    except ValueError as error:
+        _refuse(f"TENANT: {error}")
+    sys.stdout.write(key + "\n")  # alone on its line, for scripts
+
+
+def _refuse(message: str) -> NoReturn:
+    for line in message.splitlines():
+        err.print(Text(f"encore: {line}", "bold red"), soft_wrap=True)
+    sys.exit(EXIT_USER_ERROR)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Make SIGTERM unwind like Ctrl-C, so that what was started is stopped."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _listen(host: str, port: int, variable: str) -> socket.socket:
+    """Return a bound socket, or raise SettingsError naming the port's variable."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise SettingsError(
+            f"ENCORE_ORIGIN_HOST={host!r}: not an address of this machine ({error.strerror})"
+        ) from error
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"{variable}={port}: cannot listen on {host}:{port} ({error.strerror}); "
+            f"stop what uses it, or set {variable} to another port"
+        ) from error
+    return listener
+
+
+def _check_free(host: str, port: int, variable: str) -> None:
+    _listen(host, port, variable).close()
+
+
+def _origin_url(settings: Settings) -> str:
+    host = f"[{settings.origin_host}]" if ":" in settings.origin_host else settings.origin_host
+    return f"http://{host}:{settings.origin_port}"
+
+
+def _edge_url(settings: Settings) -> str:
+    return f"http://127.0.0.1:{settings.edge_port}"
+
+
+def _edge_command(settings: Settings) -> list[str]:
+    if not EDGE_SCRIPT.is_file():
+        raise SettingsError(
+            "the local edge is not part of the installed package; run `encore` from a checkout of "
+            "Encore's repository"
+        )
+    if not NODE.exists():
+        raise SettingsError(f"{NODE} is missing; run `make setup`")
+    variables = {
+        "ENCORE_MODE": settings.mode,
+        "ENCORE_SECRET": settings.secret.get_secret_value(),
+        "ENCORE_ORIGIN_URL": settings.origin_url or _origin_url(settings),
+        "ENCORE_MAX_CACHED_BODY_BYTES": str(settings.max_cached_body_bytes),
+        "ENCORE_MAX_BODY_BYTES": str(settings.max_body_bytes),
+        # The origin's own 504 comes first, and says more.
+        "ENCORE_ORIGIN_TIMEOUT_S": str(settings.request_deadline_s + EDGE_PATIENCE_S),
+    }
+    command = [str(NODE), str(EDGE_SCRIPT), "--port", str(settings.edge_port)]
+    command += ["--config", str(ROOT / "wrangler.toml"), "--persist", ".wrangler/state"]
+    for name, value in variables.items():
+        command += ["--var", f"{name}={value}"]
+    return command
+
+
+def _edge_environ() -> dict[str, str]:
+    # The Worker's build command runs `python3`: this one, which has the SDK it stages.
+    tools = [str(Path(sys.executable).parent), str(NODE.parent), os.environ.get("PATH", "")]
+    return {**os.environ, "PATH": os.pathsep.join(tools)}
+
+
+def _origin_part(settings: Settings, redis_url: str) -> Part:
+    environ = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "ENCORE_MODE": settings.mode,
+        "ENCORE_SECRET": settings.secret.get_secret_value(),
+        "REDIS_URL": redis_url,
+    }
+    return Part(
+        name="origin",
+        style="green",
+        command=[sys.executable, "-m", "origin.cli", "origin"],
+        environ=environ,
+        ready=lambda: _until_ok(f"{_origin_url(settings)}/readyz"),
+    )
+
+
+def _edge_part(settings: Settings) -> Part:
+    return Part(
+        name="edge",
+        style="magenta",
+        command=_edge_command(settings),
+        environ=_edge_environ(),
+        ready=lambda: _until_ok(f"{_edge_url(settings)}/healthz"),
+    )
+
+
+async def _until_ok(url: str) -> None:
+    import httpx  # noqa: PLC0415 - quick start
+
+    async with httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                if (await client.get(url)).is_success:
+                    return
+            await asyncio.sleep(POLL_S)
+
+
+async def _print_ready(settings: Settings) -> None:
+    edge_url = _edge_url(settings)
+    body = {
+        "model": await _first_model(settings),
+        "messages": [{"role": "user", "content": "How many bedrooms does 12 Oak Street have?"}],
+    }
+    curl = (
+        f"curl -i {edge_url}/v1/chat/completions -H 'Authorization: Bearer {DEVELOPMENT_API_KEY}' "
+        f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+    )
+    lines = (
+        f"edge    {edge_url}/v1   (the base_url for your OpenAI client)\n"
+        f"origin  {_origin_url(settings)}/v1\n"
+        f"key     {DEVELOPMENT_API_KEY}   (this machine only)\n\n"
+        "Paste this twice; the second answer comes from the edge (see Cache-Status). Ctrl-C stops."
+    )
+    out.print(Panel(Text(lines), title="Encore is ready", border_style="bold green", expand=False))
+    out.print(Text(curl), soft_wrap=True)  # outside the panel, to be copied whole
+
+
+async def _first_model(settings: Settings) -> str:
+    import httpx  # noqa: PLC0415 - quick start
+
+    headers = {"Authorization": f"Bearer {DEVELOPMENT_API_KEY}"}
+    async with httpx.AsyncClient(trust_env=False, timeout=settings.request_deadline_s) as client:
+        response = await client.get(f"{_origin_url(settings)}/v1/models", headers=headers)
+    models = response.json().get("data", []) if response.is_success else []
+    return str(models[0]["id"]) if models else "MODEL"
+
+
+if __name__ == "__main__":
+    main()

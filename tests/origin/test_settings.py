@@ -1,0 +1,285 @@
+"""Settings: what is read, what wins, and what each refusal says."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from origin.settings import Settings, SettingsError, load_settings, variable
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def load(tmp_path: Path, toml: str | None = None, **environ: str) -> Settings:
+    """Settings from these variables and this file alone."""
+    if toml is not None:
+        (tmp_path / "encore.toml").write_text(toml)
+    return load_settings(environ, tmp_path)
+
+
+def refusal(tmp_path: Path, toml: str | None = None, **environ: str) -> str:
+    """What the refusal of these variables and this file says."""
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, toml, **environ)
+    return str(caught.value)
+
+
+def test_a_secret_is_all_that_production_needs(tmp_path: Path) -> None:
+    """Everything else has a default; production is one of them."""
+    settings = load(tmp_path, ENCORE_SECRET=SECRET)
+    assert settings.mode == "production"
+    assert not settings.development
+    assert settings.secret.get_secret_value() == SECRET
+    assert (settings.origin_host, settings.origin_port) == ("127.0.0.1", 8000)
+
+
+def test_without_a_secret_production_refuses_to_start(tmp_path: Path) -> None:
+    """The refusal names the variable and how to make one."""
+    assert refusal(tmp_path).startswith("ENCORE_SECRET is not set")
+    assert "openssl rand -hex 32" in refusal(tmp_path, ENCORE_SECRET="")
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    """Both are read; an empty variable counts as unset."""
+    toml = 'origin_port = 9000\nedge_port = 9001\nmodel = "from-file"\n'
+    settings = load(
+        tmp_path, toml, ENCORE_SECRET=SECRET, ENCORE_ORIGIN_PORT="7000", ENCORE_MODEL=""
+    )
+    assert (settings.origin_port, settings.edge_port, settings.model) == (7000, 9001, "from-file")
+
+
+def test_overrides_win_over_everything(tmp_path: Path) -> None:
+    """A command may decide a setting itself."""
+    environ = {"ENCORE_MODE": "production", "ENCORE_SECRET": SECRET}
+    assert load_settings(environ, tmp_path, mode="development").development
+
+
+def test_redis_url_has_no_prefix(tmp_path: Path) -> None:
+    """REDIS_URL is the name that hosting platforms set."""
+    settings = load(tmp_path, ENCORE_SECRET=SECRET, REDIS_URL="redis://:pw@host:1/2")
+    assert settings.redis_url == SecretStr("redis://:pw@host:1/2")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("ENCORE_SECRETS", "ENCORE_SECRET"),
+        ("ENCORE_ORIGINPORT", "ENCORE_ORIGIN_PORT"),
+        ("ENCORE_REDIS_URL", "REDIS_URL"),
+        ("ENCORE_TTL", "ENCORE_TTL_S"),
+    ],
+)
+def test_an_unknown_variable_is_refused(tmp_path: Path, name: str, nearest: str) -> None:
+    """A misspelt setting would otherwise be ignored in silence."""
+    said = refusal(tmp_path, ENCORE_SECRET=SECRET, **{name: "value-of-it"})
+    assert said == f"{name}: unknown variable; did you mean {nearest}?"
+
+
+def test_the_test_suites_variable_is_not_ours(tmp_path: Path) -> None:
+    """ENCORE_REQUIRE_ALL and variables of others are left alone."""
+    load(tmp_path, ENCORE_SECRET=SECRET, ENCORE_REQUIRE_ALL="1", PATH="/bin", encore_x="y")
+
+
+def test_an_unknown_key_in_the_file_is_refused(tmp_path: Path) -> None:
+    """The file is as strict as the environment, tables included."""
+    said = refusal(tmp_path, 'orign_port = 1\n[table]\nx = "y"\n', ENCORE_SECRET=SECRET)
+    assert "encore.toml: unknown key 'orign_port'; did you mean origin_port?" in said
+    assert "encore.toml: unknown key 'table'" in said
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    """The refusal says where the TOML is wrong."""
+    assert "not valid TOML" in refusal(tmp_path, "origin_port = ", ENCORE_SECRET=SECRET)
+    (tmp_path / "encore.toml").write_bytes(b"\xff")
+    assert "cannot be read" in refusal(tmp_path, ENCORE_SECRET=SECRET)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENCORE_MODE", "prod"),
+        ("ENCORE_ORIGIN_PORT", "0"),
+        ("ENCORE_ORIGIN_PORT", "80x"),
+        ("ENCORE_EDGE_PORT", "65536"),
+        ("ENCORE_ORIGIN_URL", "localhost:8000"),
+        ("ENCORE_LOG_LEVEL", "loud"),
+        ("ENCORE_KEY_PREFIX", "a{b"),
+        ("ENCORE_DTYPE", "int8"),
+        ("ENCORE_DEVICE", "tpu"),
+        ("ENCORE_CHAT_TEMPLATE", "no-such-file"),
+        ("ENCORE_ENGINE_CONCURRENCY", "0"),
+        ("ENCORE_ENGINE_QUEUE_LIMIT", "-1"),
+        ("ENCORE_UPSTREAM", "ftp://host"),
+        ("ENCORE_UPSTREAM", "https://"),
+        ("ENCORE_UPSTREAM", "https://host:port"),
+        ("ENCORE_UPSTREAM", "https://host/v1?key=1"),
+        ("ENCORE_UPSTREAM_TIMEOUT_S", "inf"),
+        ("ENCORE_UPSTREAM_TIMEOUT_S", "nan"),
+        ("ENCORE_TTL_S", "-1"),
+        ("ENCORE_TTL_S", "1 day"),
+        ("ENCORE_MAX_BODY_BYTES", "0"),
+        ("ENCORE_REQUEST_DEADLINE_S", "0"),
+    ],
+)
+def test_a_bad_value_is_named(tmp_path: Path, name: str, value: str) -> None:
+    """The refusal begins with the variable and the value it dislikes."""
+    assert refusal(tmp_path, ENCORE_SECRET=SECRET, **{name: value}).startswith(
+        f"{name}='{value}': "
+    )
+
+
+def test_a_bad_value_in_the_file_is_named(tmp_path: Path) -> None:
+    """So does one from the file, by its key there; a boolean is no port."""
+    said = refusal(tmp_path, "origin_port = true", ENCORE_SECRET=SECRET)
+    assert said.startswith("encore.toml: origin_port=True: ")
+
+
+def test_all_complaints_come_at_once(tmp_path: Path) -> None:
+    """One start shows every mistake."""
+    said = refusal(tmp_path, ENCORE_SECRET="short", ENCORE_ORIGIN_PORT="x", ENCORE_DTYPE="y")
+    assert len(said.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [
+        (
+            {"ENCORE_UPSTREAM": "http://u", "ENCORE_MODEL": "m"},
+            ["ENCORE_UPSTREAM='http://u'", "ENCORE_MODEL='m'"],
+        ),
+        ({"ENCORE_UPSTREAM_API_KEY": "private"}, ["ENCORE_UPSTREAM_API_KEY", "ENCORE_UPSTREAM;"]),
+        ({"ENCORE_TTL_S": "11", "ENCORE_MAX_TTL_S": "10"}, ["ENCORE_TTL_S=11", "_MAX_TTL_S=10"]),
+        (
+            {"ENCORE_MAX_CACHED_BODY_BYTES": "11", "ENCORE_MAX_BODY_BYTES": "10"},
+            ["ENCORE_MAX_CACHED_BODY_BYTES=11", "ENCORE_MAX_BODY_BYTES=10"],
+        ),
+        (
+            {"ENCORE_MODE": "development", "ENCORE_ORIGIN_HOST": "0.0.0.0"},  # noqa: S104 - refused
+            ["ENCORE_ORIGIN_HOST='0.0.0.0'", "ENCORE_MODE=production"],
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(
+    tmp_path: Path, environ: dict[str, str], names: list[str]
+) -> None:
+    """The refusal names both, and no secret."""
+    said = refusal(tmp_path, ENCORE_SECRET=SECRET, **environ)
+    assert all(name in said for name in names)
+    assert "private" not in said
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"ENCORE_SECRET": "hunter2"},
+        {"ENCORE_SECRET": SECRET + "hunter2\n"},
+        {"ENCORE_SECRET": SECRET, "REDIS_URL": "http://:hunter2@host"},
+        {"ENCORE_SECRET": SECRET, "ENCORE_UPSTREAM": "https://user:hunter2@host"},
+        {"ENCORE_SECRET": SECRET, "ENCORE_UPSTREAM_API_KEY": "hunter2"},
+    ],
+)
+def test_secrets_are_never_quoted(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A refusal names the variable of a secret, not its value."""
+    assert "hunter2" not in refusal(tmp_path, **environ)
+
+
+def test_secrets_are_never_printed(tmp_path: Path) -> None:
+    """Neither is any in what settings look like."""
+    settings = load(
+        tmp_path,
+        ENCORE_SECRET=SECRET,
+        REDIS_URL="redis://:hunter2@host",
+        ENCORE_UPSTREAM="http://u",
+        ENCORE_UPSTREAM_API_KEY="hunter2",
+    )
+    shown = f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert "hunter2" not in shown
+    assert SECRET not in shown
+
+
+def test_settings_are_frozen(tmp_path: Path) -> None:
+    """Nothing changes them; `replace` makes new ones, validated."""
+    settings = load(tmp_path, ENCORE_SECRET=SECRET)
+    with pytest.raises(ValidationError):
+        settings.origin_port = 1  # type: ignore[misc]  # that is what is refused
+    assert settings.replace(origin_port=1).origin_port == 1
+    assert settings.replace(origin_port=1).secret == settings.secret
+    with pytest.raises(ValidationError):
+        settings.replace(origin_port=0)
+
+
+def test_building_settings_reads_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Settings is what it is given."""
+    monkeypatch.setenv("ENCORE_ORIGIN_PORT", "9")
+    assert Settings.model_validate({"secret": SECRET}).origin_port == 8000
+
+
+def test_development_makes_its_secret_once(tmp_path: Path) -> None:
+    """It is random, kept, and readable by its owner alone."""
+    one = load(tmp_path, ENCORE_MODE="development")
+    two = load(tmp_path, ENCORE_MODE="Development ")
+    kept = tmp_path / ".encore" / "dev-secret"
+    assert one.secret == two.secret
+    assert kept.read_text().strip() == one.secret.get_secret_value()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert (
+        load(tmp_path / "..", ENCORE_MODE="production", ENCORE_SECRET=SECRET).secret != one.secret
+    )
+    assert [path.name for path in kept.parent.iterdir()] == ["dev-secret"]
+
+
+def test_a_development_secret_that_is_set_is_used(tmp_path: Path) -> None:
+    """Nothing is written then."""
+    settings = load(tmp_path, ENCORE_MODE="development", ENCORE_SECRET=SECRET)
+    assert settings.secret.get_secret_value() == SECRET
+    assert not (tmp_path / ".encore").exists()
+
+
+def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """The refusal says which folder, and what else to set."""
+    (tmp_path / "file").write_text("")
+    said = refusal(tmp_path, ENCORE_MODE="development", ENCORE_STATE_DIR="file")
+    assert "ENCORE_STATE_DIR=" in said
+    assert "ENCORE_SECRET" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_development_stays_on_loopback(tmp_path: Path, host: str) -> None:
+    """Any way of writing it will do."""
+    assert load(tmp_path, ENCORE_MODE="development", ENCORE_ORIGIN_HOST=host).origin_host == host
+
+
+def test_a_chat_template_is_text_or_a_file(tmp_path: Path) -> None:
+    """Either way the setting is the text."""
+    text = "{{ messages }}\n"
+    (tmp_path / "template.jinja").write_text(text)
+    for given in ("template.jinja", str(tmp_path / "template.jinja"), text):
+        settings = load(tmp_path, ENCORE_SECRET=SECRET, ENCORE_CHAT_TEMPLATE=given)
+        assert settings.chat_template == text
+
+
+@pytest.mark.parametrize("given", ["http://host/", "http://host"])
+def test_base_urls_lose_their_last_slash(tmp_path: Path, given: str) -> None:
+    """One URL, one spelling."""
+    assert load(tmp_path, ENCORE_SECRET=SECRET, ENCORE_UPSTREAM=given).upstream == "http://host"
+
+
+def test_zero_is_a_duration(tmp_path: Path) -> None:
+    """It means never, not "the default" and not "for ever"."""
+    names: dict[str, Any] = {
+        "ENCORE_TTL_S": "0",
+        "ENCORE_STALE_WHILE_REVALIDATE_S": "0",
+        "ENCORE_STALE_IF_ERROR_S": "0",
+    }
+    settings = load(tmp_path, ENCORE_SECRET=SECRET, **names)
+    assert settings.ttl_s == settings.stale_while_revalidate_s == settings.stale_if_error_s == 0
+
+
+def test_variables_are_named_after_settings() -> None:
+    """One rule, one exception."""
+    assert variable("ttl_s") == "ENCORE_TTL_S"
+    assert variable("redis_url") == "REDIS_URL"
