@@ -113,9 +113,17 @@ def pass_through(body: Any) -> tuple[Any, Any]:
 
 
 async def fetch(
-    url: str, *, method: str, headers: dict[str, str], body: Any, timeout_s: float
+    url: str,
+    *,
+    method: str,
+    headers: dict[str, str],
+    body: Any,
+    timeout_s: float,
+    signal: Any = None,
 ) -> Any:
     """Send a request; `body` is JavaScript's (buffer or stream) or None.
+
+    `signal` is the AbortSignal of the client's request: who leaves stops what was asked for him.
 
     Raises TimeoutError where no answer began in time, PlatformError where nobody can be reached.
     """
@@ -124,7 +132,7 @@ async def fetch(
         "method": method,
         "headers": headers,
         "redirect": "manual",
-        "signal": abort.signal,
+        "signal": js.AbortSignal.any(to_js([abort.signal, signal])) if signal else abort.signal,
     }
     if body is not None:
         options["body"] = body

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import urllib.request
 from pathlib import Path
+
+import httpx
 
 from tests.edge.conftest import Projects
 from tests.edge.local_edge import ROOT, StartEdge
@@ -34,7 +34,6 @@ def test_pyodide_agrees_with_the_golden_vectors(projects: Projects, start_edge: 
     texts = {path.name: path.read_text("utf-8") for path in sorted(VECTORS.glob("*.json"))}
     (folder / "worker/vector_texts.py").write_text(f"TEXTS = {texts!r}\n", "utf-8")
     edge = start_edge(config)
-    with urllib.request.urlopen(edge.url, timeout=60) as response:
-        outcome = json.load(response)
+    outcome = httpx.get(edge.url, timeout=60).json()
     edge.stop()
     assert outcome == {"python": "emscripten", "failures": []}

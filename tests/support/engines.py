@@ -47,6 +47,7 @@ class ScriptedEngine:
         self._loops: set[asyncio.AbstractEventLoop] = set()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.talking = False
         self.failure: Exception | None = None
         self.failure_after_chunks: Exception | None = None
 
@@ -80,6 +81,9 @@ class ScriptedEngine:
                 raise self.failure
             said = chunks(Endpoint.CHAT, answer)
             yield Chunk(payload=said[0])
+            while self.talking:
+                await asyncio.sleep(0.05)
+                yield Chunk(payload=said[0])
             await self.gate.wait()
             if self.failure_after_chunks is not None:
                 raise self.failure_after_chunks
