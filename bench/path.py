@@ -1,0 +1,189 @@
+"""What a hit and a miss cost, along the whole path, beside asking the model every time.
+
+    .venv/bin/python bench/path.py [--rounds 8] [--batch 25]
+
+Starts `encore dev` on free ports with a state of its own and sends real requests, the kinds in turn
+within every round. CPU is user and system time of the edge (workerd) and of the origin, per
+request; wall is a client's, one request at a time. Medians over rounds. "Local runtime": workerd on
+this machine, not Cloudflare's network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAT = "/v1/chat/completions"
+READY_TIMEOUT_S = 180
+
+
+@dataclass(kw_only=True)
+class Kind:
+    """One row of the table."""
+
+    name: str
+    base_url: str
+    fresh: bool = True
+    """Every request is one nobody has asked before."""
+    stream: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    edge_cpu_ms: list[float] = field(default_factory=list)
+    origin_cpu_ms: list[float] = field(default_factory=list)
+    wall_ms: list[float] = field(default_factory=list)
+
+
+class Bench:
+    """Sends the requests and reads the processes' clocks."""
+
+    def __init__(self, edge: list[psutil.Process], origin: list[psutil.Process]) -> None:
+        self._edge, self._origin = edge, origin
+        self._numbers = itertools.count(1000)
+        self._client = httpx.Client(headers={"authorization": "Bearer sk-encore-dev"}, timeout=120)
+
+    def round(self, kind: Kind, requests: int) -> None:
+        """One batch of one kind."""
+        edge_s, origin_s = _cpu_s(self._edge), _cpu_s(self._origin)
+        for _ in range(requests):
+            began = time.perf_counter()
+            self.ask(kind, next(self._numbers) if kind.fresh else 1)
+            kind.wall_ms.append((time.perf_counter() - began) * 1000)
+        kind.edge_cpu_ms.append((_cpu_s(self._edge) - edge_s) * 1000 / requests)
+        kind.origin_cpu_ms.append((_cpu_s(self._origin) - origin_s) * 1000 / requests)
+
+    def ask(self, kind: Kind, number: int) -> str:
+        """One request, read to its end; its `Cache-Status`."""
+        prompt = f"Analyze this property: {number} Main St, 3BR/2BA, $450k"
+        body: dict[str, Any] = {
+            "model": "encore-demo",
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": 64,
+            "stream": kind.stream,
+        }
+        response = self._client.post(kind.base_url + CHAT, json=body, headers=kind.headers)
+        response.raise_for_status()
+        return response.headers["cache-status"]
+
+
+def main() -> None:
+    """Run and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=25, help="requests of one kind in a round")
+    arguments = parser.parse_args()
+    edge_url, origin_url = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+    with _encore_dev(edge_url, origin_url) as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        edge = [child for child in children if child.name() == "workerd"]
+        origin = [child for child in children if child.cmdline()[-1:] == ["origin"]]
+        no_store = {"cache-control": "no-store"}
+        kinds = [
+            Kind(name="model every time (no cache)", base_url=origin_url, headers=no_store),
+            Kind(name="miss, through edge and origin", base_url=edge_url),
+            Kind(name="miss, streamed", base_url=edge_url, stream=True),
+            Kind(name="hit in Redis, origin asked directly", base_url=origin_url, fresh=False),
+            Kind(name="hit at the edge", base_url=edge_url, fresh=False),
+            Kind(name="hit at the edge, streamed", base_url=edge_url, fresh=False, stream=True),
+        ]
+        bench = Bench(edge, origin)
+        _warm_up(bench, kinds)
+        for _ in range(arguments.rounds):
+            for kind in kinds:
+                bench.round(kind, max(1, arguments.batch // 5) if kind.fresh else arguments.batch)
+    _print(kinds)
+
+
+def _warm_up(bench: Bench, kinds: list[Kind]) -> None:
+    """Fill the caches and let every path run until it is what its row says."""
+    for kind in kinds:
+        wanted = "fwd=" if kind.fresh else "; hit"
+        for _ in range(50):
+            if wanted in bench.ask(kind, 2 if kind.fresh else 1).split(",")[-1]:
+                break
+            time.sleep(0.05)
+        else:
+            raise SystemExit(f"{kind.name}: never {wanted!r}")
+
+
+def _print(kinds: list[Kind]) -> None:
+    base = kinds[0]
+    base_wall = statistics.median(base.wall_ms)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    print("| | CPU edge (ms) | CPU origin (ms) | wall p50 (ms) | wall p99 (ms) | times faster |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for kind in kinds:
+        wall = sorted(kind.wall_ms)
+        median = statistics.median(wall)
+        print(
+            f"| {kind.name} | {statistics.median(kind.edge_cpu_ms):.2f} "
+            f"| {statistics.median(kind.origin_cpu_ms):.2f} | {median:.1f} "
+            f"| {wall[int(len(wall) * 0.99)]:.1f} | {base_wall / median:.1f} |"
+        )
+
+
+@contextlib.contextmanager
+def _encore_dev(edge_url: str, origin_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder:
+        log = Path(folder, "log")
+        environment = {
+            **os.environ,
+            "ENCORE_STATE_DIR": str(Path(folder, "state")),
+            "ENCORE_EDGE_PORT": edge_url.rpartition(":")[2],
+            "ENCORE_ORIGIN_PORT": origin_url.rpartition(":")[2],
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "origin.cli", "dev"],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            deadline = time.monotonic() + READY_TIMEOUT_S
+            while not _answers(f"{edge_url}/healthz") or not _answers(f"{origin_url}/readyz"):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit(f"encore dev did not get ready:\n{log.read_text()}")
+                time.sleep(0.2)
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _cpu_s(processes: list[psutil.Process]) -> float:
+    return sum(times.user + times.system for times in (p.cpu_times() for p in processes))
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main()
