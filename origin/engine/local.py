@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from origin.engine.contract import Engine, Event, ModelInfo
+from origin.engine.embedding_engine import EmbeddingEngine
+from origin.engine.transformers_engine import TransformersEngine
+from origin.semantic.embedder import Embedder
+from origin.settings import Settings, SettingsError, variable
 from shared.requests import EmbeddingRequest, Request
 
 
@@ -40,3 +44,32 @@ class LocalEngine:
 
     def _engine_for(self, request: Request) -> Engine:
         return self._embeddings if isinstance(request, EmbeddingRequest) else self._text
+
+
+def load_local_engine(settings: Settings) -> LocalEngine:
+    """Load model and embedder: seconds to minutes. Raises SettingsError naming the variable."""
+    try:
+        text = TransformersEngine.load(
+            settings.model,
+            name=settings.model_name,
+            dtype=settings.dtype,
+            device=settings.device,
+            chat_template=settings.chat_template,
+            concurrency=settings.engine_concurrency,
+            queue_limit=settings.engine_queue_limit,
+        )
+    except (OSError, ValueError) as exc:
+        raise _cannot_load("model", settings.model, exc) from exc
+    try:
+        embedder = Embedder.load(settings.embedder, queue_limit=settings.engine_queue_limit)
+    except (OSError, ValueError) as exc:
+        raise _cannot_load("embedder", settings.embedder, exc) from exc
+    return LocalEngine(text=text, embeddings=EmbeddingEngine(embedder))
+
+
+def _cannot_load(name: str, value: str | None, exc: Exception) -> SettingsError:
+    first_line = str(exc).strip().partition("\n")[0]
+    return SettingsError(
+        f"{variable(name)}={value or 'the default'!r} cannot be loaded ({first_line}); give a "
+        "folder with a transformers checkpoint, or the id of one that can be downloaded"
+    )
