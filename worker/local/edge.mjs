@@ -305,9 +305,8 @@ function reloadSoon() {
 
 function watchSources(config) {
   const root = dirname(config.configPath);
-  const folders = config.build.watch_dir ?? [];
-  for (const folder of [folders].flat().map((name) => resolve(root, name))) {
-    if (!existsSync(folder)) continue;
+  const folders = [config.build.watch_dir ?? []].flat(); // relative to where we are, by now
+  for (const folder of folders.filter(existsSync)) {
     watch(folder, { recursive: true }, (_event, name) => {
       if (name?.endsWith(".py")) reloadSoon();
     });
@@ -339,8 +338,6 @@ if (options.modules) {
   }
 }
 
-process.on("SIGINT", stop);
-process.on("SIGTERM", stop);
 await reservePort();
 try {
   await load();
@@ -348,6 +345,10 @@ try {
   report(error);
   await edge?.dispose().catch(() => {});
   process.exit(1);
+}
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.removeAllListeners(signal); // Miniflare's own ends the process with a failure
+  process.on(signal, stop);
 }
 watchSources(readConfig());
 console.log(`edge ready http://${options.host}:${options.port}`);
