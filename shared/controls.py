@@ -22,7 +22,7 @@ MAX_DELTA_S = 2**31
 
 _SPACES = " \t"
 # A quoted string, or what would be one if it ended. Taking both keeps the search linear.
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+(")?', re.DOTALL)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(")?', re.DOTALL)
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _CLASS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _SCOPE = re.compile(r"[\x21-\x7e]{1,128}")

@@ -36,6 +36,12 @@ def test_no_cache_control_is_an_error(text: str) -> None:
     parse_directives(text)
 
 
+def test_a_quotation_mark_that_never_closes_hides_nothing() -> None:
+    """A comma in a quoted string ends no member; in half of one it does."""
+    assert parse_directives('foo="a, no-store, b"') == Directives()
+    assert parse_directives('foo="a, no-store, b') == Directives(no_store=True)
+
+
 @given(st.lists(MEMBERS), st.lists(st.sampled_from(["", " ", "\t "]), min_size=1))
 def test_members_are_read_wherever_the_commas_are(members: list[str], spaces: list[str]) -> None:
     """A list gives what its members give, the first of each name."""

@@ -158,6 +158,47 @@ def test_a_header_with_any_other_value_is_refused_or_legal(
     assert json.loads(header_json(header)) == fields
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"v":1', '"v":2'),
+        ('"v":1', '"v":1.0'),
+        ('"v":1', '"v":true'),
+        ('"v":1', '"v":1,"v":1'),
+        ('"v":1', '"v":1,"zz":null'),
+        ('"v":1', '"v":1,"T":[]'),
+        ('"v":1', '"v":1,"T":null'),
+        ('"v":1', '"v":1,"T":{"000000000000":1}'),
+        ('"v":1', '"v":1,"o":null'),
+        ('"v":1', '"v":1,"o":0'),
+        ('"v":1', '"v":1,"o":[1e999,"x","y"]'),
+        ('"v":1', '"v":1,"x":null'),
+        ('["json",3],', '["json",1],["json",3],'),
+        ('["json",3],', '["json",3,0],'),
+        ('[["json",3],["sse",4],["sse+usage",5]]', '{"json":3,"sse":4,"sse+usage":5}'),
+        ("[0,0]", '"00"'),
+        ("[0,0]", "[0,0,0]"),
+        ("[0,0]", "[false,0]"),
+    ],
+)
+def test_a_header_we_would_not_have_written_is_refused(old: str, new: str) -> None:
+    """Another spelling could be another meaning."""
+    text = header_json(HEADER).decode()
+    assert old in text
+    with pytest.raises(EnvelopeError):
+        decode_header(text.replace(old, new))
+
+
+def test_a_similarity_of_one_survives_javascript() -> None:
+    """Written as 1 it is 1.0 again, and authenticates what it did before."""
+    source = SemanticSource(similarity=1.0, key=KEY, calibration="1")
+    header = replace(HEADER, source=source)
+    text = header_json(header).decode()
+    read = decode_header(text.replace("1.0", "1"))
+    assert read.source == source
+    assert header_json(read).decode() == text
+
+
 @given(st.sampled_from([*"vktgcfsehmpu", "seg"]))
 def test_a_header_that_lacks_a_field_is_refused(name: str) -> None:
     """Nothing is guessed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.errors import (
@@ -53,6 +53,7 @@ def test_the_body_has_openai_shape() -> None:
     }
 
 
+@example("\ud83d", "\udc00")
 @given(st.text(st.characters()), st.text(st.characters()))
 def test_any_text_has_a_body(message: str, param: str) -> None:
     """Even half a surrogate pair in a field's name ends in valid UTF-8."""

@@ -6,7 +6,7 @@ import base64
 from dataclasses import fields
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.errors import ClientError
@@ -33,7 +33,7 @@ RING = key_ring("a secret of forty characters for testing")
 OTHER_RING = key_ring("another secret of forty characters, too.")
 RANDOM = bytes(range(15))
 TENANTS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", fullmatch=True)
-ANY_TEXT = st.text(st.characters())  # with lone surrogates
+ANY_TEXT = st.text(st.characters())  # lone surrogates too
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,8 @@ def test_a_malformed_key_is_nobodys_even_with_a_right_check(body: str) -> None:
     assert tenant_of(RING, checked(body), development=False) is None
 
 
+@example("\ud83d")
+@example("ключ")
 @given(ANY_TEXT)
 def test_any_text_may_be_presented(text: str) -> None:
     """Comparing never raises, beyond ASCII or with half a surrogate pair."""
