@@ -70,8 +70,8 @@ class Sampler:
 
     def _draw(self, scores: torch.Tensor) -> int:
         sampling = self._sampling
-        # Relative to the largest, so that a temperature near 0 gives no infinities.
-        scores = (scores - scores.max()) / sampling.temperature
+        # Relative to the largest, and above float32's underflow: no temperature gives infinities.
+        scores = (scores - scores.max()) / max(sampling.temperature, 1e-6)
         if sampling.top_k is not None and 0 < sampling.top_k < len(scores):
             scores[scores < scores.topk(sampling.top_k).values[-1]] = -torch.inf
         probabilities = scores.softmax(0)

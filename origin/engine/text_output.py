@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-# A character of UTF-8 has at most four bytes, so at most three of one can be waiting; decoders show
-# them as one to three of these.
+# A character of UTF-8 has at most four bytes, so at most three of one can be waiting. Decoders show
+# them as one to three of these; one that falls back to bytes shows the whole characters before them
+# in pieces again, so that nothing is certain before the fourth token.
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _MAX_WAITING: Final = 3
 
@@ -39,6 +40,8 @@ class Detokenizer:
         """The text that `token` completes; empty while a character is incomplete."""
         self._window.append(token)
         text = self._decode(self._window)
+        if text.endswith(_REPLACEMENT) and len(self._window) - self._settled <= _MAX_WAITING:
+            return ""
         whole = _without_waiting(text)
         new = whole[self._shown :]
         if len(whole) == len(text):

@@ -52,6 +52,7 @@ CITIES: Final = (
 _ONSETS: Final = _words("b br c ch d dr f fl g gr h j k l m n p pr qu r s sh st t th tr v w wh z")
 _VOWELS: Final = _words("a e i o u ai ea ee oa ou")
 _CODAS: Final = ("", *_words("n r l m t s ck nd rt st ng w y ley ton ford ham wick more"))
+_LETTERS: Final = "aabcdeeefghiijklmnoopqrrssttuvwxyz"
 _NUMBER_WORDS: Final = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six"}
 
 Turn = tuple[str, str]  # role, content
@@ -116,7 +117,8 @@ def conversation(rng: Random) -> Conversation:
         property_ = make_property(rng)
         turns += question(rng, property_)
         while rng.random() < 0.3 and len(turns) < 7:
-            turns += _follow_up(rng, property_)
+            more, property_ = _follow_up(rng, property_)
+            turns += more
     return tuple(turns)
 
 
@@ -172,6 +174,10 @@ def _street(rng: Random, *, held_out: bool) -> str:
 
 
 def _invented(rng: Random) -> str:
+    """A word that nobody has seen: of syllables, or of letters as they come."""
+    if rng.random() < 0.4:
+        length = rng.randint(2, 9)
+        return "".join(rng.choice(_LETTERS) for _ in range(length)).capitalize()
     syllables = rng.randint(1, 3)
     word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables))
     return (word + rng.choice(_CODAS)).capitalize()
@@ -499,19 +505,21 @@ _FOLLOW_UPS: Final = (
 )
 
 
-def _follow_up(rng: Random, p: Property) -> list[Turn]:
+def _follow_up(rng: Random, p: Property) -> tuple[list[Turn], Property]:
+    """A question that leans on the one before, and the property talked of from here on."""
     if rng.random() < 0.12:
         thanks = rng.choice(("Thanks!", "Thank you.", "Great, thanks", "OK"))
-        return [("user", thanks), ("assistant", f"{_MARK}You are welcome. Ask me about another.")]
-    if rng.random() < 0.2:
-        other = make_property(rng, full=True)
+        answer = f"{_MARK}You are welcome. Ask me about another."
+        return [("user", thanks), ("assistant", answer)], p
+    if rng.random() < 0.25:
+        p = make_property(rng, full=True)
         asked = rng.choice(("What about {}?", "And {}?", "How about {}?"))
         return [
-            ("user", asked.format(_mention(rng, other))),
-            ("assistant", _analyze(rng, other)),
-        ]
-    ask, answer = rng.choice(_FOLLOW_UPS)
-    return [("user", rng.choice(ask)), ("assistant", answer(rng, p))]
+            ("user", asked.format(_mention(rng, p))),
+            ("assistant", _analyze(rng, p)),
+        ], p
+    ask, say = rng.choice(_FOLLOW_UPS)
+    return [("user", rng.choice(ask)), ("assistant", say(rng, p))], p
 
 
 def _compare(rng: Random) -> list[Turn]:

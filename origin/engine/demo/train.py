@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=DEMO_CHECKPOINT, help="folder of the checkpoint"
     )
-    parser.add_argument("--steps", type=int, default=2000, help="steps of 6,144 tokens")
+    parser.add_argument("--steps", type=int, default=1900, help="steps of 6,144 tokens")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop by then at the latest")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2, help="processor threads")
