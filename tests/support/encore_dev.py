@@ -1,0 +1,92 @@
+"""`encore dev` as a user runs it: embedded Redis, origin with the demo model, local edge."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoreDev:
+    """A running `encore dev`. All it keeps is below `folder`."""
+
+    edge_url: str
+    origin_url: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def log(self) -> str:
+        """All it has printed so far."""
+        return (self.folder / "log").read_text()
+
+
+@contextmanager
+def encore_dev(folder: Path, **environment: str) -> Iterator[EncoreDev]:
+    """Run it in `folder` on free ports for the length of the block; end it as Ctrl-C does."""
+    edge_port, origin_port = _free_ports()
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "origin.cli", "dev"],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "COLUMNS": "120",
+                "ENCORE_EDGE_PORT": str(edge_port),
+                "ENCORE_ORIGIN_PORT": str(origin_port),
+                **environment,
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    running = EncoreDev(
+        edge_url=f"http://127.0.0.1:{edge_port}",
+        origin_url=f"http://127.0.0.1:{origin_port}",
+        folder=folder,
+        process=process,
+    )
+    try:
+        _wait_until_ready(running)
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def _wait_until_ready(running: EncoreDev) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    for url in (f"{running.edge_url}/healthz", f"{running.origin_url}/readyz"):
+        while not _answers(url):
+            if running.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"`encore dev` did not get ready:\n{running.log()}")
+            time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
+        return a.getsockname()[1], b.getsockname()[1]
