@@ -47,8 +47,8 @@ set_up_python() {
     { [ -z "${PYTHON:-}" ] || same_python; }; then
     return
   fi
-  rm -f "$stamp"
   python=$(find_python)
+  rm -f "$stamp"
   if ! .venv/bin/python -m pip --version >/dev/null 2>&1 || ! grep -qsF "$root/.venv" .venv/bin/pip ||
     { [ -n "${PYTHON:-}" ] && ! same_python; }; then
     say "making .venv with $("$python" --version)"
@@ -71,14 +71,17 @@ set_up_node() {
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && node_modules/.bin/node -e '' 2>/dev/null; then
     return
   fi
-  rm -f "$stamp"
   command -v npm >/dev/null || fail "npm is missing." \
     "Install Node 20 or newer with npm (https://nodejs.org, apt-get install nodejs npm, brew install node)"
   version=$(node --version 2>/dev/null || echo none)
   [[ $version =~ ^v([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge 20 ] ||
     fail "Node 20 or newer is needed for npm; found: $version (https://nodejs.org)"
   say "installing Node packages"
-  npm ci --no-audit --no-fund --loglevel=error
+  rm -f "$stamp"
+  # Not `npm ci`: it refuses a lock file that lacks optional packages of platforms other than the one
+  # it was written on. Starting from nothing and not writing the lock file comes to the same.
+  rm -rf node_modules
+  npm install --no-save --no-audit --no-fund --loglevel=error
   echo "$wanted" >"$stamp"
 }
 
@@ -90,6 +93,6 @@ check_redis() {
       "or use Python 3.12: PYTHON=python3.12 make setup"
 }
 
-set_up_python
 set_up_node
+set_up_python
 check_redis
