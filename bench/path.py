@@ -176,7 +176,7 @@ def _answers(url: str) -> bool:
 
 
 def _cpu_s(processes: list[psutil.Process]) -> float:
-    return sum(times.user + times.system for times in (p.cpu_times() for p in processes))
+    return sum(float(t.user + t.system) for t in (p.cpu_times() for p in processes))
 
 
 def _free_port() -> int:

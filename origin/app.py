@@ -124,14 +124,14 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     path, method = request.url.path, request.method
     if status == 405:
         error = ClientError(
-            f"{path} does not take {method}.", status=405, code="method_not_allowed"
+            f"{path} does not take {method}.",
+            status=405,
+            code="method_not_allowed",
+            allow=(getattr(exc, "headers", None) or {}).get("Allow"),
         )
     else:
         error = ClientError(f"There is no {method} {path} here.", status=status, code="unknown_url")
-    response = await _encore_error(request, error)
-    if isinstance(exc, HTTPException) and exc.headers:
-        response.headers.update(exc.headers)
-    return response
+    return await _encore_error(request, error)
 
 
 async def _unexpected_error(request: Request, exc: Exception) -> Response:

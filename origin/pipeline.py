@@ -15,9 +15,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, assert_never
-
-from shared.storability import request_storability, storability
+from typing import Any
 
 from origin.engine.contract import Engine, Finished
 from origin.entries import build_entry
@@ -28,10 +26,11 @@ from shared.cache_headers import Forwarded
 from shared.canonical import canonical
 from shared.controls import Controls
 from shared.envelope import Envelope, EnvelopeError, decode, encode
-from shared.errors import EncoreError, UpstreamError
-from shared.freshness import MISS, Forward, Lifetimes, Serve, age_seconds, decide, expiry
+from shared.errors import EncoreError, not_cached
+from shared.freshness import MISS, Forward, Lifetimes, Serve, decide, expiry, serve
 from shared.keys import KeyRing, cache_key, short_key, tag_digest
 from shared.requests import Endpoint, Request, streaming, validate
+from shared.storability import request_storability, storability
 
 log = logging.getLogger(__name__)
 
@@ -136,11 +135,7 @@ class Pipeline:
                     self._refresh(query)
                 return hit
         if directives.only_if_cached:
-            raise UpstreamError(
-                "There is no fresh entry, and only-if-cached asks for nothing else.",
-                status=504,
-                code="only_if_cached",
-            )
+            raise not_cached()
         request = validate(query.endpoint, query.fields)
         self._engine.check(request)
         fingerprint = await self._engine.fingerprint(request.model)
@@ -197,16 +192,7 @@ class Pipeline:
             return None, MISS, "l1-undecodable"
         now_ms = self._clock_ms()
         decision = decide(envelope.header, now_ms, query.controls.directives)
-        match decision:
-            case Serve():
-                served = decision
-            case Forward():
-                served = Serve(
-                    age_s=age_seconds(envelope.header, now_ms),
-                    ttl_s=(envelope.header.fresh_until_ms - now_ms) // 1000,
-                )
-            case _:
-                assert_never(decision)
+        served = decision if isinstance(decision, Serve) else serve(envelope.header, now_ms)
         return Hit(envelope=envelope, encoded=encoded, served=served), decision, None
 
     def _start(self, query: Query, request: Request, fingerprint: str, *, keep: bool) -> Flight:

@@ -15,8 +15,8 @@ class EncoreError(Exception):
     """An error a client is told of.
 
     `status` is the HTTP status, `type` and `code` are OpenAI's vocabulary, `param` names the
-    request field (dotted, with indices: `messages[0].content`) or is None, and `retry_after_s`
-    becomes `Retry-After` where waiting helps.
+    request field (dotted, with indices: `messages[0].content`) or is None, `retry_after_s` becomes
+    `Retry-After` where waiting helps, and `allow` names the methods of a 405.
     """
 
     status: int = 500
@@ -31,12 +31,14 @@ class EncoreError(Exception):
         status: int | None = None,
         type: str | None = None,  # noqa: A002 - OpenAI's name for it
         retry_after_s: int | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
+        self.allow = allow
         if status is not None:
             self.status = status
         if type is not None:
@@ -59,6 +61,15 @@ class UpstreamError(EncoreError):
 
 class InternalError(EncoreError):
     """We are at fault (500), or are overloaded (503 with `retry_after_s`)."""
+
+
+def not_cached() -> UpstreamError:
+    """What `only-if-cached` gets where no entry may answer (RFC 9111 section 5.2.1.7)."""
+    return UpstreamError(
+        "No stored answer may be used, and only-if-cached asks for nothing else.",
+        status=504,
+        code="only_if_cached",
+    )
 
 
 def error_payload(error: EncoreError) -> dict[str, Any]:
@@ -85,4 +96,6 @@ def error_headers(error: EncoreError) -> dict[str, str]:
         headers["www-authenticate"] = 'Bearer realm="encore"'
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
+    if error.allow is not None:
+        headers["allow"] = error.allow
     return headers

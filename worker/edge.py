@@ -43,8 +43,9 @@ from shared.errors import (
     EncoreError,
     InternalError,
     UpstreamError,
+    not_cached,
 )
-from shared.freshness import MISS, Forward, Serve, age_seconds, decide
+from shared.freshness import MISS, Forward, Serve, decide, serve
 from shared.json_text import parse_object
 from shared.keys import authenticate, cache_key
 from shared.requests import Endpoint, streaming, validate
@@ -168,7 +169,8 @@ class Edge:
                 if entry is not None and (view := entry.segment(query.segment)) is not None:
                     if decision.revalidate:
                         wait_until(self._refresh(query, body, entry))
-                    return _stored(query, entry, view, decision, timing=timing)
+                    member = hit_status(EDGE, decision)
+                    return _stored(query, entry, view, decision, member, timing=timing)
                 decision = MISS
             case Forward():
                 pass
@@ -180,19 +182,19 @@ class Edge:
         try:
             answer = await self._origin.send("POST", endpoint.value, headers, body, want_entry=True)
             if answer.status >= 500 and decision.stale_if_error:
-                raise UpstreamError(f"The origin answered with status {answer.status}.")
+                raise UpstreamError("The origin failed.", status=answer.status)
             return await self._fill(query, answer, decision.reason, trouble, wait_until)
         except UpstreamError as error:
             view = entry.segment(query.segment) if entry and decision.stale_if_error else None
-            if entry is None or view is None:
-                raise
-            now_ms = _now_ms()
-            served = Serve(
-                age_s=age_seconds(entry.header, now_ms),
-                ttl_s=(entry.header.fresh_until_ms - now_ms) // 1000,
-            )
-            detail = f"stale-if-error; {error.code or 'origin-error'}"
-            return _stored(query, entry, view, served, timing=timing, detail=detail)
+            if entry is not None and view is not None:
+                member = forward_status(
+                    EDGE, decision.reason, status=error.status, detail="stale-if-error"
+                )
+                served = serve(entry.header, _now_ms())
+                return _stored(query, entry, view, served, member, timing=timing)
+            if controls.directives.only_if_cached:
+                raise not_cached() from error
+            raise
 
     async def _look_up(self, query: _Query) -> tuple[kv.StoredEntry | None, str | None]:
         """The entry in KV, and what was wrong where there is none because of trouble."""
@@ -310,13 +312,13 @@ def _stored(
     entry: kv.StoredEntry,
     view: Any,
     served: Serve,
+    status_member: str,
     *,
     timing: dict[str, float],
-    detail: str | None = None,
 ) -> Any:
     headers = entry_headers(entry.header, served)
     headers["content-type"] = _content_type(query.segment)
-    headers["cache-status"] = hit_status(EDGE, served, detail)
+    headers["cache-status"] = status_member
     headers["server-timing"] = server_timing(timing)
     return runtime.respond_gzip(headers, view, inflate=query.inflate)
 
@@ -332,7 +334,10 @@ def _content_type(segment: str) -> str:
 def _require_method(method: str, wanted: str, path: str) -> None:
     if method != wanted:
         raise ClientError(
-            f"{path} takes {wanted}, not {method}.", status=405, code="method_not_allowed"
+            f"{path} takes {wanted}, not {method}.",
+            status=405,
+            code="method_not_allowed",
+            allow=wanted,
         )
 
 

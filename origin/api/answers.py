@@ -164,7 +164,7 @@ async def _send_generating(exchange: _Exchange, generating: Generating) -> None:
             except EncoreError as error:
                 if generating.fallback is None or error.status < 500:
                     raise
-                await _send_stale(exchange, generating.fallback, error)
+                await _send_stale(exchange, generating, generating.fallback, error)
                 return
             if exchange.query.stream:
                 await _send_stream(exchange, generating)
@@ -172,11 +172,14 @@ async def _send_generating(exchange: _Exchange, generating: Generating) -> None:
                 await _send_plain(exchange, generating)
 
 
-async def _send_stale(exchange: _Exchange, stale: Hit, error: EncoreError) -> None:
+async def _send_stale(
+    exchange: _Exchange, generating: Generating, stale: Hit, error: EncoreError
+) -> None:
     """Answer from the entry that `stale-if-error` allows, and say so."""
-    detail = f"stale-if-error; {error.code or error.type}"
     headers = entry_headers(stale.envelope.header, stale.served)
-    headers["cache-status"] = hit_status(ORIGIN, stale.served, detail)
+    headers["cache-status"] = forward_status(
+        ORIGIN, generating.reason, status=error.status, detail="stale-if-error"
+    )
     await _send_entry(exchange, stale.envelope, stale.encoded, headers)
 
 

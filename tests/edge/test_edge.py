@@ -71,7 +71,7 @@ def until(
 
 def status(response: httpx.Response) -> str:
     """The `Cache-Status` of a response."""
-    return response.headers.get("cache-status", "")
+    return str(response.headers.get("cache-status", ""))
 
 
 def content(response: httpx.Response) -> str:
@@ -292,6 +292,7 @@ def test_unknown_key_is_401(stack: Stack, key: str) -> None:
     [
         ("GET", CHAT, 405),
         ("POST", "/v1/models", 405),
+        ("PUT", "/v1/embeddings", 405),
         ("POST", "/v1/nothing", 404),
         ("GET", "/internal/entries/x", 404),
         ("GET", "/", 404),
@@ -301,6 +302,7 @@ def test_wrong_method_or_path(stack: Stack, method: str, path: str, status_code:
     """Named, in OpenAI's shape; the origin's internal routes do not exist here."""
     response = stack.client.request(method, path)
     assert response.status_code == status_code
+    assert ("allow" in response.headers) == (status_code == 405)
     error_of(response)
 
 
@@ -410,7 +412,8 @@ def test_stale_entries(start_edge: StartEdge) -> None:
             time.sleep(1.1)  # an age above 0
             failed = stack.ask("stale", strict)
             assert failed.status_code == 200
-            assert 'detail="stale-if-error' in status(failed)
+            assert "detail=stale-if-error" in status(failed)
+            assert "fwd-status=502" in status(failed)
             refused = stack.ask("stale", {"cache-control": "max-age=0, stale-if-error=0"})
             assert refused.status_code == 502
             assert error_of(refused)["message"] == "broken"

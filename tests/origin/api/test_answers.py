@@ -255,6 +255,7 @@ async def test_wrong_method_or_path(
     response = await client.request(method, path)
     assert response.status_code == status
     assert error_of(response)["code"] == code
+    assert ("allow" in response.headers) == (status == 405)
 
 
 async def test_models_need_a_key_and_can_be_had_one_by_one(client: httpx.AsyncClient) -> None:
