@@ -1,13 +1,14 @@
+# ruff: noqa: INP001 - a script, not a package
 """The Worker's build: put what it imports where `wrangler` uploads it from.
 
     python3 tools/build_worker.py [PROJECT]
 
 Run by wrangler's `[build] command`, and by the local edge. Standard library only.
 
-wrangler uploads every Python file below the folder of `main` (so this file does not live there) and
-everything in `python_modules/`. Staged there: `shared/`, always, and the official runtime SDK, unless
-pywrangler has vendored it already. Nothing of the origin or the tests. Files that have not changed are
-not touched, so running it again costs milliseconds and wakes no watcher.
+wrangler uploads every Python file below the folder of `main` (so this file does not live there)
+and everything in `python_modules/`. Staged there: `shared/`, always, and the official runtime SDK,
+unless pywrangler has vendored it already. Nothing of the origin or the tests. Files that have not
+changed are not touched, so running it again costs milliseconds and wakes no watcher.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a deploy uploads, and that the local edge runs exactly that. Nothing here needs a network."""
+"""What a deploy uploads, and that the local edge runs exactly that. No network is needed."""
 
 from __future__ import annotations
 

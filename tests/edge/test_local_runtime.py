@@ -307,7 +307,7 @@ def test_relay_is_not_buffered(runtime: Edge, upstream: Upstream) -> None:
 
 
 def test_client_that_leaves(runtime: Edge, upstream: Upstream) -> None:
-    """When the client goes away mid-stream the upstream connection closes, and a task hears of it."""
+    """When the client leaves mid-stream the upstream connection closes; a task hears of it."""
     client, _ = _open_relay(runtime, upstream)
     client.close()
     assert upstream.left.wait(10)
