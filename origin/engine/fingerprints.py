@@ -1,7 +1,8 @@
 """What identifies a model on this machine, so that another one never answers from its entries.
 
-Files are hashed in full up to `_HASHED_WHOLE_BYTES`; of larger ones, the size and slices spread
-over the file. No modification times: replicas with the same files must agree.
+A hub's snapshot is known by its commit, a folder by its content. Files are hashed in full up to
+`_HASHED_WHOLE_BYTES`; of larger ones, the size and slices spread over the file. No modification
+times: replicas with the same files must agree.
 """
 
 from __future__ import annotations
@@ -18,19 +19,27 @@ _READ_SUFFIXES: Final = frozenset(
 )
 
 
-def fingerprint(folder: Path, *facts: str) -> str:
-    """A short digest over the model files in `folder` and `facts`, as `fp_` and 16 hex digits.
+def fingerprint(source: str, folder: Path, *facts: str) -> str:
+    """A short digest over a model and `facts`, as `fp_` and 16 hex digits.
 
-    Reads the files: blocking. Raises OSError where they cannot be read.
+    `source` is what was asked for, `folder` where it lies: for a hub id a snapshot, named after its
+    commit. Reads the files of a folder of the operator's: blocking; raises OSError.
     """
     digest = hashlib.sha256()
     for fact in facts:
         digest.update(f"{len(fact)}:{fact};".encode())
+    if not Path(source).is_dir():
+        digest.update(f"{source}@{folder.name}".encode())
+        return _shown(digest)
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in _READ_SUFFIXES:
             name, size_bytes = path.relative_to(folder).as_posix(), path.stat().st_size
             digest.update(f"{len(name)}:{name};{size_bytes};".encode())
             _hash_content(path, size_bytes, digest)
+    return _shown(digest)
+
+
+def _shown(digest: hashlib._Hash) -> str:
     return f"fp_{digest.hexdigest()[:16]}"
 
 

@@ -87,6 +87,8 @@ class TransformersEngine:
         self._template = chat_template or tokenizer.chat_template
         self._vocabulary = int(model.get_input_embeddings().num_embeddings)
         self._context_tokens = info.max_tokens or _DEFAULT_CONTEXT_TOKENS
+        # Undoes a truncation that a tokenizer's file may set, before threads share it.
+        tokenizer("")
         self._ends = _end_tokens(model, tokenizer)
         self._defaults = _default_sampling(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -135,6 +137,7 @@ class TransformersEngine:
             created=int((folder / "config.json").stat().st_mtime),
             owned_by="encore-demo" if is_demo else "local",
             fingerprint=fingerprint(
+                source,
                 folder,
                 chat_template or tokenizer.chat_template or "",
                 str(model.dtype),

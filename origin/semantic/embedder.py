@@ -68,24 +68,25 @@ class Embedder:
         Raises FileNotFoundError where the default's package is not installed, and what
         sentence-transformers raises (OSError, ValueError) where there is no such model.
         """
-        folder = default_folder() if source is None else Path(source)
         if name is None:
-            name = (
-                DEFAULT_NAME if source is None else folder.name if folder.is_dir() else str(source)
-            )
+            name = DEFAULT_NAME if source is None else str(source)
+            name = Path(name).resolve().name if Path(name).is_dir() else name
+        source = str(default_folder() if source is None else source)
+        folder = Path(source)
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
         model = sentence_transformers.SentenceTransformer(
-            str(folder if folder.is_dir() else source),
+            source,
             device=device,
             local_files_only=folder.is_dir(),
         )
         model.eval()
         if not folder.is_dir():
-            folder = Path(cached_file(str(source), "config.json") or "").parent
+            folder = Path(cached_file(source, "config.json") or "").parent
         return cls(
             model=model,
             name=name,
             fingerprint=fingerprint(
+                source,
                 folder,
                 torch.device(device).type,
                 sentence_transformers.__version__,

@@ -135,12 +135,19 @@ def build_model(tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
 
 
 def train(
-    model: LlamaForCausalLM, tokenizer: Tokenizer, *, seed: int, steps: int, minutes: float
+    model: LlamaForCausalLM,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    steps: int,
+    minutes: float,
+    rate: float = 0.004,
 ) -> int:
     """Train for `steps`, or until `minutes` have passed; returns the steps made.
 
-    The learning rate warms up, holds, and falls to zero over the last third. Rows grow from 256 to
-    512 tokens, and to the whole context in the last tenth, so that long system prompts are seen.
+    The learning rate warms up to `rate`, holds, and falls to zero over the last third. Rows grow
+    from 256 to 512 tokens, and to the whole context in the last tenth, so that long system prompts
+    are seen.
     """
     rng = random.Random(seed + 1)  # noqa: S311 -- made-up text, not secrets
     sources = {width: rows(tokenizer, rng, width) for width in (256, 512, CONTEXT_TOKENS)}
@@ -148,9 +155,9 @@ def train(
     others = [p for p in model.parameters() if all(p is not matrix for matrix in matrices)]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(
-            matrices, lr=0.004, weight_decay=0.05, adjust_lr_fn="match_rms_adamw", momentum=0.95
+            matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw", momentum=0.95
         ),
-        torch.optim.AdamW(others, lr=0.004, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     started = time.monotonic()
@@ -260,15 +267,28 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1900, help="steps of 6,144 tokens")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop by then at the latest")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--rate", type=float, default=0.004, help="highest learning rate")
+    parser.add_argument("--start", type=Path, help="checkpoint to go on from, else from nothing")
     parser.add_argument("--threads", type=int, default=2, help="processor threads")
     parser.add_argument("--measure", type=int, default=200, help="held-out properties to ask about")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    say("making text and training the tokenizer")
-    tokenizer = train_tokenizer(options.seed)
-    model = build_model(tokenizer, options.seed)
+    if options.start is None:
+        say("making text and training the tokenizer")
+        tokenizer = train_tokenizer(options.seed)
+        model = build_model(tokenizer, options.seed)
+    else:
+        tokenizer = Tokenizer.from_file(str(options.start / "tokenizer.json"))
+        model = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, training")
-    steps = train(model, tokenizer, seed=options.seed, steps=options.steps, minutes=options.minutes)
+    steps = train(
+        model,
+        tokenizer,
+        seed=options.seed,
+        steps=options.steps,
+        minutes=options.minutes,
+        rate=options.rate,
+    )
     save(model, tokenizer, options.out)
     accuracy = measure(options.out, seed=options.seed, count=options.measure)
     say(f"{steps} steps; right on {options.measure} held-out properties: {json.dumps(accuracy)}")

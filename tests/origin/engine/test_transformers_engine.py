@@ -429,7 +429,6 @@ async def test_failure_is_ours_and_says_nothing_of_the_prompt(
     gpt2: TransformersEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A failing model is a 500 whose message and log hold no content."""
-
     secret = "the " + "secret".upper()
 
     def fail(*_: object) -> None:
