@@ -9,8 +9,8 @@ Invariants
 2. `Chunk`s come before `Finished`. A run may have none (an upstream asked without streaming).
 3. `Finished.answer` is the plain answer of the same run: a client that asked without streaming gets
    it, and reassembling the chunks gives it too.
-4. Closing the iterator (`aclose`) or cancelling its task stops the generation soon: within one token
-   locally, by closing the connection upstream.
+4. Closing the iterator (`aclose`) or cancelling its task stops the generation soon: within one
+   token locally, by closing the connection upstream.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from shared.requests import Request
 class Chunk:
     """One `chat.completion.chunk` or streamed `text_completion` object, as it goes to the client.
 
-    Usage chunks (`stream_options.include_usage`) are not among them: whoever serves adds one, where asked.
+    Usage chunks (`stream_options.include_usage`) are not among them: whoever serves adds one, where
+    asked.
     """
 
     payload: dict[str, Any]
@@ -51,8 +52,8 @@ Event = Chunk | Finished
 class ModelInfo:
     """A model this engine answers for, as `GET /v1/models` lists it.
 
-    `fingerprint` changes whenever the same request could get another answer: weights, revision, dtype,
-    chat template, upstream address. At most 32 characters.
+    `fingerprint` changes whenever the same request could get another answer: weights, revision,
+    dtype, chat template, upstream address. At most 32 characters.
     """
 
     id: str
