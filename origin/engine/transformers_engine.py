@@ -2,7 +2,7 @@
 
 Theory of operation: a run is one job on a small thread pool. The thread renders and tokenizes the
 prompt, prefills it, then decodes token by token, and hands events to the event loop, which never
-waits for it. Nothing global is touched: every choice has its own random generator.
+waits for it. Every choice has its own random generator; the global one is neither read nor moved.
 
 What a request leaves out
 - temperature, top_p: the checkpoint's `generation_config.json` (`do_sample` false is greedy), and
@@ -62,6 +62,7 @@ _COMPLETION_MAX_TOKENS: Final = 16
 _PREFILL_BLOCK_TOKENS: Final = 512
 _CONTEXT_OF_TEXT_TOKENS: Final = 6  # enough for any decoder to see what the text continues
 _RETRY_AFTER_S: Final = 2
+_CORES: Final = torch.get_num_threads()  # torch's own choice, before any engine divides it
 _DEFAULT_CONTEXT_TOKENS: Final = 2048
 _TEMPLATE_REFUSES: Final = (
     "The model's chat template does not accept these messages (their roles or their order)."
@@ -92,7 +93,14 @@ class TransformersEngine:
         self._ends = _end_tokens(model, tokenizer)
         self._defaults = _default_sampling(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="encore-engine")
+        # The jobs share the cores, or their threads fight over them. Torch knows this number for
+        # the process only.
+        self._executor = ThreadPoolExecutor(
+            concurrency,
+            thread_name_prefix="encore-engine",
+            initializer=torch.set_num_threads,
+            initargs=(max(1, _CORES // concurrency),),
+        )
         self._limit = concurrency + queue_limit
         self._jobs: set[Future[None]] = set()
         self._closing = threading.Event()
