@@ -14,10 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -110,14 +110,21 @@ def edges(new_folder: Callable[[], Path]) -> Iterator[StartEdge]:
 
 def run_edge(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run edge.mjs to its end: for what it refuses and what it prints."""
-    return subprocess.run(
-        ["node", str(ROOT / "worker/local/edge.mjs"), "--config", str(config), *arguments],
+    command = ["node", str(ROOT / "worker/local/edge.mjs"), "--config", str(config), *arguments]
+    process = subprocess.Popen(
+        command,
         env=node_environment(),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=START_TIMEOUT_S,
-        check=False,
+        start_new_session=True,
     )
+    try:
+        output, errors = process.communicate(timeout=START_TIMEOUT_S)
+    except BaseException:
+        _kill(process)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _start(config: Path, variables: Mapping[str, str], persist: Path, log: Path) -> Edge:
@@ -127,7 +134,11 @@ def _start(config: Path, variables: Mapping[str, str], persist: Path, log: Path)
         command += ["--var", f"{name}={value}"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=node_environment(), stdout=output, stderr=subprocess.STDOUT
+            command,
+            env=node_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         _wait_for_text(log, "edge ready ", process, START_TIMEOUT_S)
@@ -149,12 +160,18 @@ def _wait_for_text(
         time.sleep(0.02)
 
 
+def _kill(process: subprocess.Popen[Any]) -> None:
+    """The last resort: node and the workerd it started, which would outlive it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def _stop(process: subprocess.Popen[bytes]) -> int:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:
         return process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        _kill(process)
         raise

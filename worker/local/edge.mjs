@@ -9,7 +9,18 @@
 // ran before goes on. Not here: anything about requests.
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, utimesSync, watch, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  watch,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
@@ -215,16 +226,22 @@ async function deploy(config, modules) {
 async function remembered(config, code, make) {
   const folder = join(dirname(config.configPath), ".wrangler/snapshots");
   const file = join(folder, code);
-  if (existsSync(file)) {
+  try {
+    const snapshot = readFileSync(file);
     utimesSync(file, new Date(), new Date());
-    return readFileSync(file);
+    return snapshot;
+  } catch (error) {
+    if (error.code !== "ENOENT") throw error;
   }
   const snapshot = await make();
   mkdirSync(folder, { recursive: true });
-  writeFileSync(`${file}.${process.pid}`, snapshot);
-  renameSync(`${file}.${process.pid}`, file);
+  const unfinished = join(folder, `.${code}.${process.pid}`); // another edge may be at it, too
+  writeFileSync(unfinished, snapshot);
+  renameSync(unfinished, file);
   const byAge = readdirSync(folder)
-    .map((name) => ({ path: join(folder, name), time: statSync(join(folder, name)).mtimeMs }))
+    .filter((name) => !name.startsWith("."))
+    .map((name) => join(folder, name))
+    .map((path) => ({ path, time: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
     .sort((a, b) => b.time - a.time);
   for (const { path } of byAge.slice(SNAPSHOTS_KEPT)) rmSync(path, { force: true });
   return snapshot;
