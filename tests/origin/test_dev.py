@@ -7,13 +7,41 @@ import io
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
 
 from origin.dev import Part, PartDiedError, supervise
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 FOREVER = "import signal\nsignal.pause()"
+
+
+class Log(io.StringIO):
+    """What a console prints, for a test to wait on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._grown = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        """Take more text."""
+        self._grown.set()
+        return super().write(text)
+
+    async def holds(self, text: str, times: int = 1) -> None:
+        """Wait until `text` has been printed `times` times."""
+        while self.getvalue().count(text) < times:
+            self._grown.clear()
+            await self._grown.wait()
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines so far."""
+        return self.getvalue().splitlines()
 
 
 def part(name: str, code: str, ready: asyncio.Event | None = None) -> Part:
@@ -32,22 +60,17 @@ def part(name: str, code: str, ready: asyncio.Event | None = None) -> Part:
     )
 
 
-async def run(*parts: Part, interrupt: bool = True) -> tuple[list[str], bool]:
-    """Supervise until ready, then interrupt; return the log and whether ready was announced."""
-    out = io.StringIO()
-    announced = False
+async def run(*parts: Part, until: str, times: int = 1) -> list[str]:
+    """Supervise until the log holds `until` so many times, then press Ctrl-C; return the log."""
+    log = Log()
 
     async def on_ready() -> None:
-        nonlocal announced
-        announced = True
-        if interrupt:
-            os.kill(os.getpid(), signal.SIGINT)
+        await log.holds(until, times)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    try:
-        await supervise(parts, Console(file=out, width=40), on_ready=on_ready)
-    finally:
-        log = out.getvalue().splitlines()
-    return log, announced
+    async with asyncio.timeout(60):
+        await supervise(parts, Console(file=log, width=40), on_ready=on_ready)
+    return log.lines
 
 
 def pids(log: list[str]) -> list[int]:
@@ -66,12 +89,9 @@ def alive(pid: int) -> bool:
 
 async def test_lines_carry_the_name_of_their_part() -> None:
     """Output and errors of all parts make one log; long lines stay whole, colours stay out."""
-    ready = asyncio.Event()
     long = "x" * 200
     speak = f"import sys; print('one'); print('{long}', file=sys.stderr); print('\\x1b[31mred')\n"
-    asyncio.get_running_loop().call_later(0.5, ready.set)
-    log, announced = await run(part("a", speak + FOREVER, ready), part("long-name", FOREVER))
-    assert announced
+    log = await run(part("a", speak + FOREVER), part("long-name", FOREVER), until="red")
     assert "a         │ one" in log
     assert f"a         │ {long}" in log
     assert "a         │ red" in log
@@ -79,57 +99,54 @@ async def test_lines_carry_the_name_of_their_part() -> None:
 
 async def test_markup_in_a_log_is_text() -> None:
     """What a part prints is never interpreted."""
-    ready = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.5, ready.set)
-    log, _ = await run(part("a", "print('[bold]x[/nonsense] :smile:')\n" + FOREVER, ready))
+    log = await run(part("a", "print('[bold]x[/nonsense] :smile:')\n" + FOREVER), until=":smile:")
     assert "a │ [bold]x[/nonsense] :smile:" in log
 
 
 async def test_an_endless_line_is_cut() -> None:
     """A part that never ends its line does not fill the memory, and loses nothing."""
-    ready = asyncio.Event()
-    code = "import sys; sys.stdout.write('x' * 300_000)\n" + FOREVER
-    asyncio.get_running_loop().call_later(1.0, ready.set)
-    log, _ = await run(part("a", code, ready))
-    assert len(log) > 1
+    code = "import sys; sys.stdout.write('x' * 300_000 + '\\nend\\n')\n" + FOREVER
+    log = await run(part("a", code), until="end")
+    assert len(log) > 2
     assert sum(line.count("x") for line in log) == 300_000
 
 
-async def test_a_part_that_dies_stops_the_others() -> None:
+async def test_a_part_that_dies_stops_the_others(tmp_path: Path) -> None:
     """The error names it and how it ended; the others are gone when it is raised."""
-    out = io.StringIO()
-    other = part("other", "import os; print('pid', os.getpid())\n" + FOREVER)
-    dying = part("dying", "import time; time.sleep(0.5); raise SystemExit(7)")
+    log = Log()
+    said = tmp_path / "said"
+    speak = f"import os; print('pid', os.getpid()); open('{said}', 'w').close()\n"
+    wait = f"import os, time\nwhile not os.path.exists('{said}'): time.sleep(0.01)\n"
+    other = part("other", speak + FOREVER)
+    dying = part("dying", wait + "raise SystemExit(7)")
 
     async def on_ready() -> None:
-        pass
+        await log.holds("pid")
 
     with pytest.raises(PartDiedError, match=r"^dying stopped by itself \(exit status 7\)$"):
-        await supervise([other, dying], Console(file=out, width=40), on_ready=on_ready)
-    (pid,) = pids(out.getvalue().splitlines())
-    assert not alive(pid)
+        await supervise([other, dying], Console(file=log, width=40), on_ready=on_ready)
+    assert [alive(pid) for pid in pids(log.lines)] == [False]
 
 
 async def test_a_part_may_die_before_it_is_ready() -> None:
     """Nobody waits for the readiness of what is gone."""
+    dying = part("a", "import os; os.kill(os.getpid(), 9)", asyncio.Event())
     with pytest.raises(PartDiedError, match="killed by SIGKILL"):
-        await run(
-            part("a", "import os; os.kill(os.getpid(), 9)", asyncio.Event()), part("b", FOREVER)
-        )
+        await run(dying, part("b", FOREVER), until="never")
 
 
 async def test_a_failure_to_announce_stops_all() -> None:
     """An error of ours is raised, with nothing left behind."""
-    out = io.StringIO()
+    log = Log()
     quiet = part("a", "import os; print('pid', os.getpid())\n" + FOREVER)
 
     async def on_ready() -> None:
-        await asyncio.sleep(0.5)
+        await log.holds("pid")
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        await supervise([quiet], Console(file=out, width=40), on_ready=on_ready)
-    assert [alive(pid) for pid in pids(out.getvalue().splitlines())] == [False]
+        await supervise([quiet], Console(file=log, width=40), on_ready=on_ready)
+    assert [alive(pid) for pid in pids(log.lines)] == [False]
 
 
 async def test_parts_stop_in_reverse_order() -> None:
@@ -139,9 +156,7 @@ async def test_parts_stop_in_reverse_order() -> None:
         "signal.signal(signal.SIGTERM, lambda *_: (print('bye'), sys.exit(0)))\n"
         "print('up')\nsignal.pause()"
     )
-    ready = asyncio.Event()
-    asyncio.get_running_loop().call_later(1.0, ready.set)
-    log, _ = await run(part("a", code, ready), part("b", code))
+    log = await run(part("a", code), part("b", code), until="up", times=2)
     assert [line for line in log if "bye" in line] == ["b │ bye", "a │ bye"]
 
 
@@ -152,13 +167,11 @@ async def test_a_stubborn_part_and_its_children_are_killed(monkeypatch: pytest.M
         "import os, signal\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "os.fork()\n"
-        "print('pid', os.getpid())\n"
+        "os.write(1, b'pid %d\\n' % os.getpid())\n"
         "while True: signal.pause()"
     )
-    ready = asyncio.Event()
-    asyncio.get_running_loop().call_later(1.0, ready.set)
-    log, _ = await run(part("a", code, ready))
+    log = await run(part("a", code), until="pid", times=2)
     assert len(pids(log)) == 2
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while any(alive(pid) for pid in pids(log)):  # noqa: ASYNC110 - init reaps the orphan
             await asyncio.sleep(0.01)
