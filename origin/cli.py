@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 EDGE_SCRIPT = ROOT / "worker" / "local" / "edge.mjs"
 NODE = ROOT / "node_modules" / ".bin" / "node"
+QUESTION = "Describe 12 Oak Street: 3 bedrooms, 2 bathrooms, 1,500 sq ft, $450,000."
 POLL_S = 0.1
 EDGE_PATIENCE_S = 5.0
 EXIT_USER_ERROR = 2
@@ -121,7 +122,7 @@ def edge() -> None:
     _check_free("127.0.0.1", settings.edge_port, "ENCORE_EDGE_PORT")
     command = _edge_command(settings)
     sys.stdout.flush()
-    os.execve(command[0], command, _edge_environ())  # noqa: S606 - no shell is wanted
+    os.execve(command[0], command, _edge_environ(settings))  # noqa: S606 - no shell is wanted
 
 
 @app.command("settings")
@@ -219,7 +220,6 @@ def _edge_command(settings: Settings) -> list[str]:
         raise SettingsError(f"{NODE} is missing; run `make setup`")
     variables = {
         "ENCORE_MODE": settings.mode,
-        "ENCORE_SECRET": settings.secret.get_secret_value(),
         "ENCORE_ORIGIN_URL": settings.origin_url or _origin_url(settings),
         "ENCORE_MAX_CACHED_BODY_BYTES": str(settings.max_cached_body_bytes),
         "ENCORE_MAX_BODY_BYTES": str(settings.max_body_bytes),
@@ -228,15 +228,17 @@ def _edge_command(settings: Settings) -> list[str]:
     }
     command = [str(NODE), str(EDGE_SCRIPT), "--port", str(settings.edge_port)]
     command += ["--config", str(ROOT / "wrangler.toml"), "--persist", ".wrangler/state"]
+    command += ["--var", "ENCORE_SECRET"]  # by name: arguments can be seen by every user
     for name, value in variables.items():
         command += ["--var", f"{name}={value}"]
     return command
 
 
-def _edge_environ() -> dict[str, str]:
+def _edge_environ(settings: Settings) -> dict[str, str]:
     # The Worker's build command runs `python3`: this one, which has the SDK it stages.
     tools = [str(Path(sys.executable).parent), str(NODE.parent), os.environ.get("PATH", "")]
-    return {**os.environ, "PATH": os.pathsep.join(tools)}
+    secret = settings.secret.get_secret_value()
+    return {**os.environ, "PATH": os.pathsep.join(tools), "ENCORE_SECRET": secret}
 
 
 def _origin_part(settings: Settings, redis_url: str) -> Part:
@@ -261,7 +263,7 @@ def _edge_part(settings: Settings) -> Part:
         name="edge",
         style="magenta",
         command=_edge_command(settings),
-        environ=_edge_environ(),
+        environ=_edge_environ(settings),
         ready=lambda: _until_ok(f"{_edge_url(settings)}/healthz"),
     )
 
@@ -281,7 +283,7 @@ async def _print_ready(settings: Settings) -> None:
     edge_url = _edge_url(settings)
     body = {
         "model": await _first_model(settings),
-        "messages": [{"role": "user", "content": "How many bedrooms does 12 Oak Street have?"}],
+        "messages": [{"role": "user", "content": QUESTION}],
     }
     curl = (
         f"curl -i {edge_url}/v1/chat/completions -H 'Authorization: Bearer {DEVELOPMENT_API_KEY}' "
