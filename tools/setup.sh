@@ -78,10 +78,7 @@ set_up_node() {
     fail "Node 20 or newer is needed for npm; found: $version (https://nodejs.org)"
   say "installing Node packages"
   rm -f "$stamp"
-  # Not `npm ci`: it refuses a lock file that lacks optional packages of platforms other than the one
-  # it was written on. Starting from nothing and not writing the lock file comes to the same.
-  rm -rf node_modules
-  npm install --no-save --no-audit --no-fund --loglevel=error
+  npm ci --no-audit --no-fund --loglevel=error
   echo "$wanted" >"$stamp"
 }
 

@@ -54,7 +54,6 @@ class OriginClient:
         body: Any = None,
         *,
         want_entry: bool = False,
-        signal: Any = None,
     ) -> OriginAnswer:
         """Forward a client's request. `body` is a JavaScript buffer or stream, or None.
 
@@ -78,7 +77,6 @@ class OriginClient:
                 headers=headers,
                 body=body,
                 timeout_s=self._timeout_s,
-                signal=signal,
             )
         except TimeoutError:
             raise UpstreamError(

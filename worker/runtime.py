@@ -108,7 +108,8 @@ def pass_through(body: Any) -> tuple[Any, Any]:
     """(readable, done): a stream that carries `body` to the client without touching Python, and a
     promise that settles when all of it went through, or rejects when either side broke off.
     """  # noqa: D205 - one sentence
-    transform = js.TransformStream.new()
+    # A plain TransformStream's pipe resolves when the client leaves; this one rejects.
+    transform = js.IdentityTransformStream.new()
     return transform.readable, body.pipeTo(transform.writable)
 
 
@@ -119,11 +120,8 @@ async def fetch(
     headers: dict[str, str],
     body: Any,
     timeout_s: float,
-    signal: Any = None,
 ) -> Any:
     """Send a request; `body` is JavaScript's (buffer or stream) or None.
-
-    `signal` is the AbortSignal of the client's request: who leaves stops what was asked for him.
 
     Raises TimeoutError where no answer began in time, PlatformError where nobody can be reached.
     """
@@ -132,7 +130,7 @@ async def fetch(
         "method": method,
         "headers": headers,
         "redirect": "manual",
-        "signal": js.AbortSignal.any(to_js([abort.signal, signal])) if signal else abort.signal,
+        "signal": abort.signal,
     }
     if body is not None:
         options["body"] = body

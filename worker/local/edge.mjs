@@ -1,7 +1,7 @@
 // The local edge: runs the Worker of wrangler.toml in workerd, with a real KV namespace, on this machine.
 //
 //   node worker/local/edge.mjs [--port 8787] [--host 127.0.0.1] [--config wrangler.toml]
-//                              [--var NAME=VALUE …] [--persist .wrangler/state]
+//                              [--var NAME=VALUE | --var NAME …] [--persist .wrangler/state]
 //   node worker/local/edge.mjs --modules      prints what would be uploaded, as JSON {name: sha256}
 //
 // Prints "edge ready http://…" once, when the Worker has been imported and its port answers. Reloads when
@@ -91,7 +91,8 @@ function readOptions() {
     }
     const vars = values.var.map((text) => {
       const at = text.indexOf("=");
-      if (at < 1) throw new Error(`--var ${text} is not NAME=VALUE`);
+      if (at < 0 && text in process.env) return [text, process.env[text]]; // unseen in a process list
+      if (at < 1) throw new Error(`--var ${text} is neither NAME=VALUE nor a variable that is set`);
       return [text.slice(0, at), text.slice(at + 1)];
     });
     const config = resolve(values.config);
