@@ -218,27 +218,29 @@ def _edge_command(settings: Settings) -> list[str]:
         )
     if not NODE.exists():
         raise SettingsError(f"{NODE} is missing; run `make setup`")
-    variables = {
+    command = [str(NODE), str(EDGE_SCRIPT), "--port", str(settings.edge_port)]
+    command += ["--config", str(ROOT / "wrangler.toml"), "--persist", ".wrangler/state"]
+    for name in _edge_variables(settings):
+        command += ["--var", name]  # its value comes from the environment, unseen by `ps`
+    return command
+
+
+def _edge_variables(settings: Settings) -> dict[str, str]:
+    return {
         "ENCORE_MODE": settings.mode,
+        "ENCORE_SECRET": settings.secret.get_secret_value(),
         "ENCORE_ORIGIN_URL": settings.origin_url or _origin_url(settings),
         "ENCORE_MAX_CACHED_BODY_BYTES": str(settings.max_cached_body_bytes),
         "ENCORE_MAX_BODY_BYTES": str(settings.max_body_bytes),
         # The origin's own 504 comes first, and says more.
         "ENCORE_ORIGIN_TIMEOUT_S": str(settings.request_deadline_s + EDGE_PATIENCE_S),
     }
-    command = [str(NODE), str(EDGE_SCRIPT), "--port", str(settings.edge_port)]
-    command += ["--config", str(ROOT / "wrangler.toml"), "--persist", ".wrangler/state"]
-    command += ["--var", "ENCORE_SECRET"]  # by name: arguments can be seen by every user
-    for name, value in variables.items():
-        command += ["--var", f"{name}={value}"]
-    return command
 
 
 def _edge_environ(settings: Settings) -> dict[str, str]:
     # The Worker's build command runs `python3`: this one, which has the SDK it stages.
     tools = [str(Path(sys.executable).parent), str(NODE.parent), os.environ.get("PATH", "")]
-    secret = settings.secret.get_secret_value()
-    return {**os.environ, "PATH": os.pathsep.join(tools), "ENCORE_SECRET": secret}
+    return {**os.environ, "PATH": os.pathsep.join(tools), **_edge_variables(settings)}
 
 
 def _origin_part(settings: Settings, redis_url: str) -> Part:

@@ -78,7 +78,7 @@ set_up_node() {
     fail "Node 20 or newer is needed for npm; found: $version (https://nodejs.org)"
   say "installing Node packages"
   rm -f "$stamp"
-  npm ci --no-audit --no-fund --loglevel=error
+  npm ci --no-audit --no-fund --no-progress --loglevel=error
   echo "$wanted" >"$stamp"
 }
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -228,6 +228,8 @@ def test_dev_runs_everything_until_one_signal(
         said = "".join(lines)
         assert "Encore is ready" in said
         assert f"http://127.0.0.1:{ports['ENCORE_EDGE_PORT']}/v1" in said
+        secret = (tmp_path / ".encore" / "dev-secret").read_bytes().strip()
+        assert not any(secret in words for words in arguments_of_all())
         url, headers, body = pasted(lines[-1])
         statuses = [
             httpx.post(url, headers=headers, json=body).headers["cache-status"] for _ in range(2)
@@ -250,6 +252,13 @@ def test_dev_stops_when_a_part_cannot_start(tmp_path: Path) -> None:
     assert "origin stopped by itself (exit status 2)" in result.stderr
     assert "ENCORE_MODEL" in result.stdout
     assert not any(listens(port) for port in ports.values())
+
+
+def arguments_of_all() -> Iterator[bytes]:
+    """The command lines of every process here, as anyone may read them."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            yield path.read_bytes()
 
 
 def pasted(line: str) -> tuple[str, dict[str, str], dict[str, object]]:
