@@ -3,8 +3,9 @@ r"""The envelope: how an answer is kept, in Redis, in Workers KV and between ori
 Layout, version 1 (integers big-endian):
 
     offset 0   4 bytes   magic and version, b"ENC\x01"
-    offset 4   4 bytes   length of the header, at most 1,024
-    offset 8   …         header, compact JSON in UTF-8
+    offset 4   4 bytes   CRC-32 of all that follows
+    offset 8   4 bytes   length of the header, at most 1,024
+    offset 12  …         header, compact JSON in UTF-8
     …          …         segments, one after another, each one complete gzip member (mtime 0)
 
 In Redis and as `application/vnd.encore.entry` the whole is one value. In Workers KV the header is
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +45,9 @@ SEGMENT_SSE = "sse"
 SEGMENT_SSE_USAGE = "sse+usage"
 SEGMENTS = frozenset({SEGMENT_JSON, SEGMENT_SSE, SEGMENT_SSE_USAGE})
 
-_PREFIX_BYTES = 8
+_PREFIX_BYTES = 12
+MAX_PREFIX_BYTES = _PREFIX_BYTES + MAX_HEADER_BYTES
+"""Enough of an envelope for `decode_prefix`."""
 _MAX_INTEGER = 2**53 - 1
 """The largest integer that JavaScript keeps exact."""
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -177,22 +181,26 @@ def header_json(header: Header) -> bytes:
 def encode(envelope: Envelope) -> bytes:
     """The whole envelope as one value. Raises EnvelopeError where the header is too large."""
     header = header_json(envelope.header)
-    return b"".join((MAGIC, len(header).to_bytes(4, "big"), header, envelope.payload))
+    length = len(header).to_bytes(4, "big")
+    checksum = zlib.crc32(envelope.payload, zlib.crc32(header, zlib.crc32(length)))
+    return b"".join((MAGIC, checksum.to_bytes(4, "big"), length, header, envelope.payload))
 
 
 def decode(data: bytes) -> Envelope:
     """Read a whole envelope. Raises EnvelopeError."""
+    _require(data[:4] == MAGIC, "magic")
+    _require(zlib.crc32(memoryview(data)[8:]) == int.from_bytes(data[4:8], "big"), "checksum")
     header, start = decode_prefix(data)
     return Envelope(header=header, payload=data[start:])
 
 
 def decode_prefix(data: bytes) -> tuple[Header, int]:
-    """The header and the offset of the first segment, from the first 1,032 bytes or more.
+    """The header and the offset of the first segment, from the first `MAX_PREFIX_BYTES` or more.
 
-    Lets the edge read the header alone. Raises EnvelopeError.
+    Lets the edge read the header alone; the checksum stays unchecked. Raises EnvelopeError.
     """
     _require(data[:4] == MAGIC, "magic")
-    length = int.from_bytes(data[4:_PREFIX_BYTES], "big")
+    length = int.from_bytes(data[8:_PREFIX_BYTES], "big")
     _require(0 < length <= MAX_HEADER_BYTES, "header length")
     end = _PREFIX_BYTES + length
     _require(len(data) >= end, "header")

@@ -14,7 +14,7 @@ import runtime
 from edge_settings import EdgeSettings
 from kv import StoredEntry
 
-from shared.envelope import MAX_HEADER_BYTES, MEDIA_TYPE, EnvelopeError, decode_prefix
+from shared.envelope import MAX_PREFIX_BYTES, MEDIA_TYPE, EnvelopeError, decode_prefix
 from shared.errors import UpstreamError
 from shared.keys import edge_bearer
 from shared.wire import (
@@ -23,8 +23,6 @@ from shared.wire import (
     FORWARDED_REQUEST_HEADERS,
     FORWARDED_RESPONSE_HEADERS,
 )
-
-_PREFIX_BYTES = 8 + MAX_HEADER_BYTES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +103,7 @@ class OriginClient:
         """
         try:
             whole = await runtime.body_of(answer.response)
-            header, start = decode_prefix(runtime.to_bytes(whole.subarray(0, _PREFIX_BYTES)))
+            header, start = decode_prefix(runtime.to_bytes(whole.subarray(0, MAX_PREFIX_BYTES)))
         except (runtime.PlatformError, EnvelopeError) as exc:
             raise UpstreamError(
                 "The origin's answer broke off or cannot be read.", code="origin_unreadable"
