@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from origin.api.access import Access
 from origin.api.answers import Answers
@@ -18,6 +19,7 @@ from origin.api.entries import Entries
 from origin.api.health import Health
 from origin.api.models import Models
 from origin.engine.contract import Engine
+from origin.failures import describe
 from origin.pipeline import Pipeline
 from origin.settings import Settings, SettingsError
 from origin.stores.contract import Store
@@ -31,7 +33,7 @@ from shared.wire import ENTRY_PATH
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, *, engine: Engine, store: Store) -> Starlette:
+def create_app(settings: Settings, *, engine: Engine, store: Store) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down."""
     keys = key_ring(settings.secret.get_secret_value())
     access = Access(keys, development=settings.development)
@@ -73,7 +75,7 @@ def create_app(settings: Settings, *, engine: Engine, store: Store) -> Starlette
         )
         for endpoint in Endpoint
     ]
-    return Starlette(
+    app = Starlette(
         routes=[
             *answers,
             Route(ENTRY_PATH + "{key}", Entries(pipeline=pipeline, access=access), methods=["GET"]),
@@ -89,9 +91,12 @@ def create_app(settings: Settings, *, engine: Engine, store: Store) -> Starlette
         },
         lifespan=lifespan,
     )
+    # A redirect would name the host that the client's own Host header names.
+    app.router.redirect_slashes = False
+    return _Boundary(app)
 
 
-def build_app(settings: Settings) -> Starlette:
+def build_app(settings: Settings) -> ASGIApp:
     """The application over the parts that the settings ask for, loaded (which may take a while).
 
     `settings.redis_url` must be set. Raises SettingsError where a part cannot be had.
@@ -111,6 +116,24 @@ def _load_engine(settings: Settings) -> Engine:
     from origin.engine.local import load_local_engine  # noqa: PLC0415
 
     return load_local_engine(settings)
+
+
+class _Boundary:
+    """Logs what nobody handled, without its text, which may quote a prompt.
+
+    Starlette answers such a failure and raises it again; the server would log all of it.
+    """
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as exc:
+            if scope["type"] != "http":
+                raise
+            log.error("unexpected failure in %s: %s", scope["path"], describe(exc))  # noqa: TRY400
 
 
 async def _encore_error(_request: Request, exc: Exception) -> Response:
@@ -134,6 +157,5 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     return await _encore_error(request, error)
 
 
-async def _unexpected_error(request: Request, exc: Exception) -> Response:
-    log.error("unexpected failure in %s", request.url.path, exc_info=exc)
+async def _unexpected_error(request: Request, _exc: Exception) -> Response:
     return await _encore_error(request, InternalError("The origin failed to handle this request."))

@@ -47,7 +47,7 @@ def build_entry(
     if endpoint is not Endpoint.EMBEDDINGS:
         segments[SEGMENT_SSE] = compress(event_stream(endpoint, answer, include_usage=False))
         segments[SEGMENT_SSE_USAGE] = compress(event_stream(endpoint, answer, include_usage=True))
-    usage = answer.get("usage") or {}
+    usage = answer.get("usage")
     header = Header(
         key=key,
         tenant=tenant,
@@ -60,10 +60,15 @@ def build_entry(
         model=str(answer.get("model", "")),
         fingerprint=fingerprint,
         tokens=TokenCounts(
-            prompt=int(usage.get("prompt_tokens") or 0),
-            completion=int(usage.get("completion_tokens") or 0),
+            prompt=_count(usage, "prompt_tokens"), completion=_count(usage, "completion_tokens")
         ),
         tags=tags,
         segments={name: len(data) for name, data in segments.items()},
     )
     return Envelope(header=header, payload=b"".join(segments.values()))
+
+
+def _count(usage: Any, name: str) -> int:
+    """A count of an upstream's usage; 0 where it says none that makes sense."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if type(value) is int and value >= 0 else 0

@@ -7,7 +7,8 @@ Invariants
 1. A flight runs in a task of its own: its first waiter leaving does not end it for the others.
 2. When the last waiter leaves an unfinished flight, its generation is cancelled; a finished one
    goes on to be stored.
-3. A request that insists on a new answer (`no-cache`) never joins a flight that began before it.
+3. A request that insists on a new answer (`no-cache`) never joins a flight that began before it,
+   and an answer that it has replaced is not stored over its own.
 4. All methods run on one event loop; none may be called from another thread.
 """
 
@@ -20,8 +21,11 @@ from contextlib import aclosing, contextmanager
 from typing import Any, assert_never
 
 from origin.engine.contract import Chunk, Event, Finished
+from origin.failures import describe
+from shared.controls import Controls
 from shared.envelope import Envelope
 from shared.errors import EncoreError, InternalError, UpstreamError
+from shared.keys import short_key
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,10 @@ class Flight:
         self.entry: Envelope | None = None
         """Set with `finished` where the answer is to be stored."""
         self.error: EncoreError | None = None
+        self.wishes: list[Controls] = []
+        """What its waiters asked of the entry: each may tag it, and shorten its life."""
+        self.superseded = False
+        """A newer flight for the same key has begun: this one's answer is for its waiters only."""
         self._waiters = 0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -96,7 +104,7 @@ class Flight:
         self._changed = asyncio.Event()
 
 
-Complete = Callable[[Flight, Finished], Envelope | None]
+Complete = Callable[[Finished], Awaitable[Envelope | None]]
 Store = Callable[[Envelope], Awaitable[None]]
 
 
@@ -106,7 +114,7 @@ class Flights:
     def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
         self._by_key: dict[str, Flight] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Flight, asyncio.Task[None]] = {}
 
     def find(self, key: str) -> Flight | None:
         """The flight that a new request for `key` may join, or that is storing its entry."""
@@ -129,18 +137,21 @@ class Flights:
         flight = Flight(key)
         task = asyncio.create_task(self._fly(flight, events, complete, store))
         flight._task = task  # noqa: SLF001 - the two classes are one mechanism
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[flight] = task
+        task.add_done_callback(lambda _: self._tasks.pop(flight, None))
         if shared:
+            if (older := self._by_key.get(key)) is not None:
+                older.superseded = True
             self._by_key[key] = flight
         return flight
 
     async def close(self) -> None:
-        """Cancel every generation and wait for what is being stored."""
-        for task in tuple(self._tasks):
-            task.cancel()
+        """Cancel every generation that is not over, and wait for what is being stored."""
+        for flight, task in tuple(self._tasks.items()):
+            if not flight.over:
+                task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks.values())
 
     async def _fly(
         self,
@@ -151,7 +162,7 @@ class Flights:
     ) -> None:
         try:
             await self._listen_to_engine(flight, events, complete)
-            if flight.entry is not None:
+            if flight.entry is not None and not flight.superseded:
                 await store(flight.entry)
         except asyncio.CancelledError:
             flight.error = flight.error or _stopped()
@@ -165,13 +176,13 @@ class Flights:
         self, flight: Flight, events: AsyncGenerator[Event, None], complete: Complete
     ) -> None:
         try:
-            async with asyncio.timeout(self._deadline_s), aclosing(events):
+            async with asyncio.timeout(self._deadline_s) as deadline, aclosing(events):
                 async for event in events:
                     match event:
                         case Chunk():
                             flight.chunks.append(event.payload)
                         case Finished():
-                            flight.entry = complete(flight, event)
+                            flight.entry = await complete(event)
                             flight.finished = event
                         case _:
                             assert_never(event)
@@ -180,15 +191,16 @@ class Flights:
                 raise UpstreamError("The answer broke off.", code="answer_interrupted")
         except EncoreError as error:
             flight.error = error
-        except TimeoutError:
-            flight.error = UpstreamError(
-                f"The answer took longer than {self._deadline_s:g} s.",
-                status=504,
-                code="deadline_exceeded",
-            )
-        except Exception:
-            log.exception("generation %s failed", flight.key[:16])
-            flight.error = InternalError("The generation failed.")
+        except Exception as exc:  # noqa: BLE001 - an engine's bug must not hang its waiters
+            if isinstance(exc, TimeoutError) and deadline.expired():
+                flight.error = UpstreamError(
+                    f"The answer took longer than {self._deadline_s:g} s.",
+                    status=504,
+                    code="deadline_exceeded",
+                )
+            else:
+                log.error("generation %s: %s", short_key(flight.key), describe(exc))  # noqa: TRY400
+                flight.error = InternalError("The generation failed.")
         if flight.error is not None:
             flight.finished = None
             flight.entry = None

@@ -24,7 +24,7 @@ class Access:
         return authenticate(
             self._keys,
             headers.get("authorization"),
-            development=self._development and is_loopback(scope),
+            development=self._development and is_loopback(scope, headers),
         )
 
     def is_edge(self, headers: Mapping[str, str]) -> bool:

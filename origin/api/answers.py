@@ -6,7 +6,7 @@ stored segment, to any other client the segment inflated.
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -34,23 +34,18 @@ from shared.cache_headers import (
     server_timing,
 )
 from shared.compression import compress, decompress
-from shared.controls import parse_controls
+from shared.controls import Controls, parse_controls
 from shared.envelope import (
     MEDIA_TYPE,
-    SEGMENT_JSON,
-    SEGMENT_SSE,
-    SEGMENT_SSE_USAGE,
     Envelope,
     encode,
 )
-from shared.errors import EncoreError, InternalError, error_payload
+from shared.errors import EncoreError, InternalError, UpstreamError, error_payload
 from shared.keys import short_key
 from shared.requests import Endpoint
 from shared.sse import DONE_EVENT, encode_event
 from shared.streams import chunks, usage_chunk
 from shared.wire import accepts_gzip
-
-log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -67,12 +62,6 @@ class _Exchange:
     wants_entry: bool
     gzip: bool
     began_s: float
-
-    @property
-    def segment(self) -> str:
-        if not self.query.stream:
-            return SEGMENT_JSON
-        return SEGMENT_SSE_USAGE if self.query.include_usage else SEGMENT_SSE
 
 
 class Answers:
@@ -92,6 +81,7 @@ class Answers:
         self._access = access
         self._max_cached_body_bytes = max_cached_body_bytes
         self._max_body_bytes = max_body_bytes
+        self._large_bodies = asyncio.Semaphore(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -110,16 +100,14 @@ class Answers:
         controls = parse_controls(headers)
         body = await read_body(receive, headers, self._max_body_bytes)
         exchange = _Exchange(
-            query=self._pipeline.query(self._endpoint, tenant, controls, body),
+            query=await self._read(tenant, controls, body),
             receive=receive,
             send=send,
             wants_entry=edge and MEDIA_TYPE in headers.get("accept", ""),
             gzip=accepts_gzip(headers.get("accept-encoding")),
             began_s=began_s,
         )
-        answer = await self._pipeline.answer(
-            exchange.query, cacheable=len(body) <= self._max_cached_body_bytes
-        )
+        answer = await self._pipeline.answer(exchange.query)
         match answer:
             case Hit():
                 await _send_hit(exchange, answer)
@@ -127,6 +115,15 @@ class Answers:
                 await _send_generating(exchange, answer)
             case _:
                 assert_never(answer)
+
+    async def _read(self, tenant: str, controls: Controls, body: bytes) -> Query:
+        if len(body) <= self._max_cached_body_bytes:
+            return self._pipeline.query(self._endpoint, tenant, controls, body)
+        # Parsing megabytes takes seconds: one at a time, beside the event loop.
+        async with self._large_bodies:
+            return await asyncio.to_thread(
+                self._pipeline.query, self._endpoint, tenant, controls, body, cacheable=False
+            )
 
 
 async def _send_hit(exchange: _Exchange, hit: Hit) -> None:
@@ -143,7 +140,7 @@ async def _send_entry(
         headers["content-type"] = MEDIA_TYPE
         await send_response(exchange.send, 200, headers, encoded)
         return
-    segment = envelope.segment(exchange.segment)
+    segment = envelope.segment(exchange.query.segment)
     if segment is None:
         raise InternalError("The entry lacks what was asked for.")
     headers["content-type"] = _EVENT_STREAM if exchange.query.stream else _JSON
@@ -189,15 +186,15 @@ async def _send_plain(exchange: _Exchange, generating: Generating) -> None:
     entry = flight.entry
     headers = {
         "cache-control": "private, no-store",
-        "encore-key": short_key(exchange.query.key),
         "cache-status": forward_status(
             ORIGIN,
             generating.reason,
-            stored=entry is not None,
+            stored=entry is not None and generating.detail != "l1-error",
             collapsed=generating.collapsed,
             detail=generating.detail or finished.unstorable,
         ),
         "server-timing": _timing("engine", exchange),
+        **_key_header(exchange),
     }
     if entry is not None:
         headers |= entry_headers(entry.header, None)
@@ -220,7 +217,7 @@ async def _send_stream(exchange: _Exchange, generating: Generating) -> None:
     headers = {
         "content-type": _EVENT_STREAM,
         "cache-control": "private, no-store",
-        "encore-key": short_key(query.key),
+        **_key_header(exchange),
         "cache-status": forward_status(
             ORIGIN,
             generating.reason,
@@ -229,20 +226,24 @@ async def _send_stream(exchange: _Exchange, generating: Generating) -> None:
         ),
         "server-timing": _timing("engine", exchange),
     }
+    last: list[bytes] = []
+    if flight.finished is not None and not flight.chunks:
+        # The run was asked for without streaming: its answer is streamed now that it is whole.
+        try:
+            said = chunks(query.endpoint, flight.finished.answer)
+        except ValueError as exc:
+            raise UpstreamError(
+                "The answer cannot be streamed.", code="answer_not_streamable"
+            ) from exc
+        last += [_event(chunk, exchange) for chunk in said]
     await start_response(send, 200, headers)
     try:
-        said = False
         async for payload in flight.listen():
-            said = True
             await send_piece(send, _event(payload, exchange), more=True)
         finished = await flight.result()
     except EncoreError as error:
         await send_piece(send, encode_event(json_text.dumps(error_payload(error))), more=False)
         return
-    last: list[bytes] = []
-    if not said:
-        # The run was asked for without streaming: its answer is streamed now that it is whole.
-        last += [_event(chunk, exchange) for chunk in chunks(query.endpoint, finished.answer)]
     usage = usage_chunk(query.endpoint, finished.answer)
     if query.include_usage and usage is not None:
         last.append(encode_event(json_text.dumps(usage)))
@@ -254,6 +255,11 @@ def _event(payload: dict[str, Any], exchange: _Exchange) -> bytes:
         # OpenAI's streams then have the field on every chunk, null on all but the last.
         payload = {**payload, "usage": None}
     return encode_event(json_text.dumps(payload))
+
+
+def _key_header(exchange: _Exchange) -> dict[str, str]:
+    key = exchange.query.key
+    return {} if key is None else {"encore-key": short_key(key)}
 
 
 def _timing(part: str, exchange: _Exchange) -> str:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.errors import ClientError, EncoreError, error_body, error_headers
 
-_LOOPBACK = ("127.0.0.1", "::1")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class ClientLeftError(Exception):
@@ -31,10 +31,15 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return headers
 
 
-def is_loopback(scope: Scope) -> bool:
-    """Whether the connection comes from this machine."""
+def is_loopback(scope: Scope, headers: Mapping[str, str]) -> bool:
+    """Whether the connection comes from this machine and was meant for it.
+
+    A page whose name was rebound to this machine (DNS rebinding) still sends its own name as Host.
+    """
     client = scope.get("client")
-    return client is not None and client[0] in _LOOPBACK
+    host = headers.get("host", "")
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return client is not None and client[0] in _LOOPBACK and name.strip("[]") in _LOOPBACK
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:

@@ -12,6 +12,8 @@ from origin.api.http import headers_of
 from origin.engine.contract import Engine, ModelInfo
 from shared.errors import ClientError
 
+_HEADERS = {"cache-control": "private, no-store"}
+
 
 class Models:
     """What can be asked for."""
@@ -24,7 +26,7 @@ class Models:
         """Answer with every model."""
         self._access.tenant(request.scope, headers_of(request.scope))
         data = [_payload(model) for model in await self._engine.models()]
-        return JSONResponse({"object": "list", "data": data})
+        return JSONResponse({"object": "list", "data": data}, headers=_HEADERS)
 
     async def one(self, request: Request) -> JSONResponse:
         """Answer with one model, or 404."""
@@ -32,7 +34,7 @@ class Models:
         wanted = request.path_params["model"]
         for model in await self._engine.models():
             if model.id == wanted:
-                return JSONResponse(_payload(model))
+                return JSONResponse(_payload(model), headers=_HEADERS)
         raise ClientError(
             "There is no model of that name here.",
             status=404,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from origin.pipeline import Generating, Hit, Pipeline, Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
 from shared.controls import parse_controls
-from shared.envelope import decode
+from shared.envelope import Envelope, Header, decode, encode
 from shared.errors import ClientError, UpstreamError
 from shared.freshness import Lifetimes
 from shared.keys import key_ring
@@ -58,17 +59,33 @@ class Bench:
         *,
         tenant: str = "acme",
         headers: dict[str, str] | None = None,
+        cacheable: bool = True,
         **fields: Any,
     ) -> Query:
         """A chat request as the routes would build it."""
         body = {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
         return self.pipeline.query(
-            Endpoint.CHAT, tenant, parse_controls(headers or {}), json.dumps(body).encode()
+            Endpoint.CHAT,
+            tenant,
+            parse_controls(headers or {}),
+            json.dumps(body).encode(),
+            cacheable=cacheable,
         )
 
-    async def run(self, query: Query, *, cacheable: bool = True) -> tuple[str, str]:
+    def key(self, query: Query | None = None) -> str:
+        """The cache key of a query, by default of the one everybody asks."""
+        key = (query or self.query()).key
+        assert key is not None
+        return key
+
+    async def stored(self, query: Query | None = None) -> Header | None:
+        """The header of what is stored under a query's key."""
+        encoded = await self.store.get(self.key(query))
+        return None if encoded is None else decode(encoded).header
+
+    async def run(self, query: Query) -> tuple[str, str]:
         """(how it was answered, what was said), after what follows the answer is done."""
-        answer = await self.pipeline.answer(query, cacheable=cacheable)
+        answer = await self.pipeline.answer(query)
         if isinstance(answer, Hit):
             return "hit", answer.envelope.header.etag
         with answer.flight.joined():
@@ -119,8 +136,8 @@ async def test_another_tenant_cannot_fetch_an_entry_by_its_key(bench: Bench) -> 
     """The edge's fetch of a finished entry is bound to the tenant."""
     query = bench.query()
     await bench.run(query)
-    assert await bench.pipeline.entry("acme", query.key) is not None
-    assert await bench.pipeline.entry("other", query.key) is None
+    assert await bench.pipeline.entry("acme", bench.key(query)) is not None
+    assert await bench.pipeline.entry("other", bench.key(query)) is None
 
 
 async def test_no_store_is_neither_read_nor_kept(bench: Bench) -> None:
@@ -150,7 +167,7 @@ async def test_only_if_cached_without_an_entry_is_504(bench: Bench) -> None:
 
 async def test_too_large_a_body_is_answered_uncached(bench: Bench) -> None:
     """A body over the limit passes by the cache."""
-    assert (await bench.run(bench.query(), cacheable=False))[0] == "bypass"
+    assert (await bench.run(bench.query(cacheable=False)))[0] == "bypass"
     assert (await bench.run(bench.query()))[0] == "miss"
 
 
@@ -164,7 +181,7 @@ async def test_stale_entry_is_served_and_refreshed_once(bench: Bench) -> None:
     await asyncio.sleep(0.01)
     assert bench.engine.runs == 2
     bench.engine.gate.set()
-    while (flight := bench.pipeline._flights.find(bench.query().key)) is not None:
+    while (flight := bench.pipeline._flights.find(bench.key())) is not None:
         await flight.landed()
     assert (await bench.run(bench.query()))[1] != old[0][1]
 
@@ -180,16 +197,16 @@ async def test_ttl_of_the_request_is_clamped(bench: Bench) -> None:
     """`Encore-TTL` shortens or lengthens up to the operator's maximum."""
     query = bench.query(headers={"encore-ttl": "999999"})
     await bench.run(query)
-    encoded = await bench.store.get(query.key)
-    assert encoded is not None
-    assert decode(encoded).header.fresh_until_ms == START_MS + 1000 * 1000
+    header = await bench.stored(query)
+    assert header is not None
+    assert header.fresh_until_ms == START_MS + 1000 * 1000
 
 
 async def test_ttl_zero_is_not_stored(bench: Bench) -> None:
     """`Encore-TTL: 0` means what it says, not a default."""
     query = bench.query(headers={"encore-ttl": "0"})
     await bench.run(query)
-    assert await bench.store.get(query.key) is None
+    assert await bench.stored(query) is None
 
 
 async def test_identical_misses_cause_one_generation(bench: Bench) -> None:
@@ -263,7 +280,7 @@ async def test_failed_generation_is_not_stored(bench: Bench) -> None:
     bench.engine.failure_after_chunks = UpstreamError("broken", code="x")
     with pytest.raises(UpstreamError):
         await bench.run(bench.query())
-    assert await bench.store.get(bench.query().key) is None
+    assert await bench.stored() is None
     bench.engine.failure_after_chunks = None
     assert (await bench.run(bench.query()))[0] == "miss"
 
@@ -303,13 +320,11 @@ async def test_broken_store_costs_a_generation_only(
     await answer.flight.landed()
 
 
-@pytest.mark.parametrize(
-    "junk", [b"", b"junk", b"ENC\x01" + b"\0" * 60, b"ENC\x02" + b"\0" * 60]
-)
+@pytest.mark.parametrize("junk", [b"", b"junk", b"ENC\x01" + b"\0" * 60, b"ENC\x02" + b"\0" * 60])
 async def test_undecodable_entry_is_a_miss_that_is_replaced(bench: Bench, junk: bytes) -> None:
     """Junk in the store costs one generation."""
     query = bench.query()
-    await bench.store.put(query.key, junk, START_MS + 10_000_000)
+    await bench.store.put(bench.key(query), junk, START_MS + 10_000_000)
     assert (await bench.run(query))[0] == "miss"
     assert (await bench.run(query))[0] == "hit"
 
@@ -337,3 +352,142 @@ async def test_unknown_model_is_404(bench: Bench) -> None:
     with pytest.raises(ClientError) as caught:
         await bench.run(bench.query(model="nope"))
     assert (caught.value.status, caught.value.param) == (404, "model")
+
+
+async def test_older_flight_does_not_store_over_a_newer_answer(bench: Bench) -> None:
+    """What `no-cache` replaced stays replaced, whichever generation ends last."""
+    bench.engine.gate.clear()
+    older = asyncio.create_task(bench.run(bench.query()))
+    await asyncio.sleep(0.01)
+    slow, bench.engine.gate = bench.engine.gate, asyncio.Event()
+    bench.engine.gate.set()
+    assert (await bench.run(bench.query(headers={"cache-control": "no-cache"})))[1] == "Answer 2"
+    newer = await bench.stored()
+    slow.set()
+    assert (await older)[1] == "Answer 1"
+    assert newer is not None
+    assert await bench.stored() == newer
+
+
+async def test_joiners_may_fall_back_on_the_stale_entry_too(bench: Bench) -> None:
+    """Not only the request that started the failing generation."""
+    await bench.run(bench.query())
+    bench.clock.now_ms += 200_000
+    bench.engine.gate.clear()
+    answers = [await bench.pipeline.answer(bench.query()) for _ in range(2)]
+    assert [getattr(answer, "fallback", None) is not None for answer in answers] == [True, True]
+    await bench.pipeline.close()
+
+
+async def test_embeddings_key_asked_as_a_stream_is_not_answered_from_the_entry(
+    bench: Bench,
+) -> None:
+    """An entry that lacks the form asked for is a miss."""
+    await bench.run(bench.query())
+    encoded = await bench.store.get(bench.key())
+    assert encoded is not None
+    envelope = decode(encoded)
+    length = envelope.header.segments["json"]
+    plain = Envelope(
+        header=replace(envelope.header, segments={"json": length}),
+        payload=envelope.payload[:length],
+    )
+    await bench.store.put(bench.key(), encode(plain), START_MS + 10_000_000)
+    assert (await bench.run(bench.query()))[0] == "hit"
+    assert (await bench.run(bench.query(stream=True)))[0] == "miss"
+
+
+@pytest.mark.parametrize("usage", [None, [1], "x", {"prompt_tokens": "n/a"}, {}])
+async def test_nonsense_in_usage_does_not_cost_the_answer(bench: Bench, usage: object) -> None:
+    """An upstream may count as it likes; its answer is passed on."""
+    bench.engine.usage = usage
+    assert (await bench.run(bench.query()))[1] == "Answer 1"
+
+
+async def test_changed_model_is_a_miss(bench: Bench) -> None:
+    """Another fingerprint under the same name does not serve the old one's answers."""
+    await bench.run(bench.query())
+    bench.engine.model_fingerprint = "f2"
+    answer = await bench.pipeline.answer(bench.query())
+    assert isinstance(answer, Generating)
+    assert answer.detail == "model-changed"
+    await bench.pipeline.close()
+
+
+async def test_waiters_together_tag_and_shorten_the_entry(bench: Bench) -> None:
+    """A joiner's tags and shorter life are not lost."""
+    bench.engine.gate.clear()
+    first = asyncio.create_task(bench.run(bench.query(headers={"encore-tags": "a"})))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(
+        bench.run(bench.query(headers={"encore-tags": "b", "encore-ttl": "5"}))
+    )
+    await asyncio.sleep(0.01)
+    bench.engine.gate.set()
+    await asyncio.gather(first, second)
+    header = await bench.stored()
+    assert header is not None
+    assert len(header.tags) == 2
+    assert header.fresh_until_ms == START_MS + 5_000
+
+
+async def test_refresh_keeps_the_tags(bench: Bench) -> None:
+    """An entry stays purgeable by its tags, whoever asked for the refresh."""
+    await bench.run(bench.query(headers={"encore-tags": "listing-42"}))
+    before = await bench.stored()
+    bench.clock.now_ms += 120_000
+    await bench.run(bench.query())
+    await asyncio.gather(*bench.pipeline._refreshes)
+    after = await bench.stored()
+    assert before is not None
+    assert after is not None
+    assert after.created_ms > before.created_ms
+    assert after.tags == before.tags
+
+
+async def test_failed_refresh_waits_before_the_next(bench: Bench) -> None:
+    """A failing engine is not asked by every stale hit."""
+    await bench.run(bench.query())
+    bench.clock.now_ms += 120_000
+    bench.engine.failure = UpstreamError("no", retry_after_s=20)
+    for _ in range(5):
+        await bench.run(bench.query())
+        await asyncio.gather(*bench.pipeline._refreshes)
+    assert bench.engine.runs == 2
+    bench.clock.now_ms += 21_000
+    await bench.run(bench.query())
+    await asyncio.gather(*bench.pipeline._refreshes)
+    assert bench.engine.runs == 3
+
+
+async def test_close_waits_for_what_is_being_stored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished answer is kept even when the process is told to stop."""
+    put, asked = bench.store.put, asyncio.Event()
+
+    async def slow_put(key: str, envelope: bytes, expires_at_ms: int) -> None:
+        asked.set()
+        await asyncio.sleep(0.05)
+        await put(key, envelope, expires_at_ms)
+
+    monkeypatch.setattr(bench.store, "put", slow_put)
+    running = asyncio.create_task(bench.run(bench.query()))
+    await asked.wait()
+    await bench.pipeline.close()
+    assert await bench.stored() is not None
+    await running
+
+
+async def test_no_prompt_reaches_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever an engine or an upstream says of a prompt when it fails."""
+    await bench.run(bench.query())
+    bench.clock.now_ms += 120_000
+    for failure in (UpstreamError("prompt: s3cret"), RuntimeError("prompt: s3cret")):
+        bench.pipeline._no_refresh_before_ms.clear()
+        bench.engine.failure = failure
+        await bench.run(bench.query())
+        await asyncio.gather(*bench.pipeline._refreshes)
+    assert "refresh of" in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert "s3cret" not in caplog.text

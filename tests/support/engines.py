@@ -48,6 +48,10 @@ class ScriptedEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.talking = False
+        self.listings = 0
+        self.whole: dict[str, Any] | None = None
+        self.model_fingerprint = "f1"
+        self.usage: object = chat_answer("")["usage"]
         self.failure: Exception | None = None
         self.failure_after_chunks: Exception | None = None
 
@@ -60,13 +64,16 @@ class ScriptedEngine:
 
     async def models(self) -> Sequence[ModelInfo]:
         """One model."""
-        return [ModelInfo(id=MODEL, created=1, owned_by="tests", fingerprint="f1")]
+        self.listings += 1
+        return [
+            ModelInfo(id=MODEL, created=1, owned_by="tests", fingerprint=self.model_fingerprint)
+        ]
 
     async def fingerprint(self, model: str) -> str:
         """The one model's."""
         if model != MODEL:
             raise ClientError("No such model.", status=404, param="model", code="model_not_found")
-        return "f1"
+        return self.model_fingerprint
 
     def check(self, request: Request) -> None:
         """Refuse nothing."""
@@ -75,10 +82,13 @@ class ScriptedEngine:
         """Say the next answer."""
         self.runs += 1
         self._loops.add(asyncio.get_running_loop())
-        answer = chat_answer(f"Answer {self.runs}")
+        answer = chat_answer(f"Answer {self.runs}") | {"usage": self.usage}
         try:
             if self.failure is not None:
                 raise self.failure
+            if self.whole is not None:
+                yield Finished(answer=self.whole)
+                return
             said = chunks(Endpoint.CHAT, answer)
             yield Chunk(payload=said[0])
             while self.talking:

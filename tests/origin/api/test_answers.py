@@ -20,6 +20,7 @@ from shared.errors import UpstreamError
 from shared.keys import edge_bearer, key_ring, make_api_key
 from shared.wire import EDGE_AUTHORIZATION, ENTRY_PATH
 from tests.support.engines import MODEL, ScriptedEngine
+from tests.support.serving import serving
 
 SECRET = "a secret of the tests, long enough"
 KEYS = key_ring(SECRET)
@@ -244,6 +245,7 @@ async def test_body_over_the_cached_limit_is_answered_uncached(client: httpx.Asy
     [
         ("GET", CHAT, 405, "method_not_allowed"),
         ("POST", "/v1/nothing", 404, "unknown_url"),
+        ("POST", f"{CHAT}/", 404, "unknown_url"),
         ("POST", "/v1/responses", 404, "unknown_url"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
     ],
@@ -272,6 +274,81 @@ async def test_health_and_readiness_need_no_key(client: httpx.AsyncClient) -> No
     assert (await client.get("/healthz", headers={"authorization": ""})).status_code == 200
     ready = await client.get("/readyz", headers={"authorization": ""})
     assert ready.json() == {"status": "ready", "parts": {"redis": "ok", "engine": "ok"}}
+
+
+async def test_bug_is_a_500_in_openais_shape_and_its_text_is_not_logged(
+    client: httpx.AsyncClient,
+    store: MemoryStore,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What an exception says may quote a prompt: neither client nor log is told."""
+
+    async def fail(_key: str) -> None:
+        raise RuntimeError("prompt: s3cret")
+
+    monkeypatch.setattr(store, "get", fail)
+    response = await client.post(CHAT, json=HELLO)
+    assert response.status_code == 500
+    assert "s3cret" not in error_of(response)["message"]
+    assert "RuntimeError" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+async def test_development_key_needs_loopback_and_a_loopback_host(engine: ScriptedEngine) -> None:
+    """Neither another machine nor a page with a rebound name may use the well-known key."""
+    settings = Settings(secret=SecretStr(SECRET), mode="development")
+    app = create_app(settings, engine=engine, store=MemoryStore())
+    key = {"authorization": "Bearer sk-encore-dev"}
+    statuses = []
+    for peer, host in (
+        ("127.0.0.1", "127.0.0.1:8000"),
+        ("::1", "[::1]:8000"),
+        ("127.0.0.1", "localhost"),
+        ("127.0.0.1", "rebound.example:8000"),
+        ("10.0.0.9", "127.0.0.1:8000"),
+    ):
+        transport = httpx.ASGITransport(app, client=(peer, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            response = await client.get("/v1/models", headers={**key, "host": host})
+        statuses.append(response.status_code)
+    assert statuses == [200, 200, 200, 401, 401]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_client_that_leaves_stops_its_generation(
+    engine: ScriptedEngine, stream: bool
+) -> None:
+    """Over a real connection: closing it ends the run."""
+    app = create_app(Settings(secret=SecretStr(SECRET)), engine=engine, store=MemoryStore())
+    engine.gate.clear()
+    headers = {"authorization": f"Bearer {API_KEY}"}
+    with serving(app) as url, pytest.raises(httpx.ReadTimeout):
+        async with (
+            httpx.AsyncClient(base_url=url, headers=headers, timeout=0.5) as client,
+            client.stream("POST", CHAT, json={**HELLO, "stream": stream}) as response,
+        ):
+            await response.aread()
+    assert engine.cancelled == 1
+
+
+async def test_streamed_request_for_an_answer_that_cannot_be_streamed_is_an_error(
+    client: httpx.AsyncClient, engine: ScriptedEngine
+) -> None:
+    """An upstream that ignores `stream` and answers nonsense gets a status, no broken stream."""
+    engine.whole = {"choices": [{"index": 0}]}
+    response = await client.post(CHAT, json={**HELLO, "stream": True})
+    assert response.status_code == 502
+    assert error_of(response)["code"] == "answer_not_streamable"
+
+
+async def test_readiness_asks_the_engine_rarely(
+    client: httpx.AsyncClient, engine: ScriptedEngine
+) -> None:
+    """Behind the engine may be somebody else's API."""
+    for _ in range(10):
+        assert (await client.get("/readyz")).status_code == 200
+    assert engine.listings == 1
 
 
 async def test_malformed_control_names_the_header(client: httpx.AsyncClient) -> None:
