@@ -29,7 +29,7 @@ format: setup ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix
 
 bench: setup ## Measure what a hit and a miss cost here
-	$(BIN)/python bench/path.py
+	$(BIN)/python -m bench.path
 
 clean: ## Remove what setup, builds and tests made; data (.encore, .wrangler) stays
 	rm -rf .venv node_modules python_modules *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

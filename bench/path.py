@@ -1,6 +1,6 @@
 """What a hit and a miss cost, along the whole path, beside asking the model every time.
 
-    .venv/bin/python bench/path.py [--rounds 8] [--batch 25]
+    .venv/bin/python -m bench.path [--rounds 8] [--batch 25]
 
 Starts `encore dev` on free ports with a state of its own and sends real requests, the kinds in turn
 within every round. CPU is user and system time of the edge (workerd) and of the origin, per
@@ -11,18 +11,12 @@ this machine, not Cloudflare's network.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import os
 import platform
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,9 +24,9 @@ from typing import Any
 import httpx
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.encore_dev import encore_dev
+
 CHAT = "/v1/chat/completions"
-READY_TIMEOUT_S = 180
 
 
 @dataclass(kw_only=True)
@@ -88,9 +82,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--batch", type=int, default=25, help="requests of one kind in a round")
     arguments = parser.parse_args()
-    edge_url, origin_url = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
-    with _encore_dev(edge_url, origin_url) as process:
-        children = psutil.Process(process.pid).children(recursive=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="encore-bench-") as folder,
+        encore_dev(Path(folder)) as running,
+    ):
+        edge_url, origin_url = running.edge_url, running.origin_url
+        children = psutil.Process(running.process.pid).children(recursive=True)
         edge = [child for child in children if child.name() == "workerd"]
         origin = [child for child in children if child.cmdline()[-1:] == ["origin"]]
         no_store = {"cache-control": "no-store"}
@@ -138,51 +135,8 @@ def _print(kinds: list[Kind]) -> None:
         )
 
 
-@contextlib.contextmanager
-def _encore_dev(edge_url: str, origin_url: str) -> Iterator[subprocess.Popen[bytes]]:
-    with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder:
-        log = Path(folder, "log")
-        environment = {
-            **os.environ,
-            "ENCORE_STATE_DIR": str(Path(folder, "state")),
-            "ENCORE_EDGE_PORT": edge_url.rpartition(":")[2],
-            "ENCORE_ORIGIN_PORT": origin_url.rpartition(":")[2],
-        }
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "origin.cli", "dev"],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            deadline = time.monotonic() + READY_TIMEOUT_S
-            while not _answers(f"{edge_url}/healthz") or not _answers(f"{origin_url}/readyz"):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"encore dev did not get ready:\n{log.read_text()}")
-                time.sleep(0.2)
-            yield process
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def _cpu_s(processes: list[psutil.Process]) -> float:
     return sum(float(t.user + t.system) for t in (p.cpu_times() for p in processes))
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":
