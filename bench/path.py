@@ -57,13 +57,14 @@ class Bench:
         edge_s, origin_s = _cpu_s(self._edge), _cpu_s(self._origin)
         for _ in range(requests):
             began = time.perf_counter()
-            self.ask(kind, next(self._numbers) if kind.fresh else 1)
+            self.ask(kind)
             kind.wall_ms.append((time.perf_counter() - began) * 1000)
         kind.edge_cpu_ms.append((_cpu_s(self._edge) - edge_s) * 1000 / requests)
         kind.origin_cpu_ms.append((_cpu_s(self._origin) - origin_s) * 1000 / requests)
 
-    def ask(self, kind: Kind, number: int) -> str:
+    def ask(self, kind: Kind) -> str:
         """One request, read to its end; its `Cache-Status`."""
+        number = next(self._numbers) if kind.fresh else 1
         prompt = f"Analyze this property: {number} Main St, 3BR/2BA, $450k"
         body: dict[str, Any] = {
             "model": "encore-demo",
@@ -112,7 +113,7 @@ def _warm_up(bench: Bench, kinds: list[Kind]) -> None:
     for kind in kinds:
         wanted = "fwd=" if kind.fresh else "; hit"
         for _ in range(50):
-            if wanted in bench.ask(kind, 2 if kind.fresh else 1).split(",")[-1]:
+            if wanted in bench.ask(kind).split(",")[-1]:
                 break
             time.sleep(0.05)
         else:
