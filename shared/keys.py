@@ -43,6 +43,18 @@ class KeyRing:
         return f"KeyRing(id={self.id!r})"
 
 
+def check_secret(secret: str) -> None:
+    """Raise ValueError, which quotes nothing, where a secret is not fit to be a deployment's."""
+    if len(secret) < MIN_SECRET_CHARACTERS:
+        raise ValueError(
+            f"{len(secret)} characters are too few, at least {MIN_SECRET_CHARACTERS} are needed; "
+            "`openssl rand -hex 32` makes one"
+        )
+    if secret != secret.strip() or not secret.isprintable():
+        # A stray newline would make origin and edge disagree about every key.
+        raise ValueError("it has white space around it or unprintable characters; remove them")
+
+
 def key_ring(secret: str) -> KeyRing:
     """Derive every key from the deployment's secret. Raises ValueError where it is too short."""
     if len(secret) < MIN_SECRET_CHARACTERS:

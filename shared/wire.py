@@ -50,13 +50,22 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
     wildcard = False
     for item in (accept_encoding or "").lower().split(","):
         coding, _, weight = item.partition(";")
-        _, _, quality = weight.partition("=")
-        acceptable = quality.strip().rstrip("0").rstrip(".") != "" if quality.strip() else True
         match coding.strip():
             case "gzip" | "x-gzip":
-                return acceptable
+                return _above_zero(weight)
             case "*":
-                wildcard = acceptable
+                wildcard = _above_zero(weight)
             case _:
                 pass
     return wildcard
+
+
+def _above_zero(weight: str) -> bool:
+    """Whether a `q=…` is more than nothing; without one it is 1, and nonsense is nothing."""
+    if not weight.strip():
+        return True
+    name, _, quality = weight.partition("=")
+    try:
+        return name.strip() == "q" and float(quality) > 0
+    except ValueError:
+        return False

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from shared.keys import MIN_SECRET_CHARACTERS, KeyRing, key_ring
+from shared.keys import KeyRing, check_secret, key_ring
 
 _MODES = ("production", "development")
 
 
 class SettingsError(Exception):
-    """A variable is missing or wrong: the Worker answers nothing but 500s that name it."""
+    """A variable or binding is missing or wrong: the Worker answers only 500s that name it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,19 +44,28 @@ def read_settings(variable: Callable[[str], str | None]) -> EdgeSettings:
     secret = variable("ENCORE_SECRET")
     if not secret:
         raise SettingsError("ENCORE_SECRET is not set: `wrangler secret put ENCORE_SECRET`")
-    if len(secret) < MIN_SECRET_CHARACTERS:
-        raise SettingsError(f"ENCORE_SECRET needs at least {MIN_SECRET_CHARACTERS} characters")
+    try:
+        check_secret(secret)
+    except ValueError as exc:
+        raise SettingsError(f"ENCORE_SECRET: {exc}") from None
+    max_cached_body_bytes = _size_bytes(variable, "ENCORE_MAX_CACHED_BODY_BYTES", 1 << 20)
+    max_body_bytes = _size_bytes(variable, "ENCORE_MAX_BODY_BYTES", 32 << 20)
+    if max_cached_body_bytes > max_body_bytes:
+        raise SettingsError(
+            f"ENCORE_MAX_CACHED_BODY_BYTES ({max_cached_body_bytes}) must not exceed "
+            f"ENCORE_MAX_BODY_BYTES ({max_body_bytes})"
+        )
     return EdgeSettings(
         keys=key_ring(secret),
         origin_url=origin_url.rstrip("/"),
         development=mode == "development",
-        origin_timeout_s=_number(variable, "ENCORE_ORIGIN_TIMEOUT_S", 120.0),
-        max_cached_body_bytes=int(_number(variable, "ENCORE_MAX_CACHED_BODY_BYTES", 1 << 20)),
-        max_body_bytes=int(_number(variable, "ENCORE_MAX_BODY_BYTES", 32 << 20)),
+        origin_timeout_s=_seconds(variable, "ENCORE_ORIGIN_TIMEOUT_S", 120.0),
+        max_cached_body_bytes=max_cached_body_bytes,
+        max_body_bytes=max_body_bytes,
     )
 
 
-def _number(variable: Callable[[str], str | None], name: str, default: float) -> float:
+def _seconds(variable: Callable[[str], str | None], name: str, default: float) -> float:
     text = variable(name)
     if not text:
         return default
@@ -67,3 +76,12 @@ def _number(variable: Callable[[str], str | None], name: str, default: float) ->
     if not 0 < value < float("inf"):
         raise SettingsError(f"{name} must be a number above 0, not {text!r}")
     return value
+
+
+def _size_bytes(variable: Callable[[str], str | None], name: str, default: int) -> int:
+    text = variable(name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) > 0):
+        raise SettingsError(f"{name} must be a whole number of bytes above 0, not {text!r}")
+    return int(text)

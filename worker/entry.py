@@ -23,7 +23,12 @@ def _edge_of_this_isolate(env: Any) -> Edge:
     global _edge  # noqa: PLW0603 - one per isolate, and isolates are the platform's processes
     if _edge is None:
         settings = read_settings(lambda name: runtime.variable(env, name))
-        _edge = Edge(settings, runtime.binding(env, "KV"))
+        namespace = runtime.binding(env, "KV")
+        if namespace is None:
+            raise SettingsError(
+                'KV is not bound: add [[kv_namespaces]] with binding = "KV" to wrangler.toml'
+            )
+        _edge = Edge(settings, namespace)
     return _edge
 
 

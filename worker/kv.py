@@ -18,6 +18,7 @@ CACHE_TTL_S = 60
 MAX_VALUE_BYTES = 25 * 1024 * 1024
 MIN_LIFE_S = 60
 """KV refuses an expiry nearer than this."""
+MAX_REMEMBERED_PUTS = 1000
 
 
 class UndecodableError(Exception):
@@ -37,42 +38,71 @@ class StoredEntry:
         return None if place is None else self.value.subarray(place[0], place[0] + place[1])
 
 
-async def get(kv: Any, tenant: str, key: str) -> StoredEntry | None:
-    """Read the entry of `key`, or None. Raises PlatformError and UndecodableError."""
-    found = await runtime.kv_get(kv, _name(tenant, key), CACHE_TTL_S)
-    if found is None:
-        return None
-    value, metadata = found
-    try:
-        header = decode_header(metadata)
-    except EnvelopeError as exc:
-        raise UndecodableError(str(exc)) from exc
-    if header.key != key or header.tenant != tenant:
-        raise UndecodableError("another key's entry")
-    if value.byteLength != sum(header.segments.values()):
-        raise UndecodableError("truncated")
-    return StoredEntry(header=header, value=value)
+class EntryStore:
+    """The entries of one KV namespace, and what this isolate has put there lately.
 
-
-def worth_storing(header: Header, now_ms: int) -> bool:
-    """Whether KV would take the entry and it would live long enough to be of use."""
-    size_bytes = sum(header.segments.values())
-    return header.expires_ms - now_ms >= MIN_LIFE_S * 1000 and size_bytes <= MAX_VALUE_BYTES
-
-
-async def put(kv: Any, entry: StoredEntry) -> None:
-    """Store an entry until it expires, whenever that is: absolute, whatever the copy's age.
-
-    Raises PlatformError.
+    A write costs ten times a read, and a location may go on missing an entry for `CACHE_TTL_S`
+    after it was written: without a memory each of those misses would write it again.
     """
-    header = entry.header
-    await runtime.kv_put(
-        kv,
-        _name(header.tenant, header.key),
-        entry.value,
-        header_json(header).decode(),
-        -(-header.expires_ms // 1000),
-    )
+
+    def __init__(self, namespace: Any) -> None:
+        self._kv = namespace
+        self._puts: dict[str, tuple[int, int]] = {}
+        """Name in KV → (when the entry was made, when it was put), in ms, in the order of puts."""
+
+    async def get(self, tenant: str, key: str) -> StoredEntry | None:
+        """Read the entry of `key`, or None. Raises PlatformError and UndecodableError."""
+        found = await runtime.kv_get(self._kv, _name(tenant, key), CACHE_TTL_S)
+        if found is None:
+            return None
+        value, metadata = found
+        try:
+            header = decode_header(metadata)
+        except EnvelopeError as exc:
+            raise UndecodableError(str(exc)) from exc
+        if header.key != key or header.tenant != tenant:
+            raise UndecodableError("another key's entry")
+        if value.byteLength != sum(header.segments.values()):
+            raise UndecodableError("truncated")
+        return StoredEntry(header=header, value=value)
+
+    def claim(self, header: Header, now_ms: int) -> bool:
+        """Whether the caller is to put this entry now.
+
+        Not where KV would refuse it, it would not live long enough to be of use, or this isolate
+        has put it, or a later one of its key, within `CACHE_TTL_S`.
+        """
+        size_bytes = sum(header.segments.values())
+        if header.expires_ms - now_ms < MIN_LIFE_S * 1000 or size_bytes > MAX_VALUE_BYTES:
+            return False
+        name = _name(header.tenant, header.key)
+        created_ms, put_ms = self._puts.pop(name, (-1, 0))
+        if created_ms >= header.created_ms and now_ms - put_ms < CACHE_TTL_S * 1000:
+            self._puts[name] = created_ms, put_ms
+            return False
+        self._puts[name] = header.created_ms, now_ms
+        if len(self._puts) > MAX_REMEMBERED_PUTS:
+            del self._puts[next(iter(self._puts))]
+        return True
+
+    async def put(self, entry: StoredEntry) -> None:
+        """Store a claimed entry until it expires: absolute, whatever the copy's age.
+
+        Raises PlatformError; the entry may then be claimed again.
+        """
+        header = entry.header
+        name = _name(header.tenant, header.key)
+        try:
+            await runtime.kv_put(
+                self._kv,
+                name,
+                entry.value,
+                header_json(header).decode(),
+                -(-header.expires_ms // 1000),
+            )
+        except runtime.PlatformError:
+            self._puts.pop(name, None)
+            raise
 
 
 def _name(tenant: str, key: str) -> str:

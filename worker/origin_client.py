@@ -1,8 +1,9 @@
 """What the edge asks of the origin, and how it says who asks.
 
 The client's own `Authorization` travels beside the edge's bearer: the origin authenticates again.
-Headers are built from a list, so nothing internal that a client sent gets through. An origin that
-cannot be reached raises UpstreamError, in the client's shape.
+Headers are built from a list, so nothing internal that a client sent gets through. Whatever the
+origin does that an origin should not do raises OriginError, in the client's shape: nothing else
+that may stand at its address (a load balancer's page, a redirect) is passed on.
 """
 
 from __future__ import annotations
@@ -24,16 +25,38 @@ from shared.wire import (
     FORWARDED_RESPONSE_HEADERS,
 )
 
+_JSON = "application/json"
+_EVENT_STREAM = "text/event-stream"
+
+
+class OriginError(UpstreamError):
+    """The origin failed. `received` is the status it answered with, None where nothing came."""
+
+    def __init__(
+        self, message: str, *, code: str, status: int = 502, received: int | None = None
+    ) -> None:
+        super().__init__(message, status=status, code=code)
+        self.received = received
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OriginAnswer:
-    """An answer whose body is still to come. `headers` are those a client may see."""
+    """What the origin answered. `headers` are those a client may see.
 
-    response: Any
+    `body` is a JavaScript stream of events that are still to come, or all of the answer as a
+    Uint8Array.
+    """
+
     status: int
     headers: dict[str, str]
+    body: Any
     is_entry: bool
     is_event_stream: bool
+
+    async def discard(self) -> None:
+        """Let go of a body that is not going to be read."""
+        if self.is_event_stream:
+            await runtime.cancel(self.body)
 
 
 class OriginClient:
@@ -55,8 +78,9 @@ class OriginClient:
     ) -> OriginAnswer:
         """Forward a client's request. `body` is a JavaScript buffer or stream, or None.
 
-        With `want_entry` the origin may answer with an envelope instead of the plain answer.
-        Raises UpstreamError 502 or 504.
+        With `want_entry` the origin may answer with an envelope instead of the plain answer. The
+        whole answer must be there in time, of an event stream its beginning. Raises OriginError 502
+        or 504.
         """
         headers = {
             name: client_headers[name]
@@ -67,57 +91,85 @@ class OriginClient:
         # What is not an envelope passes through as it is, so it must not arrive compressed.
         headers["accept-encoding"] = "identity"
         if want_entry:
-            headers["accept"] = f"{MEDIA_TYPE}, application/json"
+            headers["accept"] = f"{MEDIA_TYPE}, {_JSON}"
+        status: int | None = None
         try:
-            response = await runtime.fetch(
-                self._url + path,
-                method=method,
-                headers=headers,
-                body=body,
-                timeout_s=self._timeout_s,
-            )
+            async with runtime.deadline(self._timeout_s) as signal:
+                response = await runtime.fetch(
+                    self._url + path, method=method, headers=headers, body=body, signal=signal
+                )
+                status = response.status
+                return await _read(response)
         except TimeoutError:
-            raise UpstreamError(
-                f"The origin did not begin to answer within {self._timeout_s:g} s.",
+            raise OriginError(
+                f"The origin did not answer within {self._timeout_s:g} s.",
                 status=504,
                 code="origin_timeout",
+                received=status,
             ) from None
         except runtime.PlatformError as exc:
-            raise UpstreamError(
-                "The origin cannot be reached.", status=502, code="origin_unreachable"
-            ) from exc
-        received = runtime.headers_of(response)
-        content_type = received.get("content-type", "").partition(";")[0].strip()
-        return OriginAnswer(
-            response=response,
-            status=response.status,
-            headers={n: received[n] for n in FORWARDED_RESPONSE_HEADERS if n in received},
-            is_entry=content_type == MEDIA_TYPE,
-            is_event_stream=content_type == "text/event-stream",
-        )
-
-    async def read_entry(self, answer: OriginAnswer, key: str) -> StoredEntry:
-        """The entry an answer carries.
-
-        Raises UpstreamError where it is not a whole entry of `key`.
-        """
-        try:
-            whole = await runtime.body_of(answer.response)
-            header, start = decode_prefix(runtime.to_bytes(whole.subarray(0, MAX_PREFIX_BYTES)))
-        except (runtime.PlatformError, EnvelopeError) as exc:
-            raise UpstreamError(
-                "The origin's answer broke off or cannot be read.", code="origin_unreadable"
-            ) from exc
-        size = sum(header.segments.values())
-        if header.key != key or whole.byteLength - start != size:
-            raise UpstreamError(
-                "The origin's entry is not the one asked for: do edge and origin share one "
-                "ENCORE_SECRET and one version?",
-                code="origin_disagrees",
-            )
-        return StoredEntry(header=header, value=whole.subarray(start))
+            if status is None:
+                raise OriginError(
+                    "The origin cannot be reached.", code="origin_unreachable"
+                ) from exc
+            raise _unreadable(status) from exc
 
     async def finished_entry(self, key: str, client_headers: dict[str, str]) -> StoredEntry | None:
         """The entry made from a stream that has just ended, or None where none was stored."""
         answer = await self.send("GET", ENTRY_PATH + key, client_headers, want_entry=True)
-        return await self.read_entry(answer, key) if answer.is_entry else None
+        return entry_of(answer, key) if answer.is_entry else None
+
+
+def entry_of(answer: OriginAnswer, key: str) -> StoredEntry:
+    """The entry an answer carries. Raises OriginError where it is not a whole entry of `key`."""
+    try:
+        prefix = runtime.to_bytes(answer.body.subarray(0, MAX_PREFIX_BYTES))
+        header, start = decode_prefix(prefix)
+    except EnvelopeError as exc:
+        raise _unreadable(answer.status) from exc
+    size_bytes = sum(header.segments.values())
+    if header.key != key or answer.body.byteLength - start != size_bytes:
+        raise OriginError(
+            "The origin's entry is not the one asked for: do edge and origin share one "
+            "ENCORE_SECRET and one version?",
+            code="origin_disagrees",
+            received=answer.status,
+        )
+    return StoredEntry(header=header, value=answer.body.subarray(start))
+
+
+async def _read(response: Any) -> OriginAnswer:
+    """Read what an origin may answer. Raises OriginError and PlatformError."""
+    status: int = response.status
+    received = runtime.headers_of(response)
+    media_type = received.get("content-type", "").partition(";")[0].strip().lower()
+    # An origin answers 200 or an error, nothing in between.
+    if media_type not in (_JSON, _EVENT_STREAM, MEDIA_TYPE) or not (status == 200 or status >= 400):
+        await runtime.cancel(response.body)
+        raise _unreadable(status)
+    is_event_stream = media_type == _EVENT_STREAM
+    body = response.body if is_event_stream else await runtime.body_of(response)
+    # The origin's 401 for a client is the client's to see; the one for this edge is not. Neither
+    # quotes anything a client sent.
+    if status == 401 and not is_event_stream and b'"edge_not_trusted"' in runtime.to_bytes(body):
+        raise OriginError(
+            "The origin does not trust this edge: do both have the same ENCORE_SECRET?",
+            code="edge_not_trusted",
+            received=status,
+        )
+    return OriginAnswer(
+        status=status,
+        headers={n: received[n] for n in FORWARDED_RESPONSE_HEADERS if n in received},
+        body=body,
+        is_entry=media_type == MEDIA_TYPE,
+        is_event_stream=is_event_stream,
+    )
+
+
+def _unreadable(status: int) -> OriginError:
+    return OriginError(
+        "What the origin answered broke off or is not an origin's answer: does ENCORE_ORIGIN_URL "
+        "lead to one?",
+        code="origin_unreadable",
+        received=status,
+    )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import js
@@ -28,8 +30,11 @@ def variable(env: Any, name: str) -> str | None:
 
 
 def binding(env: Any, name: str) -> Any:
-    """A binding as the JavaScript object itself: the SDK's wrapper converts what it returns."""
-    wrapped = getattr(env, name)
+    """A binding as the JavaScript object itself, or None where there is none of that name.
+
+    The SDK's wrapper would convert what the binding returns.
+    """
+    wrapped = getattr(env, name, None)
     return getattr(wrapped, "_binding", wrapped)
 
 
@@ -94,13 +99,11 @@ def respond_gzip(headers: dict[str, str], view: Any, *, inflate: bool) -> Any:
     )
 
 
-def respond_with(response: Any, headers: dict[str, str], body: Any) -> Any:
-    """A Response with the status of another one, other headers, and a JavaScript body."""
+def respond_with(status: int, headers: dict[str, str], body: Any) -> Any:
+    """A Response with a JavaScript body: a buffer or a stream."""
     return js.Response.new(
         body,
-        to_js(
-            {"status": response.status, "headers": headers}, dict_converter=js.Object.fromEntries
-        ),
+        to_js({"status": status, "headers": headers}, dict_converter=js.Object.fromEntries),
     )
 
 
@@ -113,33 +116,51 @@ def pass_through(body: Any) -> tuple[Any, Any]:
     return transform.readable, body.pipeTo(transform.writable)
 
 
-async def fetch(
-    url: str,
-    *,
-    method: str,
-    headers: dict[str, str],
-    body: Any,
-    timeout_s: float,
-) -> Any:
-    """Send a request; `body` is JavaScript's (buffer or stream) or None.
+async def drain(stream: Any) -> None:
+    """Read a stream to its end and keep nothing. Raises PlatformError where it breaks off."""
+    try:
+        await stream.pipeTo(js.WritableStream.new())
+    except JsException as exc:
+        raise PlatformError(f"reading a stream: {exc}") from exc
 
-    Raises TimeoutError where no answer began in time, PlatformError where nobody can be reached.
+
+async def cancel(stream: Any) -> None:
+    """Let go of a body that nobody will read, so that its connection is free again."""
+    if stream:  # null, where there is no body, is falsy
+        with suppress(JsException):
+            await stream.cancel()
+
+
+@asynccontextmanager
+async def deadline(timeout_s: float) -> AsyncIterator[Any]:
+    """An AbortSignal for what is fetched within the block, which must end in time.
+
+    Raises TimeoutError where it does not; what was fetched is then aborted.
     """
     abort = js.AbortController.new()
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield abort.signal
+    except TimeoutError:
+        abort.abort()
+        raise
+
+
+async def fetch(url: str, *, method: str, headers: dict[str, str], body: Any, signal: Any) -> Any:
+    """Send a request; `body` is JavaScript's (buffer or stream) or None, `signal` an AbortSignal.
+
+    Raises PlatformError where nobody can be reached.
+    """
     options: dict[str, Any] = {
         "method": method,
         "headers": headers,
         "redirect": "manual",
-        "signal": abort.signal,
+        "signal": signal,
     }
     if body is not None:
         options["body"] = body
-    promise = js.fetch(url, to_js(options, dict_converter=js.Object.fromEntries))
     try:
-        return await asyncio.wait_for(promise, timeout_s)
-    except TimeoutError:
-        abort.abort()
-        raise
+        return await js.fetch(url, to_js(options, dict_converter=js.Object.fromEntries))
     except JsException as exc:
         raise PlatformError(f"fetching {method} {url}: {exc}") from exc
 
