@@ -96,6 +96,7 @@ def main() -> None:
             Kind(name="model every time (no cache)", base_url=origin_url, headers=no_store),
             Kind(name="miss, through edge and origin", base_url=edge_url),
             Kind(name="miss, streamed", base_url=edge_url, stream=True),
+            Kind(name="through the edge, kept nowhere", base_url=edge_url, headers=no_store),
             Kind(name="hit in Redis, origin asked directly", base_url=origin_url, fresh=False),
             Kind(name="hit at the edge", base_url=edge_url, fresh=False),
             Kind(name="hit at the edge, streamed", base_url=edge_url, fresh=False, stream=True),
