@@ -123,13 +123,14 @@ class Answers:
         unstorable = request_storability(request or validate(query.endpoint, query.fields))
         if unstorable is not None:
             return await self._forward_query(query, unstorable)
-        # only-if-cached turns every failure into its own 504: there is nothing to fall back on.
-        may_fail = not decision.stale_if_error and not directives.only_if_cached
+        # A request with only-if-cached gets what it accepts or its own 504, whatever fails.
+        only_if_cached = directives.only_if_cached
+        fallback = view if decision.stale_if_error and not only_if_cached else None
         try:
             answer = await self._origin.send(
                 "POST", query.endpoint.value, query.headers, query.body, want_entry=True
             )
-            if answer.status >= 500 and not may_fail:
+            if answer.status >= 500 and (only_if_cached or fallback is not None):
                 await answer.discard()
                 raise OriginError(
                     "The origin failed.", code="origin_failed", received=answer.status
@@ -137,15 +138,15 @@ class Answers:
             passage = Passage(reason=decision.reason, detail=trouble, timing=timing)
             return self._fill(query, answer, passage, wait_until)
         except OriginError as error:
-            if directives.only_if_cached:
+            if only_if_cached:
                 raise not_cached() from error
-            if entry is None or view is None or not decision.stale_if_error:
+            if entry is None or fallback is None:
                 raise
             member = forward_status(
                 EDGE, decision.reason, status=error.received, detail="stale-if-error"
             )
             served = serve(entry.header, _now_ms())
-            return _stored(query, entry, view, served, member, timing=timing)
+            return _stored(query, entry, fallback, served, member, timing=timing)
 
     async def forward(
         self, endpoint: Endpoint, headers: dict[str, str], controls: Controls, body: Any, why: str

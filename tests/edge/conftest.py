@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.edge.local_edge import ROOT, Edge, StartEdge, edges, node_environment, require_node
+from tests.edge.stack import Stack, stacked
 
 FIXTURES = Path(__file__).parent / "fixtures"
 _WRANGLER_TOML = f"""\
@@ -51,6 +52,19 @@ class Projects:
         """A project of the fixture file of that name."""
         return self.make((FIXTURES / fixture).read_text())
 
+    def of_the_worker(self, entry: str | None = None) -> Path:
+        """A project of the Worker itself. `entry` is a main module around `entry_of_encore`."""
+        config = self.make(entry or "from entry_of_encore import Default\n")
+        for module in (ROOT / "worker").glob("*.py"):
+            name = "entry_of_encore.py" if module.name == "entry.py" else module.name
+            shutil.copy(module, config.parent / "worker" / name)
+        shutil.copytree(ROOT / "shared", config.parent / "shared", dirs_exist_ok=True)
+        return config
+
+    def with_kv_faults(self) -> Path:
+        """A project of the Worker itself, whose KV fails as the variable FAULT says."""
+        return self.of_the_worker((FIXTURES / "kv_faults.py").read_text())
+
 
 @pytest.fixture(scope="session")
 def projects(tmp_path_factory: pytest.TempPathFactory) -> Projects:
@@ -65,6 +79,13 @@ def start_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartEdge]:
     require_node()
     with edges(lambda: tmp_path_factory.mktemp("edge")) as start:
         yield start
+
+
+@pytest.fixture(scope="session")
+def stack(start_edge: StartEdge) -> Iterator[Stack]:
+    """One edge and one origin for the tests that leave them as they are."""
+    with stacked(start_edge) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,125 +1,47 @@
-"""The Worker in workerd with real KV, in front of an origin whose engine the test decides."""
+"""What the Worker answers from KV and what it asks the origin, in workerd with real KV."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
-from pydantic import SecretStr
 
-from origin.app import create_app
-from origin.settings import Settings
-from origin.stores.memory import MemoryStore
 from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, decode
-from shared.errors import UpstreamError
-from shared.keys import key_ring, make_api_key
-from tests.edge.local_edge import Edge, StartEdge
-from tests.support.engines import MODEL, ScriptedEngine
-from tests.support.serving import serving
-
-SECRET = "a secret of the tests, long enough"
-KEYS = key_ring(SECRET)
-API_KEY = make_api_key(KEYS, "acme", bytes(15))
-CHAT = "/v1/chat/completions"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stack:
-    """An edge in production mode, and what stands behind it."""
-
-    edge: Edge
-    engine: ScriptedEngine
-    store: MemoryStore
-    client: httpx.Client
-
-    def ask(
-        self, text: str, headers: dict[str, str] | None = None, **fields: Any
-    ) -> httpx.Response:
-        """Send a chat request that no other test sends."""
-        body = {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
-        return self.client.post(CHAT, json=body, headers=headers)
-
-    def hit(
-        self, text: str, headers: dict[str, str] | None = None, **fields: Any
-    ) -> httpx.Response:
-        """Ask until the edge answers from KV: the entry is put behind the first answer."""
-        return until(
-            lambda: self.ask(text, headers, **fields),
-            lambda response: status(response).startswith("encore-edge; hit"),
-        )
-
-
-def until(
-    ask: Callable[[], httpx.Response], good: Callable[[httpx.Response], bool]
-) -> httpx.Response:
-    """Repeat `ask` until its response is good; fail after ten seconds."""
-    deadline = time.monotonic() + 10
-    while not good(response := ask()):
-        assert time.monotonic() < deadline, (response.status_code, response.headers, response.text)
-        time.sleep(0.05)
-    return response
-
-
-def status(response: httpx.Response) -> str:
-    """The `Cache-Status` of a response."""
-    return str(response.headers.get("cache-status", ""))
-
-
-def content(response: httpx.Response) -> str:
-    """What a plain chat answer says."""
-    text: str = response.json()["choices"][0]["message"]["content"]
-    return text
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error object of a response in OpenAI's shape."""
-    error: dict[str, Any] = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
-
-
-def variables(origin_url: str, **more: str) -> dict[str, str]:
-    """The variables of an edge in front of `origin_url`."""
-    return {"ENCORE_SECRET": SECRET, "ENCORE_ORIGIN_URL": origin_url, **more}
-
-
-def client_of(edge: Edge, api_key: str = API_KEY) -> httpx.Client:
-    """An HTTP client of an edge."""
-    return httpx.Client(
-        base_url=edge.url, headers={"authorization": f"Bearer {api_key}"}, timeout=30
-    )
-
-
-def origin_settings(**changes: Any) -> Settings:
-    """Settings of the origin behind the edge."""
-    return Settings(secret=SecretStr(SECRET), **changes)
-
-
-@pytest.fixture(scope="module")
-def stack(start_edge: StartEdge) -> Iterator[Stack]:
-    """One edge and one origin for the tests that leave them as they are."""
-    engine, store = ScriptedEngine(), MemoryStore()
-    app = create_app(origin_settings(), engine=engine, store=store)
-    with serving(app) as url:
-        edge = start_edge(variables=variables(url))
-        with client_of(edge) as client:
-            yield Stack(edge=edge, engine=engine, store=store, client=client)
-        edge.stop()
+from shared.keys import make_api_key
+from shared.requests import Endpoint
+from tests.edge.conftest import Projects
+from tests.edge.local_edge import StartEdge
+from tests.edge.stack import (
+    API_KEY,
+    CHAT,
+    KEYS,
+    Stack,
+    client_of,
+    content,
+    error_of,
+    is_hit,
+    origin_settings,
+    stacked,
+    status,
+    until,
+    variables,
+)
+from tests.support.engines import MODEL
 
 
 def test_second_request_is_answered_by_kv(stack: Stack) -> None:
     """A miss fills KV behind the answer; after that the origin is not asked."""
     miss = stack.ask("twice")
-    assert status(miss) == ("encore-origin; fwd=miss; stored, encore-edge; fwd=miss; stored")
+    assert status(miss) == "encore-origin; fwd=miss; stored, encore-edge; fwd=miss; stored"
+    engine, kv = miss.headers["server-timing"].split(", ")
+    assert engine.startswith("engine;dur=")
+    assert kv.startswith("kv;dur=")
     runs = stack.engine.runs
     hit = stack.hit("twice")
     assert hit.json() == miss.json()
@@ -231,7 +153,9 @@ def test_tenants_and_scopes_share_nothing(stack: Stack) -> None:
 def test_no_store_leaves_nothing(stack: Stack) -> None:
     """Neither tier keeps the answer of a `no-store` request."""
     first = stack.ask("secret", {"cache-control": "no-store"})
-    assert "stored" not in status(first)
+    assert status(first) == (
+        "encore-origin; fwd=bypass; detail=no-store, encore-edge; fwd=bypass; detail=no-store"
+    )
     assert "fwd=miss" in status(stack.ask("secret"))
 
 
@@ -251,177 +175,113 @@ def test_only_if_cached_without_an_entry_is_504(stack: Stack) -> None:
     assert error_of(response)["code"] == "only_if_cached"
 
 
-@pytest.mark.parametrize(
-    ("body", "status_code", "param"),
-    [
-        ("", 400, None),
-        ("{", 400, None),
-        ("[]", 400, None),
-        ('{"model":"a","model":"b"}', 400, None),
-        ('{"messages":[{"role":"user","content":"x"}]}', 400, "model"),
-        ('{"model":"scripted","messages":"x"}', 400, "messages"),
-        ('{"model":"scripted","messages":[{"role":"user"}]}', 400, "messages[0].content"),
-        ('{"model":"scripted","messages":[],"stream":1}', 400, "stream"),
-        ('{"model":"nope","messages":[{"role":"user","content":"x"}]}', 404, "model"),
-        ('{"model":"scripted","temperature":NaN}', 400, None),
-        ('{"model":"scripted","user":"\\ud800"}', 400, None),
-        ("[" * 100_000, 400, None),
-    ],
-)
-def test_bad_body_is_a_4xx_that_names_the_field(
-    stack: Stack, body: str, status_code: int, param: str | None
-) -> None:
-    """From the edge wherever the edge can tell."""
-    response = stack.client.post(CHAT, content=body)
-    assert response.status_code == status_code
-    error = error_of(response)
-    if param is not None:
-        assert error["param"] == param
+def test_identical_misses_at_once_are_stored_once(start_edge: StartEdge) -> None:
+    """One generation, and one write to KV, though two isolates were asked."""
+    with stacked(start_edge) as here:
+        there = start_edge(variables=variables(here.origin_url))
+        here.engine.gate.clear()
+        with client_of(there) as client, ThreadPoolExecutor(12) as pool:
+            stacks = [here, replace(here, edge=there, client=client)] * 6
+            answers = [pool.submit(stack.ask, "all at once") for stack in stacks]
+            deadline = time.monotonic() + 10
+            while here.front.was_asked(f"POST {CHAT}") < len(stacks):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            here.engine.open_gate()
+            members = [status(answer.result()).split(", ")[-1] for answer in answers]
+        there.stop()
+    assert here.engine.runs == 1
+    assert members.count("encore-edge; fwd=miss; stored") == 1
+    assert members.count("encore-edge; fwd=miss") == len(stacks) - 1
 
 
-@pytest.mark.parametrize("key", ["x", "sk-encore-dev", "sk-encore-acme-aaaa-bbbb", "sk-proj-x"])
-def test_unknown_key_is_401(stack: Stack, key: str) -> None:
-    """The development key is unknown in production."""
-    response = stack.ask("hello", {"authorization": f"Bearer {key}"})
-    assert response.status_code == 401
-    assert error_of(response)["code"] in ("missing_api_key", "invalid_api_key")
+def test_an_entry_of_the_origins_is_stored_once(start_edge: StartEdge, projects: Projects) -> None:
+    """A location that does not see its own write yet, as KV allows, does not repeat it."""
+    with stacked(start_edge, config=projects.with_kv_faults(), FAULT="blind") as stack:
+        assert status(stack.ask("unseen")).endswith("encore-edge; fwd=miss; stored")
+        again = stack.ask("unseen")
+        assert status(again).startswith("encore-origin; hit")
+        assert status(again).endswith("encore-edge; fwd=miss")
+        replaced = stack.ask("unseen", {"cache-control": "no-cache"})
+        assert status(replaced).endswith("encore-edge; fwd=miss; stored")
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status_code"),
-    [
-        ("GET", CHAT, 405),
-        ("POST", "/v1/models", 405),
-        ("PUT", "/v1/embeddings", 405),
-        ("POST", "/v1/nothing", 404),
-        ("GET", "/internal/entries/x", 404),
-        ("GET", "/", 404),
-    ],
-)
-def test_wrong_method_or_path(stack: Stack, method: str, path: str, status_code: int) -> None:
-    """Named, in OpenAI's shape; the origin's internal routes do not exist here."""
-    response = stack.client.request(method, path)
-    assert response.status_code == status_code
-    assert ("allow" in response.headers) == (status_code == 405)
-    error_of(response)
-
-
-def test_body_over_the_limits(stack: Stack) -> None:
-    """Over 1 MiB it is forwarded uncached, over 32 MiB refused."""
-    large = stack.ask("x" * (1 << 20))
-    assert status(large).endswith("encore-edge; fwd=bypass; detail=too-large")
-    assert content(large).startswith("Answer")
-    huge = stack.client.post(CHAT, content=b"x" * ((32 << 20) + 1))
-    assert huge.status_code == 413
-    assert error_of(huge)["code"] == "request_too_large"
-
-
-def test_models_are_the_origins(stack: Stack) -> None:
-    """Proxied with the client's own key."""
-    assert stack.client.get("/v1/models").json()["data"][0]["id"] == MODEL
-    assert stack.client.get("/v1/models", headers={"authorization": "x"}).status_code == 401
-
-
-def test_health_needs_no_key(stack: Stack) -> None:
-    """For monitors."""
-    assert httpx.get(f"{stack.edge.url}/healthz").json() == {"status": "ok"}
-
-
-def test_internal_headers_of_a_client_go_nowhere(stack: Stack) -> None:
-    """A client cannot speak as the edge."""
-    response = stack.ask("forged", {"encore-edge-authorization": "Bearer forged"})
-    assert response.status_code == 200
-
-
-def test_origin_that_is_down_is_a_502(start_edge: StartEdge) -> None:
-    """In OpenAI's shape, naming no address."""
-    edge = start_edge(variables=variables("http://127.0.0.1:9"))
-    with client_of(edge) as client:
-        response = client.post(
-            CHAT, json={"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
+def test_short_lived_entries_are_not_stored(start_edge: StartEdge) -> None:
+    """With less than 60 s to live KV would refuse it: the origin answers the next request, too."""
+    settings = origin_settings(ttl_s=59, stale_while_revalidate_s=0, stale_if_error_s=0)
+    with stacked(start_edge, settings=settings) as stack:
+        assert status(stack.ask("brief")) == (
+            "encore-origin; fwd=miss; stored, encore-edge; fwd=miss"
         )
-    assert response.status_code == 502
-    assert error_of(response)["code"] == "origin_unreachable"
-    edge.stop()
+        again = stack.ask("brief")
+        assert status(again).startswith("encore-origin; hit; ")
+        assert status(again).endswith(", encore-edge; fwd=miss")
 
 
-def test_missing_secret_is_named(start_edge: StartEdge) -> None:
-    """Without its settings the edge answers nothing but what is missing."""
-    edge = start_edge(variables={"ENCORE_ORIGIN_URL": "http://127.0.0.1:9"})
-    response = httpx.post(edge.url + CHAT)
-    assert response.status_code == 500
-    assert "ENCORE_SECRET" in error_of(response)["message"]
-    edge.stop()
+def test_ttl_of_a_request(stack: Stack) -> None:
+    """`Encore-TTL` reaches the entry that the edge serves."""
+    stack.ask("ttl", {"encore-ttl": "100"})
+    ttl_s = int(status(stack.hit("ttl")).removeprefix("encore-edge; hit; ttl="))
+    assert 90 < ttl_s <= 100
 
 
-def corrupt(persist: Path) -> None:
-    """Overwrite the metadata of every KV entry on disk."""
-    changed = 0
-    for path in persist.rglob("*.sqlite"):
-        with sqlite3.connect(path) as database:
-            tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
-            if "_mf_entries" in tables:
-                changed += database.execute(
-                    "UPDATE _mf_entries SET metadata = ?", (json.dumps({"v": 99}),)
-                ).rowcount
-        database.close()
-    assert changed
+def test_buckets_are_kept_apart(stack: Stack) -> None:
+    """`Encore-Bucket` asks for another answer to the same question, and finds it again."""
+    stack.ask("bucket")
+    zero = content(stack.hit("bucket"))
+    assert "fwd=miss" in status(stack.ask("bucket", {"encore-bucket": "1"}))
+    assert content(stack.hit("bucket", {"encore-bucket": "1"})) != zero
+    assert content(stack.hit("bucket", {"encore-bucket": "0"})) == zero
 
 
-def test_entries_survive_a_restart_and_corrupt_ones_are_replaced(start_edge: StartEdge) -> None:
-    """Restarting keeps KV; an entry that cannot be decoded is a named miss, then a hit again."""
-    engine, store = ScriptedEngine(), MemoryStore()
-    with serving(create_app(origin_settings(), engine=engine, store=store)) as url:
-        edge = start_edge(variables=variables(url))
+def test_completions_are_cached(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A miss, then a hit, then the same text streamed; what cannot be streamed is refused."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    choice = {"index": 0, "text": "said", "logprobs": None, "finish_reason": "stop"}
+    answer = {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "created": 1,
+        "model": MODEL,
+        "choices": [choice],
+        "usage": usage,
+    }
+    monkeypatch.setattr(stack.engine, "whole", answer)
+    body: dict[str, Any] = {"model": MODEL, "prompt": "say", "best_of": 2}
+    path = Endpoint.COMPLETIONS
+    assert "encore-edge; fwd=miss" in status(stack.client.post(path, json=body))
+    hit = until(lambda: stack.client.post(path, json=body), is_hit)
+    assert hit.json()["choices"] == [choice]
+    refused = stack.client.post(path, json=body | {"stream": True})
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "best_of")
 
-        def stack_of(edge: Edge, client: httpx.Client) -> Stack:
-            return Stack(edge=edge, engine=engine, store=store, client=client)
-
-        with client_of(edge) as client:
-            stack_of(edge, client).ask("kept")
-            kept = stack_of(edge, client).hit("kept")
-        edge.stop()
-        edge = start_edge(variables=variables(url), persist=edge.persist)
-        with client_of(edge) as client:
-            response = stack_of(edge, client).ask("kept")
-            assert status(response).startswith("encore-edge; hit")
-            assert response.content == kept.content
-        edge.stop()
-        corrupt(edge.persist)
-        edge = start_edge(variables=variables(url), persist=edge.persist)
-        with client_of(edge) as client:
-            assert "detail=kv-undecodable" in status(stack_of(edge, client).ask("kept"))
-            stack_of(edge, client).hit("kept")
-        edge.stop()
+    stack.client.post(path, json={"model": MODEL, "prompt": "stream"})
+    streamed = {"model": MODEL, "prompt": "stream", "stream": True}
+    hit = until(lambda: stack.client.post(path, json=streamed), is_hit)
+    assert '"text":"said"' in hit.text
+    assert hit.text.endswith("data: [DONE]\n\n")
 
 
-def test_stale_entries(start_edge: StartEdge) -> None:
-    """Stale-while-revalidate has the origin refresh; stale-if-error answers for a failing one."""
-    engine, store = ScriptedEngine(), MemoryStore()
-    settings = origin_settings(ttl_s=1, stale_while_revalidate_s=600, stale_if_error_s=600)
-    with serving(create_app(settings, engine=engine, store=store)) as url:
-        edge = start_edge(variables=variables(url, ENCORE_ORIGIN_TIMEOUT_S="2"))
-        with client_of(edge) as client:
-            stack = Stack(edge=edge, engine=engine, store=store, client=client)
-            first = content(stack.ask("stale"))
-            stack.hit("stale")
-            until(lambda: stack.ask("stale"), lambda response: content(response) != first)
+def test_embeddings_are_cached_and_never_streamed(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A miss, then a hit; `stream` is a 400 before and after."""
+    answer = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}],
+        "model": MODEL,
+        "usage": {"prompt_tokens": 1, "total_tokens": 1},
+    }
+    monkeypatch.setattr(stack.engine, "whole", answer)
+    body: dict[str, Any] = {"model": MODEL, "input": "embed this"}
+    path = Endpoint.EMBEDDINGS
 
-            engine.failure = UpstreamError("broken")
-            strict = {"cache-control": "max-age=0"}
-            time.sleep(1.1)  # an age above 0
-            failed = stack.ask("stale", strict)
-            assert failed.status_code == 200
-            assert "detail=stale-if-error" in status(failed)
-            assert "fwd-status=502" in status(failed)
-            refused = stack.ask("stale", {"cache-control": "max-age=0, stale-if-error=0"})
-            assert refused.status_code == 502
-            assert error_of(refused)["message"] == "broken"
+    def check_stream_is_refused() -> None:
+        refused = stack.client.post(path, json=body | {"stream": True})
+        assert (refused.status_code, error_of(refused)["param"]) == (400, "stream")
 
-            engine.failure = None
-            engine.gate.clear()
-            slow = stack.ask("too slow")
-            assert slow.status_code == 504
-            assert error_of(slow)["code"] == "origin_timeout"
-            engine.open_gate()
-        edge.stop()
+    check_stream_is_refused()
+    assert "encore-edge; fwd=miss" in status(stack.client.post(path, json=body))
+    hit = until(lambda: stack.client.post(path, json=body), is_hit)
+    assert hit.json()["data"] == answer["data"]
+    check_stream_is_refused()

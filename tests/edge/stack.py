@@ -1,0 +1,178 @@
+"""An edge in workerd with real KV, in front of an origin whose engine the test decides."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from origin.app import create_app
+from origin.settings import Settings
+from origin.stores.memory import MemoryStore
+from shared.keys import key_ring, make_api_key
+from tests.edge.local_edge import ROOT, Edge, StartEdge
+from tests.support.engines import MODEL, ScriptedEngine
+from tests.support.serving import serving
+
+SECRET = "a secret of the tests, long enough"
+KEYS = key_ring(SECRET)
+API_KEY = make_api_key(KEYS, "acme", bytes(15))
+CHAT = "/v1/chat/completions"
+
+
+class Front:
+    """What the edge reaches in the origin's place: notes each request, then lets the origin answer.
+
+    `instead` is an application that answers in its place while it is set.
+    """
+
+    def __init__(self, origin: ASGIApp) -> None:
+        self._origin = origin
+        self.asked: list[str] = []
+        self.instead: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        self.asked.append(f"{scope['method']} {scope['path']}")
+        await (self.instead or self._origin)(scope, receive, send)
+
+    def was_asked(self, start: str) -> int:
+        """How many requests began like this."""
+        return sum(request.startswith(start) for request in self.asked)
+
+
+def answering(
+    status_code: int | None,
+    content_type: str | None,
+    body: bytes = b"",
+    *,
+    left: threading.Event | None = None,
+    **headers: str,
+) -> ASGIApp:
+    """An application that answers with this, whatever it is asked.
+
+    With `left` the answer never ends (without a status it never begins), and `left` is set when
+    the edge gives it up.
+    """
+    if content_type is not None:
+        headers["content-type"] = content_type
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def answer(_scope: Scope, receive: Receive, send: Send) -> None:
+        if status_code is not None:
+            await send({"type": "http.response.start", "status": status_code, "headers": raw})
+            more = left is not None
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+        if left is not None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            left.set()
+
+    return answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """An edge in production mode, and what stands behind it."""
+
+    edge: Edge
+    engine: ScriptedEngine
+    store: MemoryStore
+    front: Front
+    origin_url: str
+    client: httpx.Client
+
+    def ask(
+        self, text: str, headers: dict[str, str] | None = None, **fields: Any
+    ) -> httpx.Response:
+        """Send a chat request that no other test sends."""
+        body = {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
+        return self.client.post(CHAT, json=body, headers=headers)
+
+    def hit(
+        self, text: str, headers: dict[str, str] | None = None, **fields: Any
+    ) -> httpx.Response:
+        """Ask until the edge answers from KV: the entry is put behind the first answer."""
+        return until(
+            lambda: self.ask(text, headers, **fields),
+            is_hit,
+        )
+
+
+def until(
+    ask: Callable[[], httpx.Response], good: Callable[[httpx.Response], bool]
+) -> httpx.Response:
+    """Repeat `ask` until its response is good; fail after ten seconds."""
+    deadline = time.monotonic() + 10
+    while not good(response := ask()):
+        assert time.monotonic() < deadline, (response.status_code, response.headers, response.text)
+        time.sleep(0.05)
+    return response
+
+
+def status(response: httpx.Response) -> str:
+    """The `Cache-Status` of a response."""
+    return str(response.headers.get("cache-status", ""))
+
+
+def is_hit(response: httpx.Response) -> bool:
+    """Whether the edge answered from KV."""
+    return status(response).startswith("encore-edge; hit")
+
+
+def content(response: httpx.Response) -> str:
+    """What a plain chat answer says."""
+    text: str = response.json()["choices"][0]["message"]["content"]
+    return text
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error object of a response in OpenAI's shape."""
+    error: dict[str, Any] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+def variables(origin_url: str, **more: str) -> dict[str, str]:
+    """The variables of an edge in front of `origin_url`."""
+    return {"ENCORE_SECRET": SECRET, "ENCORE_ORIGIN_URL": origin_url} | more
+
+
+def client_of(edge: Edge, api_key: str = API_KEY) -> httpx.Client:
+    """An HTTP client of an edge."""
+    return httpx.Client(
+        base_url=edge.url, headers={"authorization": f"Bearer {api_key}"}, timeout=30
+    )
+
+
+def origin_settings(**changes: Any) -> Settings:
+    """Settings of the origin behind the edge."""
+    return Settings(secret=SecretStr(SECRET), **changes)
+
+
+@contextmanager
+def stacked(
+    start_edge: StartEdge,
+    *,
+    config: Path | None = None,
+    settings: Settings | None = None,
+    **more: str,
+) -> Iterator[Stack]:
+    """A stack of one's own; `more` are further variables of the edge."""
+    engine, store = ScriptedEngine(), MemoryStore()
+    front = Front(create_app(settings or origin_settings(), engine=engine, store=store))
+    with serving(front) as url:
+        edge = start_edge(config or ROOT / "wrangler.toml", variables=variables(url, **more))
+        with client_of(edge) as client:
+            yield Stack(
+                edge=edge, engine=engine, store=store, front=front, origin_url=url, client=client
+            )
+        edge.stop()
