@@ -17,6 +17,7 @@ from shared.keys import (
     KeyRing,
     authenticate,
     cache_key,
+    check_secret,
     check_tenant,
     edge_bearer,
     hkdf_expand,
@@ -91,6 +92,27 @@ def test_a_short_secret_is_refused_and_not_repeated() -> None:
         key_ring(secret)
     assert secret not in str(refusal.value)
     key_ring(secret + "s")
+
+
+@pytest.mark.parametrize(
+    ("secret", "complaint"),
+    [
+        ("s" * (MIN_SECRET_CHARACTERS - 1), "at least 32"),
+        (" " + "s" * MIN_SECRET_CHARACTERS, "white space"),
+        ("s" * MIN_SECRET_CHARACTERS + "\n", "white space"),
+        ("s" * MIN_SECRET_CHARACTERS + "\x00s", "unprintable"),
+    ],
+)
+def test_a_secret_that_is_unfit_is_refused_and_not_repeated(secret: str, complaint: str) -> None:
+    """A stray newline would make edge and origin disagree about every key."""
+    with pytest.raises(ValueError, match=complaint) as refusal:
+        check_secret(secret)
+    assert "sss" not in str(refusal.value)
+
+
+def test_a_secret_of_printable_text_is_accepted() -> None:
+    """Inner spaces and letters of any alphabet are part of it."""
+    check_secret("ein Geheimnis der Prüfung, lang genug")
 
 
 @given(st.binary(max_size=64), st.binary(max_size=64))
