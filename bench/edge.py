@@ -1,0 +1,244 @@
+"""A hit at the edge: our Python Worker beside a hand-written JavaScript Worker that does the same.
+
+    .venv/bin/python -m bench.edge [--rounds 6] [--requests 300]
+
+Both run in the same workerd and Miniflare, each with a real KV namespace, behind one origin that
+answers with a text of the size asked for. In every round both Workers take every kind of load in
+turn. CPU is user and system time of workerd per request. "Local runtime", not Cloudflare's network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import itertools
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+from pydantic import SecretStr
+
+from origin.app import create_app
+from origin.engine.contract import Event, Finished, ModelInfo
+from origin.settings import Settings
+from origin.stores.memory import MemoryStore
+from shared.keys import edge_bearer, key_ring, make_api_key
+from shared.requests import Request
+from tests.edge.local_edge import ROOT, edges, node_environment
+from tests.support.engines import MODEL, chat_answer
+from tests.support.serving import serving
+
+SECRET = "a secret of the bench, long enough"  # noqa: S105 - made up
+KEYS = key_ring(SECRET)
+API_KEY = make_api_key(KEYS, "acme", bytes(15))
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+CONNECTIONS = (1, 16)
+WARM_UP_REQUESTS = 200
+
+
+class SizedEngine:
+    """Answers with as many characters as the prompt says, hard to compress."""
+
+    async def models(self) -> Sequence[ModelInfo]:
+        """One model."""
+        return [ModelInfo(id=MODEL, created=1, owned_by="bench", fingerprint="1")]
+
+    async def fingerprint(self, _model: str) -> str:
+        """The one model's."""
+        return "1"
+
+    def check(self, request: Request) -> None:
+        """Refuse nothing."""
+
+    async def run(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Answer at once."""
+        size = int(request.fields["messages"][0]["content"])
+        noise = random.Random(size).randbytes(size)  # noqa: S311 - reproducible filler
+        yield Finished(answer=chat_answer(base64.b64encode(noise).decode()[:size]))
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(kw_only=True)
+class Load:
+    """What one Worker was measured at for one kind of load."""
+
+    requests: int = 0
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    latencies_ms: list[float] = field(default_factory=list)
+
+
+class Worker:
+    """A running Worker and what it was measured at, by (size, connections, streamed)."""
+
+    def __init__(self, name: str, url: str, process: psutil.Process) -> None:
+        parts = urlsplit(url)
+        self.name = name
+        self._address = (parts.hostname, parts.port)
+        self._workerd = next(
+            child for child in process.children(recursive=True) if child.name() == "workerd"
+        )
+        self.loads: dict[tuple[int, int, bool], Load] = {}
+
+    async def run(self, size: int, connections: int, requests: int, *, stream: bool) -> None:
+        """Send `requests` over `connections` and add up what they cost."""
+        load = self.loads.setdefault((size, connections, stream), Load())
+        times = self._workerd.cpu_times()
+        began = time.perf_counter()
+        latencies = await self.send(size, connections, requests, stream=stream)
+        load.wall_s += time.perf_counter() - began
+        after = self._workerd.cpu_times()
+        load.cpu_s += after.user + after.system - times.user - times.system
+        load.requests += requests
+        load.latencies_ms += latencies
+
+    async def send(
+        self, size: int, connections: int, requests: int, *, stream: bool
+    ) -> list[float]:
+        """Latencies in ms; every answer must be a hit."""
+        body = json.dumps(
+            {
+                "model": MODEL,
+                "messages": [{"role": "user", "content": str(size)}],
+                "stream": stream,
+            }
+        ).encode()
+        request = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: edge\r\naccept-encoding: gzip\r\n"
+            b"content-type: application/json\r\nauthorization: Bearer " + API_KEY.encode()
+        ) + b"\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        latencies: list[float] = []
+        numbers = itertools.count()
+
+        async def one_connection() -> None:
+            reader, writer = await asyncio.open_connection(*self._address)
+            while next(numbers) < requests:
+                began = time.perf_counter()
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                await _body(reader, head.lower())
+                latencies.append((time.perf_counter() - began) * 1000)
+                if b"encore-edge; hit" not in head:
+                    raise LookupError(head.decode())
+            writer.close()
+
+        await asyncio.gather(*(one_connection() for _ in range(connections)))
+        return latencies
+
+
+async def _body(reader: asyncio.StreamReader, head: bytes) -> None:
+    if b"content-length: " in head:
+        await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+        return
+    while (size := int(await reader.readline(), 16)) > 0:
+        await reader.readexactly(size + 2)
+    await reader.readline()
+
+
+async def measure(workers: list[Worker], rounds: int, requests: int) -> None:
+    """Run every load on every Worker in turn, `rounds` times."""
+    loads = [(size, connections, False) for size in SIZES for connections in CONNECTIONS]
+    loads.append((SIZES[0], 1, True))
+    for worker in workers:
+        for size in SIZES:
+            await _fill(worker, size)
+        await worker.send(SIZES[0], 1, WARM_UP_REQUESTS, stream=False)
+    for _ in range(rounds):
+        for size, connections, stream in loads:
+            for worker in workers:
+                await worker.run(size, connections, requests, stream=stream)
+
+
+async def _fill(worker: Worker, size: int) -> None:
+    for _ in range(100):
+        try:
+            await worker.send(size, 1, 1, stream=False)
+        except LookupError:
+            await asyncio.sleep(0.05)
+        else:
+            return
+    raise SystemExit(f"{worker.name}: no hit for {size} bytes")
+
+
+def report(python: Worker, javascript: Worker) -> None:
+    """Print the table; ratios are Python's to JavaScript's."""
+    print(f"{platform.machine()}, {os.cpu_count()} cores, local runtime\n")
+    print(
+        "| answer | conn. | CPU ms Py | CPU ms JS | p50/p99 ms Py | p50/p99 ms JS | req/s Py/JS |"
+    )
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for key, ours in python.loads.items():
+        size, connections, stream = key
+        theirs = javascript.loads[key]
+        rate = (ours.requests / ours.wall_s) / (theirs.requests / theirs.wall_s)
+        label = f"{size:,} B{' streamed' if stream else ''}"
+        print(
+            f"| {label} | {connections} | {_cpu_ms(ours):.2f} | {_cpu_ms(theirs):.2f} "
+            f"| {_percentiles(ours)} | {_percentiles(theirs)} | {rate:.2f} |"
+        )
+
+
+def _cpu_ms(load: Load) -> float:
+    return load.cpu_s * 1000 / load.requests
+
+
+def _percentiles(load: Load) -> str:
+    ordered = sorted(load.latencies_ms)
+    return f"{statistics.median(ordered):.1f} / {ordered[int(len(ordered) * 0.99)]:.1f}"
+
+
+@contextmanager
+def _javascript_edge(origin_url: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    environment = {
+        **node_environment(),
+        "API_KEY": KEYS.api.hex(),
+        "CACHE_KEY": KEYS.cache.hex(),
+        "BEARER": edge_bearer(KEYS),
+        "ORIGIN_URL": origin_url,
+    }
+    command = ["node", str(ROOT / "bench/javascript_edge.mjs")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().decode().split("edge ready ")[1].strip(), process
+        finally:
+            process.terminate()
+
+
+def main() -> None:
+    """Run and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--requests", type=int, default=300, help="of one kind in a round")
+    arguments = parser.parse_args()
+    settings = Settings(secret=SecretStr(SECRET))
+    app = create_app(settings, engine=SizedEngine(), store=MemoryStore())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(app) as origin_url,
+        edges(lambda: Path(tempfile.mkdtemp(dir=folder))) as start_edge,
+        _javascript_edge(origin_url) as (javascript_url, javascript_process),
+    ):
+        edge = start_edge(variables={"ENCORE_SECRET": SECRET, "ENCORE_ORIGIN_URL": origin_url})
+        python = Worker("Python", edge.url, psutil.Process(edge.process.pid))
+        javascript = Worker("JavaScript", javascript_url, psutil.Process(javascript_process.pid))
+        asyncio.run(measure([python, javascript], arguments.rounds, arguments.requests))
+    report(python, javascript)
+
+
+if __name__ == "__main__":
+    main()
