@@ -125,7 +125,7 @@ class Answers:
             return await self._forward_query(query, unstorable)
         # A request with only-if-cached gets what it accepts or its own 504, whatever fails.
         only_if_cached = directives.only_if_cached
-        fallback = view if decision.stale_if_error and not only_if_cached else None
+        fallback = view if decision.stale_if_error else None
         try:
             answer = await self._origin.send(
                 "POST", query.endpoint.value, query.headers, query.body, want_entry=True

@@ -94,8 +94,9 @@ class Edge:
         controls = parse_controls(headers)
         size_bytes = _content_length(headers)
         self._refuse_oversized(size_bytes)
-        body = request.body
-        if size_bytes <= self._settings.max_cached_body_bytes:
+        if size_bytes > self._settings.max_cached_body_bytes:
+            body = request.body
+        else:
             body = await runtime.body_of(request)
             size_bytes = body.byteLength
             self._refuse_oversized(size_bytes)

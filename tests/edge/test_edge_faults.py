@@ -275,6 +275,20 @@ def test_log_has_no_prompt_and_no_key(impatient: Stack, front: Front) -> None:
         assert secret not in log
 
 
+def test_cron_says_that_the_origin_is_not_ready(impatient: Stack, front: Front) -> None:
+    """An outage is in the Worker's log before a client meets it; a ready origin is no news."""
+    cron = f"{impatient.edge.url}/cdn-cgi/local/scheduled?cron=*/5+*+*+*+*"
+    assert httpx.get(cron).is_success
+    assert impatient.front.asked[-1] == "GET /readyz"
+    assert "not ready" not in impatient.edge.log()
+    front.instead = answering(503, _JSON, b"{}")
+    assert httpx.get(cron).is_success
+    impatient.edge.wait_for_log("origin not ready: status 503")
+    front.instead = answering(502, _HTML)
+    assert httpx.get(cron).is_success
+    impatient.edge.wait_for_log("origin not ready: What the origin answered")
+
+
 def test_missing_settings_are_named(start_edge: StartEdge) -> None:
     """Without its settings the edge answers nothing but what is missing, to monitors too."""
     edge = start_edge(variables={"ENCORE_ORIGIN_URL": "http://127.0.0.1:9"})
