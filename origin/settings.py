@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from shared.keys import MIN_SECRET_CHARACTERS
+from shared.keys import MIN_SECRET_CHARACTERS, check_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,16 +182,8 @@ class Settings(BaseModel):
 
     @field_validator("secret")
     @classmethod
-    def _long_secret(cls, value: SecretStr) -> SecretStr:
-        text = value.get_secret_value()
-        if len(text) < MIN_SECRET_CHARACTERS:
-            raise ValueError(
-                f"{len(text)} characters are too few, at least {MIN_SECRET_CHARACTERS} are needed; "
-                "`openssl rand -hex 32` makes one"
-            )
-        if text != text.strip() or not text.isprintable():
-            # A stray newline would make origin and edge disagree about every key.
-            raise ValueError("it has white space around it or unprintable characters; remove them")
+    def _fit_secret(cls, value: SecretStr) -> SecretStr:
+        check_secret(value.get_secret_value())
         return value
 
     @field_validator("upstream", "origin_url")

@@ -56,9 +56,8 @@ def check_secret(secret: str) -> None:
 
 
 def key_ring(secret: str) -> KeyRing:
-    """Derive every key from the deployment's secret. Raises ValueError where it is too short."""
-    if len(secret) < MIN_SECRET_CHARACTERS:
-        raise ValueError(f"the secret needs at least {MIN_SECRET_CHARACTERS} characters")
+    """Derive every key from the deployment's secret. Raises ValueError where it is not fit."""
+    check_secret(secret)
     extracted = hkdf_extract(_SALT, secret.encode())
     return KeyRing(
         id=hkdf_expand(extracted, b"id").hex()[:8],
