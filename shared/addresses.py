@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from shared.slots import NUMBER_WORDS, Reading, Token, Tokens, glued, read_date, word_list
+from shared.slots import DASHES, NUMBER_WORDS, Reading, Token, Tokens, glued, read_date, word_list
 
 MAX_WORDS = 8
 """Words in a street line, city included where no comma parts it off."""
@@ -29,8 +29,8 @@ class Address:
     """An address as read.
 
     `anchored`: it has a street suffix, a state or a ZIP code, so it is hardly anything else.
-    `open_ended`: its last word is a free one, and what follows is not parted off by punctuation,
-    so that the word might belong to what follows.
+    `open_ended`: its last words are free ones that might belong to what follows, because no
+    punctuation parts it off, or because they have no capitals.
     """
 
     text: str
@@ -59,6 +59,7 @@ def find_address(tokens: Tokens, i: int) -> tuple[Address, int] | None:
     line, suffixed, city = street
     line = f"{number[0]} {line}"
     state = unit = None
+    capitals = True
     if city:
         sources = [source for _, source in words[-len(city) :]]
         if len(city) > 1 and _is_state(sources[-1]):
@@ -71,7 +72,7 @@ def find_address(tokens: Tokens, i: int) -> tuple[Address, int] | None:
             line, i = f"{line} {unit[0]}", unit[1]
         town = _city(tokens, i)
         if town is not None:
-            city, i = town
+            city, i, capitals = town
     if state is None:
         region = _state(tokens, i, after_city=bool(city))
         if region is not None:
@@ -84,7 +85,7 @@ def find_address(tokens: Tokens, i: int) -> tuple[Address, int] | None:
     address = Address(
         text=", ".join(part for part in (line, " ".join(city), last) if part),
         anchored=suffixed or bool(last),
-        open_ended=free and not _parted(tokens, i),
+        open_ended=free and not (capitals and _parted(tokens, i)),
     )
     return address, i
 
@@ -210,7 +211,7 @@ _NOT_NAMES = (
         including incl is it its just last less like list listed listing lot maybe minus
         more nearly near needs neither never no nor not now of off offered on only or
         originally over per plus possibly previously price priced probably reduced recently
-        rent rented sale seller size sf sold sqft sqm square studio than that the then this
+        rent rented sale seller size sf sold sqft sqm studio than that the then this
         to under unless until up used usually versus via vs was were when where which while
         will with without worth year""")
     )
@@ -226,7 +227,7 @@ _DOTTED = (
     | frozenset(short for short in _DIRECTIONS if len(short) < 3)
     | {"mt", "ft", "jr", "sr"}
 )
-_PARTING = frozenset({",", ";", ".", "\n", ""})
+_PARTING = frozenset({",", ";", "\n", ""})
 
 
 def _house_number(tokens: Tokens, i: int) -> Reading:
@@ -341,8 +342,8 @@ def _unit(tokens: Tokens, i: int) -> Reading:
     return f"{unit} {text}", i
 
 
-def _city(tokens: Tokens, i: int) -> tuple[list[str], int] | None:
-    """A city behind a comma: words with capitals, or any that punctuation ends."""
+def _city(tokens: Tokens, i: int) -> tuple[list[str], int, bool] | None:
+    """A city behind a comma, and if it has capitals: without them punctuation has to end it."""
     if tokens[i].text != "," or read_date(tokens, i + 1) is not None:
         return None
     i += 1
@@ -360,7 +361,7 @@ def _city(tokens: Tokens, i: int) -> tuple[list[str], int] | None:
     parted = _parted(tokens, i) or _is_state(tokens[i])
     if not 0 < len(city) <= MAX_NAME_WORDS or not (capitals or parted):
         return None
-    return city, i
+    return city, i, capitals
 
 
 def _state(tokens: Tokens, i: int, *, after_city: bool) -> Reading:
@@ -422,4 +423,7 @@ def _after_comma(tokens: Tokens, i: int) -> int:
 
 def _parted(tokens: Tokens, i: int) -> bool:
     """Whether punctuation or the end of the text parts off what follows."""
-    return tokens[i].text in _PARTING and (tokens[i].text != "." or not glued(tokens, i + 1))
+    text = tokens[i].text
+    if text == "." or text in DASHES:
+        return not glued(tokens, i + 1) and (text == "." or not glued(tokens, i))
+    return text in _PARTING

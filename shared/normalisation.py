@@ -23,7 +23,7 @@ from typing import Any
 
 from shared.property_form import property_form
 from shared.requests import Endpoint
-from shared.text_form import about_form, text_form
+from shared.text_form import about_form, bare_request, text_form
 
 PROFILES = ("exact", "text", "property")
 
@@ -61,7 +61,9 @@ def form(profile: str, text: str) -> str:
     if profile == "exact":
         return text
     folded = text_form(text)
-    return (property_form(folded) or folded) if profile == "property" else folded
+    if profile == "text":
+        return folded
+    return property_form(folded) or property_form(bare_request(text)) or folded
 
 
 def with_user_text(fields: dict[str, Any], change: Callable[[str], Any]) -> dict[str, Any]:
@@ -108,12 +110,10 @@ def last_user_message(messages: list[Any]) -> int | None:
 def _continued_form(profile: str, prompt: str) -> str:
     """The form of a prompt whose end stays as it is, because the answer goes on there."""
     if profile == "property":
-        end = len(prompt)
-        while end and not prompt[end - 1].isalnum():
-            end -= 1
-        understood = property_form(text_form(prompt[:end], continued=True))
+        body = prompt.rstrip(" \t\r\n.,;:!?-")
+        understood = property_form(text_form(body, continued=True))
         if understood is not None:
-            return understood + prompt[end:]
+            return understood + prompt[len(body) :]
     return text_form(prompt, continued=True)
 
 

@@ -17,6 +17,7 @@ from functools import cache
 
 from shared.addresses import find_address
 from shared.slots import (
+    DASHES,
     Tokens,
     glued,
     read_area,
@@ -81,11 +82,10 @@ _VERBS = {
 }
 _NOUNS = frozenset(word_list("apartment condo home house listing property townhouse"))
 _ORDER = ("address", "beds", "baths", "area", "lot", "built", "dated", "price")
-_DASHES = frozenset("-\u2013\u2014")
 _CONNECTIVES = frozenset(
     word_list("""
     : a an and as asking at built date for has in is it its list listed listing located lot of
-    offered on price priced size the was which with year""")
+    on price priced size the was which with year""")
 )
 _LAND = ("acres", "hectares")
 
@@ -111,11 +111,12 @@ def _intent(tokens: Tokens) -> tuple[str, str, int] | None:
 def _after_separators(tokens: Tokens, i: int, *, beds_before: bool) -> int:
     while True:
         text = tokens[i].text
-        apart = not glued(tokens, i + 1) if tokens[i].kind == "symbol" else False
+        apart = tokens[i].kind == "symbol" and not glued(tokens, i + 1)
         legal = (
             text in {",", ";", "\n", "|"}
-            or (text == "." and apart)
-            or (text in _DASHES and apart and not glued(tokens, i))
+            # Not the point of ".5 baths".
+            or (text == "." and (apart or tokens[i + 1].kind == "symbol"))
+            or (text in DASHES and apart and not glued(tokens, i))
             or (text == "/" and beds_before)
         )
         if not legal:
@@ -193,7 +194,7 @@ def _leads() -> dict[str, re.Pattern[str]]:
             r"(?:and )?(?:it )?(?:was |is )?(?:built (?:in )?|(?:the )?year built (?:is |: )?)"
         ),
         "price": re.compile(
-            rf"{has}(?:the |its |a |an )?(?:asking |list |listing |listed |offered )?"
+            rf"{has}(?:the |its |a |an )?(?:asking |list |listing |listed )?"
             r"(?:price |priced )?(?:is |at |of |for |: )?"
         ),
     }

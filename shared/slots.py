@@ -20,6 +20,8 @@ from functools import cache
 from typing import NamedTuple
 
 MAX_DIGITS = 18
+DASHES = frozenset("-\u2013\u2014")
+"""With space on both sides they part, as a comma does."""
 
 
 class Token(NamedTuple):
@@ -246,11 +248,12 @@ _ORDINALS = frozenset({"st", "nd", "rd", "th"})
 @cache
 def _token() -> re.Pattern[str]:
     # A run of digits, points and commas is one token, so that a malformed number is not cut into
-    # two good ones. Superscripts count as letters: "m²" is a word.
+    # two good ones. "m²" is a word. Letters are spelt out, not Unicode's: edge and origin may run
+    # versions of Python that know different ones, and must read the same.
+    letters = "[A-Za-z\u00b2\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]+"
     return re.compile(
-        r"(?P<number>[0-9]+(?:[.,][0-9]+)*)|(?P<fraction>[½¼¾])"
-        r"|(?P<word>[^\W\d_½¼¾]+(?:['\u2019][^\W\d_½¼¾]+)*)"
-        r"|(?P<symbol>[^ \t\xa0])"
+        rf"(?P<number>[0-9]+(?:[.,][0-9]+)*)|(?P<fraction>[½¼¾])"
+        rf"|(?P<word>{letters}(?:['\u2019]{letters})*)|(?P<symbol>[^ \t\xa0])"
     )
 
 

@@ -116,7 +116,7 @@ def parse_template(label: str, pattern: str) -> Template:
     if len(pattern) > MAX_PATTERN_CHARACTERS:
         raise _error(label, f"a pattern has at most {MAX_PATTERN_CHARACTERS} characters")
     pieces: list[str | Slot] = [""]
-    for match in _PIECE.finditer(pattern.strip()):
+    for match in _PIECE.finditer(pattern.strip(_SPACES)):
         if match["slot"] is not None:
             slot = _slot(label, match["slot"])
             if any(slot.name == each.name for each in pieces if isinstance(each, Slot)):
@@ -157,9 +157,10 @@ def templated(
 
 def match(template: Template, text: str) -> dict[str, str] | None:
     """The slots of `text`, each in its one spelling, or None where it does not match in full."""
-    return _match(template, text.strip(), [])
+    return _match(template, text.strip(_SPACES), [])
 
 
+_SPACES = " \t\r\n"
 _LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}@[a-z0-9][a-z0-9.-]{0,15}")
 _PIECE = re.compile(r"\{\{|\}\}|\{(?P<slot>[^{}]*)\}|[^{}]+|[{}]")
 _SLOT = re.compile(r"(?P<name>[a-z_][a-z0-9_]{0,31}):(?P<type>[a-z]+)(?:\((?P<argument>.*)\))?")
@@ -217,7 +218,7 @@ def _refuse_objects(fields: Mapping[str, Any]) -> None:
 
 
 def _form(templates: Templates, text: str) -> dict[str, Any] | None:
-    stripped = text.strip()
+    stripped = text.strip(_SPACES)
     if len(stripped) > MAX_MESSAGE_CHARACTERS:
         return None
     tokens: list[Token] = []

@@ -1,7 +1,7 @@
 """The `text` profile: one form for spellings of a text that ask the same in the same words.
 
 What is folded, in prose only:
-- space around the text, and runs of spaces (a run between two digits stays);
+- space around the text, and runs of spaces (one between two digits stays);
 - letters with separate accents, ligatures within words, full-width words, typographic apostrophes;
 - polite words that open or close the text: greetings, "please", "could you please", ", thanks";
 - the case of the first word, where it is one of those that open questions and instructions. No
@@ -46,6 +46,16 @@ def text_form(text: str, *, continued: bool = False) -> str:
             return text
 
 
+def bare_request(text: str) -> str:
+    """The form of `text` without polite words behind a colon, for whoever knows what stands there.
+
+    Where the request was put as "can you …", the question mark at its end goes too.
+    """
+    polite = _opening().match(text.lstrip(_SPACES))
+    shorter = _closing().sub("", text_form(text))
+    return shorter.removesuffix("?") if polite is not None and polite["asked"] else shorter
+
+
 def about_form(text: str) -> bool:
     """Whether instructions make the spelling of another text matter: proofread, translate, …."""
     return _about_form().search(text) is not None
@@ -64,6 +74,10 @@ _OTHERS = word_list("an in on the there this these those my our you your")
 _REQUESTS = r"(?:explain|tell me|give me|show me|help me)"
 _REQUESTS_OF = r"(?:analy[sz]e|list|outline|summari[sz]e)"
 _DETERMINERS = r"(?:the|this|that|these|those|my|our|how|why|what|when|where|which|who)"
+_CODE = r"=<>{}\[\]|;\\~^*"
+# Classes are spelt out, never Unicode's: edge and origin may run versions of Python that know
+# different characters, and must agree on every key.
+_LETTER = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 _SPACES = " \t\r\n\xa0"
 
 
@@ -82,16 +96,19 @@ def _opening() -> re.Pattern[str]:
     )
 
 
-_WORD_END = r"(?:(?=[ ,:])|\Z)"
+# The word, not a variable of that name: no sign of code behind it.
+_WORD_END = rf"(?:(?=[,:]|[ ]+(?![ +\-{_CODE}]))|\Z)"
 
 
 @cache
 def _opener() -> re.Pattern[str]:
     """A capitalised first word whose case says nothing but that it is the first."""
-    openers = "|".join(word.capitalize() for word in _QUESTIONS + _INSTRUCTIONS + _OTHERS)
+    plain = (word for word in _QUESTIONS + _INSTRUCTIONS + _OTHERS if word != "can")
+    openers = "|".join(word.capitalize() for word in plain)
     return re.compile(
         rf"(?:{openers})(?:['\u2019](?:s|re))?{_WORD_END}"
         r"|(?:List|Make)(?= (?:a|all|an|me|my|some|the|this|[0-9]+) )"
+        r"|Can(?= (?:I|a|an|anyone|he|i|it|my|people|she|someone|the|they|this|we|you) )"
     )
 
 
@@ -109,7 +126,7 @@ def _about_text() -> re.Pattern[str]:
         r"|revers\w*|palindrom\w*|anagram\w*|count(?:s|ed|ing)?|syllabl\w*|rhym\w*|acrostic\w*|haikus?"
         r"|pronounc\w*|this (?:sentence|question|message|prompt|phrase|request)"
         r"|(?:first|last) (?:word|sentence))\b",
-        re.IGNORECASE,
+        re.ASCII | re.IGNORECASE,
     )
 
 
@@ -118,9 +135,9 @@ def _about_form() -> re.Pattern[str]:
     """Words of other messages for which the spelling of the last one may matter."""
     return re.compile(
         r"\b(?:punctuat|capitali[sz]|(?:upper|lower|title)[ -]?case|case[ -]sensitiv|(?:mis)?spell"
-        r"|gramma|typo|proof-?read|verbatim|repeat|echo|transl[ai]t|rewrit|rephras|paraphras"
-        r"|character count|polite|tone of the user|reverse|encode)",
-        re.IGNORECASE,
+        r"|gramma|typo|proof-?read|verbatim|repeat (?:after|back|the|what)|transl[ai]t|rewrit"
+        r"|rephras|paraphras)",
+        re.ASCII | re.IGNORECASE,
     )
 
 
@@ -132,7 +149,7 @@ def _with_material() -> re.Pattern[str]:
         r"|improv\w*|continu\w*|complet\w*|finish\w*|sa(?:y|ys|ying|id)|mean(?:s|ing|t)?|word\w*"
         r"|call(?:s|ed)?|term\w*|sentenc\w*|phras\w*|titl\w*|nam(?:e|ed|es)|string\w*|append\w*"
         r"|respond\w*|repl(?:y|ies)|answer\w*|output\w*|print\w*)\b",
-        re.IGNORECASE,
+        re.ASCII | re.IGNORECASE,
     )
 
 
@@ -140,9 +157,9 @@ def _with_material() -> re.Pattern[str]:
 def _special() -> re.Pattern[str]:
     """What begins a part that stays: quotations, code, lines, and what a colon introduces."""
     return re.compile(
-        r"[\"\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u2039\u203a\u300a-\u300f\u2018\u201a\u201b"
-        r"`=<>{}\[\]|;\\_~^*\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]"
-        r"|(?<![^\W\d_])['\u2019]|['\u2019](?![^\W\d_])|:(?![^ \xa0])|[\w)\]]\("
+        r"[\"\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u2039\u203a\u300a-\u300f\u2018\u201a\u201b`]"
+        rf"|(?<![{_LETTER}])['\u2019]|['\u2019](?![{_LETTER}])|:(?![^ \xa0])"
+        rf"|(?P<code>[{_CODE}_\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]|[{_LETTER}0-9)\]]\()"
     )
 
 
@@ -197,23 +214,26 @@ def _as_instruction(text: str) -> str:
 
 def _folded(text: str, *, continued: bool) -> str:
     head, kept, tail = _parts(text)
+    head = _spaced(head)
     if not kept:
-        head = _spaced(head)
         return head if continued else _closed(head, text)
     if not continued:
         if tail is not None:
             tail = _closed(_spaced(tail), text)
         elif kept.count("`") % 2 == 0:
             kept = kept.rstrip(_SPACES)
-    return _spaced(head) + kept + (tail or "")
+    return head + kept + (tail or "")
 
 
 def _parts(text: str) -> tuple[str, str, str | None]:
-    """Prose, what stays as it is, and the prose behind it: None where all the rest stays."""
+    """Prose, what stays as it is, and the prose behind it: None where all the rest stays.
+
+    Where code or a second line comes first, what stands before it may be part of it: all stays.
+    """
     first = _special().search(text)
     if first is None:
         return text, "", None
-    start = first.start()
+    start = 0 if first["code"] else first.start()
     quotations = list(_quotation().finditer(text, start))
     outside, place = [], start
     for quotation in quotations:
@@ -248,31 +268,35 @@ def _closed(prose: str, text: str) -> str:
 
 @cache
 def _gaps() -> re.Pattern[str]:
-    """Runs of spaces that are not between two digits."""
-    return re.compile(r"(?<![\d \xa0])[ \xa0]+|(?<=\d)[ \xa0]++(?!\d)")
+    """Runs of spaces that are not between two digits, or signs that may be digits."""
+    digit = r"0-9\u0250-\U0010ffff"
+    return re.compile(
+        rf"(?<![{digit} \xa0])[ \xa0]+|(?<=[{digit}])[ \xa0]++(?![{digit}])",
+    )
 
 
 @cache
 def _accented() -> re.Pattern[str]:
     """A letter and the accents that follow it. Signs of their own (the ohm's) stay."""
-    return re.compile(r"[^\W\d_][\u0300-\u036f\u3099\u309a]+")
+    return re.compile(r"[A-Za-z][\u0300-\u036f]+")
 
 
 @cache
 def _compatible() -> re.Pattern[str]:
     """Ligatures within words and full-width words; a single letter may be what is asked about."""
     return re.compile(
-        r"(?<=[^\W\d_])[\ufb00-\ufb06]|[\ufb00-\ufb06](?=[^\W\d_])"
+        r"(?<=[A-Za-z])[\ufb00-\ufb06]|[\ufb00-\ufb06](?=[A-Za-z])"
         r"|[\uff21-\uff3a\uff41-\uff5a]{3,}"
     )
 
 
 @cache
 def _apostrophe() -> re.Pattern[str]:
-    return re.compile(r"(?<=[^\W\d_])\u2019(?=[^\W\d_])")
+    return re.compile(rf"(?<=[{_LETTER}])\u2019(?=[{_LETTER}])")
 
 
 @cache
 def _full_stop() -> re.Pattern[str]:
     """A full stop behind a plain word, or behind a quotation and nothing else."""
-    return re.compile(r"(?:(?:\A|(?<=[ \xa0(]))[^\W\d_]+(?:['-][^\W\d_]+)*\)?|\A)\.\Z")
+    word = rf"[{_LETTER}]+(?:['-][{_LETTER}]+)*"
+    return re.compile(rf"(?:(?:\A|(?<=[ \xa0(])){word}\)?|\A)\.\Z")

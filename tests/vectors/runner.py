@@ -40,10 +40,12 @@ from shared.errors import EncoreError
 from shared.freshness import Lifetimes, Serve, decide, expiry, usable_on_error
 from shared.json_text import parse_object
 from shared.keys import cache_key, edge_bearer, key_ring, make_api_key, tag_digest, tenant_of
+from shared.normalisation import normalise
 from shared.requests import Endpoint, validate
 from shared.sse import SSEParser
 from shared.storability import exact_only, storability
 from shared.streams import Assembler, chunks, event_stream, rebuildable
+from shared.templates import TemplateError, register, templated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -229,6 +231,26 @@ def run_cache_headers(case: Any) -> Any:
     return entry_headers(_header(case["header"]), served)
 
 
+def run_normalisation(case: Any) -> Any:
+    """Normalise a chat's `text`, or a completion's `prompt`, under a `profile`."""
+    if "prompt" in case:
+        return normalise(case["profile"], Endpoint.COMPLETIONS, {"prompt": case["prompt"]})[
+            "prompt"
+        ]
+    fields = {"messages": [{"role": "user", "content": case["text"]}]}
+    return normalise(case["profile"], Endpoint.CHAT, fields)["messages"][0]["content"]
+
+
+def run_templates(case: Any) -> Any:
+    """Hold a message's `content` against `patterns`, or refuse those."""
+    fields = {"messages": [{"role": "user", "content": case["content"]}]}
+    try:
+        changed = templated(register(case["patterns"]), Endpoint.CHAT, fields)
+    except TemplateError as exc:
+        return {"refused": str(exc)}
+    return None if changed is None else changed["messages"][0]["content"]
+
+
 RUNNERS: dict[str, Callable[[Any], Any]] = {
     "cache_headers.json": run_cache_headers,
     "canonical.json": run_canonical,
@@ -236,10 +258,12 @@ RUNNERS: dict[str, Callable[[Any], Any]] = {
     "envelope.json": run_envelope,
     "freshness.json": run_freshness,
     "keys.json": run_keys,
+    "normalisation.json": run_normalisation,
     "requests.json": run_requests,
     "sse.json": run_sse,
     "storability.json": run_storability,
     "streams.json": run_streams,
+    "templates.json": run_templates,
 }
 
 
