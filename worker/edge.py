@@ -98,7 +98,7 @@ class Edge:
             body = request.body
         else:
             body = await runtime.body_of(request)
-            size_bytes = body.byteLength
+            size_bytes = size_bytes or body.byteLength
             self._refuse_oversized(size_bytes)
         if size_bytes > self._settings.max_cached_body_bytes:
             return await self._answers.forward(endpoint, headers, controls, body, "too-large")

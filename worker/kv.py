@@ -27,15 +27,23 @@ class UndecodableError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredEntry:
-    """A header and, as a JavaScript Uint8Array that Python never reads, the segments."""
+    """A header, and a JavaScript ArrayBuffer whose bytes from `start` are the segments.
+
+    Python never reads those.
+    """
 
     header: Header
-    value: Any
+    buffer: Any
+    start: int = 0
 
     def segment(self, name: str) -> Any | None:
         """A view of one segment's bytes, or None where the entry has none of that name."""
         place = self.header.segment_range(name)
-        return None if place is None else self.value.subarray(place[0], place[0] + place[1])
+        return None if place is None else runtime.view(self.buffer, self.start + place[0], place[1])
+
+    def segments(self) -> Any:
+        """A view of all segments' bytes."""
+        return runtime.view(self.buffer, self.start, sum(self.header.segments.values()))
 
 
 class EntryStore:
@@ -55,16 +63,16 @@ class EntryStore:
         found = await runtime.kv_get(self._kv, _name(tenant, key), CACHE_TTL_S)
         if found is None:
             return None
-        value, metadata = found
+        buffer, metadata = found
         try:
             header = decode_header(metadata)
         except EnvelopeError as exc:
             raise UndecodableError(str(exc)) from exc
         if header.key != key or header.tenant != tenant:
             raise UndecodableError("another key's entry")
-        if value.byteLength != sum(header.segments.values()):
+        if buffer.byteLength != sum(header.segments.values()):
             raise UndecodableError("truncated")
-        return StoredEntry(header=header, value=value)
+        return StoredEntry(header=header, buffer=buffer)
 
     def claim(self, header: Header, now_ms: int) -> bool:
         """Whether the caller is to put this entry now.
@@ -96,7 +104,7 @@ class EntryStore:
             await runtime.kv_put(
                 self._kv,
                 name,
-                entry.value,
+                entry.segments(),
                 header_json(header).decode(),
                 -(-header.expires_ms // 1000),
             )

@@ -43,8 +43,8 @@ class OriginError(UpstreamError):
 class OriginAnswer:
     """What the origin answered. `headers` are those a client may see.
 
-    `body` is a JavaScript stream of events that are still to come, or all of the answer as a
-    Uint8Array.
+    `body` is a JavaScript stream of events that are still to come, or all of the answer as an
+    ArrayBuffer.
     """
 
     status: int
@@ -123,19 +123,19 @@ class OriginClient:
 def entry_of(answer: OriginAnswer, key: str) -> StoredEntry:
     """The entry an answer carries. Raises OriginError where it is not a whole entry of `key`."""
     try:
-        prefix = runtime.to_bytes(answer.body.subarray(0, MAX_PREFIX_BYTES))
-        header, start = decode_prefix(prefix)
+        size_bytes: int = answer.body.byteLength
+        prefix = runtime.view(answer.body, 0, min(size_bytes, MAX_PREFIX_BYTES))
+        header, start = decode_prefix(runtime.to_bytes(prefix))
     except EnvelopeError as exc:
         raise _unreadable(answer.status) from exc
-    size_bytes = sum(header.segments.values())
-    if header.key != key or answer.body.byteLength - start != size_bytes:
+    if header.key != key or size_bytes - start != sum(header.segments.values()):
         raise OriginError(
             "The origin's entry is not the one asked for: do edge and origin share one "
             "ENCORE_SECRET and one version?",
             code="origin_disagrees",
             received=answer.status,
         )
-    return StoredEntry(header=header, value=answer.body.subarray(start))
+    return StoredEntry(header=header, buffer=answer.body, start=start)
 
 
 async def _read(response: Any) -> OriginAnswer:

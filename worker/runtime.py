@@ -11,6 +11,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import js
@@ -38,9 +40,32 @@ def binding(env: Any, name: str) -> Any:
     return getattr(wrapped, "_binding", wrapped)
 
 
+@cache
+def _globals() -> SimpleNamespace:
+    """The JavaScript functions of a hit, looked up once an isolate: each look-up is a crossing."""
+    return SimpleNamespace(
+        from_entries=js.Object.fromEntries,
+        parse=js.JSON.parse,
+        stringify=js.JSON.stringify,
+        new_array=js.Uint8Array.new,
+        new_response=js.Response.new,
+    )
+
+
+def _object(value: dict[str, Any]) -> Any:
+    """A JavaScript object from plain data: one crossing, where `to_js` makes one for each item."""
+    return _globals().parse(json.dumps(value))
+
+
+@cache
+def _kv_options(cache_ttl_s: int) -> Any:
+    return _object({"type": "arrayBuffer", "cacheTtl": cache_ttl_s})
+
+
 def headers_of(message: Any) -> dict[str, str]:
     """All headers of a JavaScript Request or Response, names in lower case."""
-    headers: dict[str, str] = json.loads(js.JSON.stringify(js.Object.fromEntries(message.headers)))
+    to = _globals()
+    headers: dict[str, str] = json.loads(to.stringify(to.from_entries(message.headers)))
     return headers
 
 
@@ -54,9 +79,9 @@ def client_accept_encoding(request: Any, headers: dict[str, str]) -> str | None:
 
 
 async def body_of(message: Any) -> Any:
-    """The whole body of a Request or Response as a JavaScript Uint8Array."""
+    """The whole body of a Request or Response as a JavaScript ArrayBuffer."""
     try:
-        return js.Uint8Array.new(await message.arrayBuffer())
+        return await message.arrayBuffer()
     except JsException as exc:
         raise PlatformError(f"reading a body: {exc}") from exc
 
@@ -67,12 +92,14 @@ def to_bytes(buffer: Any) -> bytes:
     return data
 
 
+def view(buffer: Any, offset: int, length: int) -> Any:
+    """A part of an ArrayBuffer as a Uint8Array; nothing is copied."""
+    return _globals().new_array(buffer, offset, length)
+
+
 def respond(status: int, headers: dict[str, str], body: bytes | None = None) -> Any:
     """A Response with a body made in Python."""
-    return js.Response.new(
-        None if body is None else to_js(body),
-        to_js({"status": status, "headers": headers}, dict_converter=js.Object.fromEntries),
-    )
+    return respond_with(status, headers, None if body is None else to_js(body))
 
 
 def respond_error(error: EncoreError) -> Any:
@@ -80,31 +107,21 @@ def respond_error(error: EncoreError) -> Any:
     return respond(error.status, error_headers(error), error_body(error))
 
 
-def respond_gzip(headers: dict[str, str], view: Any, *, inflate: bool) -> Any:
+def respond_gzip(headers: dict[str, str], stored: Any, *, inflate: bool) -> Any:
     """A 200 whose body is stored gzip: sent as it is, or inflated by the platform for a client that
     does not accept gzip.
     """  # noqa: D205 - one sentence
     if inflate:
-        stream = js.Response.new(view).body.pipeThrough(js.DecompressionStream.new("gzip"))
-        return js.Response.new(
-            stream, to_js({"headers": headers}, dict_converter=js.Object.fromEntries)
-        )
-    return js.Response.new(
-        view,
-        to_js(
-            # Without "manual" the platform would compress what is compressed already.
-            {"headers": {**headers, "content-encoding": "gzip"}, "encodeBody": "manual"},
-            dict_converter=js.Object.fromEntries,
-        ),
-    )
+        stream = js.Response.new(stored).body.pipeThrough(js.DecompressionStream.new("gzip"))
+        return respond_with(200, headers, stream)
+    # Without "manual" the platform would compress what is compressed already.
+    options = {"headers": {**headers, "content-encoding": "gzip"}, "encodeBody": "manual"}
+    return _globals().new_response(stored, _object(options))
 
 
 def respond_with(status: int, headers: dict[str, str], body: Any) -> Any:
     """A Response with a JavaScript body: a buffer or a stream."""
-    return js.Response.new(
-        body,
-        to_js({"status": status, "headers": headers}, dict_converter=js.Object.fromEntries),
-    )
+    return _globals().new_response(body, _object({"status": status, "headers": headers}))
 
 
 def pass_through(body: Any) -> tuple[Any, Any]:
@@ -166,25 +183,21 @@ async def fetch(url: str, *, method: str, headers: dict[str, str], body: Any, si
 
 
 async def kv_get(kv: Any, name: str, cache_ttl_s: int) -> tuple[Any, str] | None:
-    """(value as Uint8Array, metadata as JSON text) of a KV entry, or None where there is none."""
-    options = to_js(
-        {"type": "arrayBuffer", "cacheTtl": cache_ttl_s}, dict_converter=js.Object.fromEntries
-    )
+    """(value as ArrayBuffer, metadata as JSON text) of a KV entry, or None where there is none."""
     try:
-        found = await kv.getWithMetadata(name, options)
+        found = await kv.getWithMetadata(name, _kv_options(cache_ttl_s))
     except JsException as exc:
         raise PlatformError(f"reading KV: {exc}") from exc
     value = found.value
     if not value:  # null, which Pyodide shows as a falsy value of its own
         return None
-    return js.Uint8Array.new(value), js.JSON.stringify(found.metadata)
+    return value, _globals().stringify(found.metadata)
 
 
 async def kv_put(kv: Any, name: str, value: Any, metadata: str, expiration_s: int) -> None:
     """Write a KV entry: `metadata` is JSON text, `expiration_s` seconds since the epoch."""
-    options = to_js({"expiration": expiration_s}, dict_converter=js.Object.fromEntries)
-    options.metadata = js.JSON.parse(metadata)
+    options = {"expiration": expiration_s, "metadata": json.loads(metadata)}
     try:
-        await kv.put(name, value, options)
+        await kv.put(name, value, _object(options))
     except JsException as exc:
         raise PlatformError(f"writing KV: {exc}") from exc
