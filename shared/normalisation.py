@@ -10,7 +10,8 @@ completion, is replaced; every other field, message and part stays.
 
 A profile preserves meaning or it is wrong, so a request is left alone where its form might matter:
 where other messages tell the model to judge, repeat or translate what the user writes, where a
-message has several texts, and for embeddings (the vector is of the spelling).
+message has several texts, and for embeddings (the vector is of the spelling). A completion goes on
+with its prompt, so only what is within that is folded: not its end, and no polite words.
 
 Invariants: pure; fields are never changed in place; `normalise` of its result is the same; the same
 object comes back where nothing changes.
@@ -23,7 +24,7 @@ from typing import Any
 
 from shared.property_form import property_form
 from shared.requests import Endpoint
-from shared.text_form import about_form, bare_request, text_form
+from shared.text_form import about_form, bare_request, continued_form, text_form
 
 PROFILES = ("exact", "text", "property")
 
@@ -63,7 +64,7 @@ def form(profile: str, text: str) -> str:
     folded = text_form(text)
     if profile == "text":
         return folded
-    return property_form(folded) or property_form(bare_request(text)) or folded
+    return property_form(folded) or property_form(bare_request(text, folded)) or folded
 
 
 def with_user_text(fields: dict[str, Any], change: Callable[[str], Any]) -> dict[str, Any]:
@@ -111,10 +112,10 @@ def _continued_form(profile: str, prompt: str) -> str:
     """The form of a prompt whose end stays as it is, because the answer goes on there."""
     if profile == "property":
         body = prompt.rstrip(" \t\r\n.,;:!?-")
-        understood = property_form(text_form(body, continued=True))
+        understood = property_form(text_form(body))
         if understood is not None:
             return understood + prompt[len(body) :]
-    return text_form(prompt, continued=True)
+    return continued_form(prompt)
 
 
 def _form_matters(messages: list[Any]) -> bool:

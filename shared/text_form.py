@@ -8,11 +8,11 @@ What is folded, in prose only:
   other case: "US" is not "us", "Polish" not "polish", and a lower-case name may be another word;
 - one full stop behind the last word.
 
-What is never touched: anything from the first quotation mark, backtick, bracket, line break, tab or
-colon on (up to the last of balanced quotations; all the rest where they are not), question and
-exclamation marks, numbers, anything with a digit or a sign in it. A text that asks about text
-(spelling, letters, politeness, …) stays whole. One that has material in it (translate, rewrite, …)
-keeps its end.
+What is never touched: quotations and code in backticks; all that follows a colon, a quotation that
+does not end, a line break, a tab or a sign of code, and the space before the latter three; question
+and exclamation marks (but for that of a "can you …?"), numbers, words with a digit or sign in them.
+A text that asks about text (spelling, letters, politeness, …) stays whole, and one that may end in
+material (translate, rewrite, …) keeps its end.
 
 Invariants
 1. In doubt a text stays as it is: a miss costs a generation, a merge gives a wrong answer.
@@ -31,39 +31,48 @@ from shared.slots import word_list
 MAX_CHARACTERS = 8_192
 
 
-def text_form(text: str, *, continued: bool = False) -> str:
-    """The form of `text`, `text` itself where nothing is to be folded.
-
-    `continued`: an answer goes on where the text ends (completions), so its end stays.
-    """
-    if len(text) > MAX_CHARACTERS or _about_text().search(text):
+def text_form(text: str) -> str:
+    """The form of `text`, `text` itself where nothing is to be folded."""
+    if len(text) > MAX_CHARACTERS or _about_text().search(text.lower()):
         return text
     while True:
         before = text
-        text = _opened(text, continued=continued)
-        text = _folded(text, continued=continued)
+        text = _folded(_opened(text))
         if text == before:
             return text
 
 
-def bare_request(text: str) -> str:
+def continued_form(text: str) -> str:
+    """The form of a text that an answer goes on with: spaces and letters within it, no more.
+
+    It is a beginning, not a request: what it opens with belongs to it, and its end stays as it is.
+    """
+    if len(text) > MAX_CHARACTERS or _about_text().search(text.lower()):
+        return text
+    head, kept, tail = _parts(text.rstrip(_SPACES))
+    end = text[len(head) + len(kept) + len(tail or "") :]
+    return _spaced(head) + kept + _spaced(tail or "") + end
+
+
+def bare_request(text: str, form: str) -> str:
     """The form of `text` without polite words behind a colon, for whoever knows what stands there.
 
     Where the request was put as "can you …", the question mark at its end goes too.
     """
     polite = _opening().match(text.lstrip(_SPACES))
-    shorter = _closing().sub("", text_form(text))
+    end = _closing().search(form, max(0, len(form) - _END_CHARACTERS))
+    shorter = form if end is None else form[: end.start()]
     return shorter.removesuffix("?") if polite is not None and polite["asked"] else shorter
 
 
 def about_form(text: str) -> bool:
     """Whether instructions make the spelling of another text matter: proofread, translate, …."""
-    return _about_form().search(text) is not None
+    return _about_form().search(text.lower()) is not None
 
 
-_QUESTIONS = word_list("""
-    am are can could did do does had has have how is shall should was were what when where which
-    who whom whose why would""")
+_QUESTIONS = word_list("how what when where which who whom whose why")
+_AUXILIARIES = word_list("""
+    am are could did do does had has have is shall should was were would""")
 _INSTRUCTIONS = word_list("""
     analyse analyze appraise assess brainstorm calculate check classify compare compute convert
     create define describe develop discuss estimate evaluate explain extract find generate give
@@ -78,19 +87,23 @@ _CODE = r"=<>{}\[\]|;\\~^*"
 # Classes are spelt out, never Unicode's: edge and origin may run versions of Python that know
 # different characters, and must agree on every key.
 _LETTER = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
+_END_CHARACTERS = 80
 _SPACES = " \t\r\n\xa0"
 
 
 @cache
 def _opening() -> re.Pattern[str]:
     """Polite words at the beginning, if a question or instruction follows them."""
-    opener = rf"(?:{'|'.join(_either(word) for word in _QUESTIONS + _INSTRUCTIONS)}){_WORD_END}"
-    instruction = rf"(?:{'|'.join(_either(word) for word in _INSTRUCTIONS)}|list|make){_WORD_END}"
-    you = r"(?:[Cc]an|[Cc]ould|[Ww]ould|[Ww]ill) you"
+    instruction = rf"(?:{'|'.join(map(_either, _INSTRUCTIONS))}|list|make){_WORD_END}"
+    request = (
+        rf"(?:{'|'.join(map(_either, _QUESTIONS))}|[Dd]on't|[Dd]o not|(?:[Cc]an|[Cc]ould) you)"
+        rf"{_WORD_END}|{instruction}"
+    )
+    auxiliary = rf"(?:[Cc]an|{'|'.join(map(_either, _AUXILIARIES))}){_WORD_END}"
     return re.compile(
-        rf"(?:(?:[Hh]i|[Hh]ello|[Hh]ey)(?: there)?[,!.] +(?=(?:[Pp]lease,? +)?{opener}))?+"
-        rf"(?:[Pp]lease,? +(?={opener}|list |make |don't |do not ))?+"
-        rf"(?P<asked>{you} +(?:please|kindly) +(?={instruction})"
+        rf"(?:(?:[Hh]i|[Hh]ello|[Hh]ey)(?: there)?[,!.] +(?=[Pp]lease,? |{request}|{auxiliary}))?+"
+        rf"(?:[Pp]lease,? +(?={request}))?+"
+        rf"(?P<asked>(?:[Cc]an|[Cc]ould|[Ww]ould|[Ww]ill) you +(?:please|kindly) +(?={instruction})"
         rf"|(?:[Cc]an|[Cc]ould) you +(?={_REQUESTS}{_WORD_END}"
         rf"|{_REQUESTS_OF} +{_DETERMINERS}{_WORD_END}))?+"
     )
@@ -103,8 +116,8 @@ _WORD_END = rf"(?:(?=[,:]|[ ]+(?![ +\-{_CODE}]))|\Z)"
 @cache
 def _opener() -> re.Pattern[str]:
     """A capitalised first word whose case says nothing but that it is the first."""
-    plain = (word for word in _QUESTIONS + _INSTRUCTIONS + _OTHERS if word != "can")
-    openers = "|".join(word.capitalize() for word in plain)
+    words = _QUESTIONS + _AUXILIARIES + _INSTRUCTIONS + _OTHERS
+    openers = "|".join(word.capitalize() for word in words)
     return re.compile(
         rf"(?:{openers})(?:['\u2019](?:s|re))?{_WORD_END}"
         r"|(?:List|Make)(?= (?:a|all|an|me|my|some|the|this|[0-9]+) )"
@@ -116,17 +129,18 @@ def _opener() -> re.Pattern[str]:
 def _about_text() -> re.Pattern[str]:
     """Words of a text for which its own spelling may matter."""
     return re.compile(
-        r"\b(?:punctuat\w*|capitali[sz]\w*|capital letters?|(?:upper|lower|title|camel|snake)[ -]?"
-        r"case\w*|case[ -]\w*sensitiv\w*|(?:mis)?spel(?:l\w*|t)|gramma\w*|typos?|proof-?read\w*"
+        r"(?<![a-z])(?:punctuat\w*|capitali[sz]\w*|capital letters?|"
+        r"(?:upper|lower|title|camel|snake)[ -]?case\w*|case[ -]\w*sensitiv\w*|gramma\w*|typos?"
+        r"|(?:mis)?spel(?:l\w*|t)|proof-?read\w*"
         r"|characters?|letters? (?:in|of|are|do|does)|(?:first|last) letter|white ?spaces?|spaces"
         r"|commas?|full stops?|apostrophes?|hyphens?|quotation|symbols?|glyphs?|fonts?|ligatures?"
         r"|diacritic\w*|accents?|unicode|ascii|utf|emojis?|reg(?:ular )?ex\w*|verbatim|literal\w*"
         r"|repeat\w*|echo\w*|(?:im)?polite\w*|rude\w*|greeting\w*|tone of"
         r"|hash(?:es|ed|ing)?|md5|sha-?[0-9]+|base ?64|encod\w*|decod\w*|cipher\w*|encrypt\w*"
-        r"|revers\w*|palindrom\w*|anagram\w*|count(?:s|ed|ing)?|syllabl\w*|rhym\w*|acrostic\w*|haikus?"
-        r"|pronounc\w*|this (?:sentence|question|message|prompt|phrase|request)"
+        r"|revers\w*|palindrom\w*|anagram\w*|count(?:s|ed|ing)?|syllabl\w*|rhym\w*|acrostic\w*"
+        r"|haikus?|pronounc\w*|this (?:sentence|question|message|prompt|phrase|request)"
         r"|(?:first|last) (?:word|sentence))\b",
-        re.ASCII | re.IGNORECASE,
+        re.ASCII,
     )
 
 
@@ -134,10 +148,10 @@ def _about_text() -> re.Pattern[str]:
 def _about_form() -> re.Pattern[str]:
     """Words of other messages for which the spelling of the last one may matter."""
     return re.compile(
-        r"\b(?:punctuat|capitali[sz]|(?:upper|lower|title)[ -]?case|case[ -]sensitiv|(?:mis)?spell"
-        r"|gramma|typo|proof-?read|verbatim|repeat (?:after|back|the|what)|transl[ai]t|rewrit"
-        r"|rephras|paraphras)",
-        re.ASCII | re.IGNORECASE,
+        r"(?<![a-z])(?:punctuat|capitali[sz]|(?:upper|lower|title)[ -]?case|case[ -]sensitiv"
+        r"|(?:mis)?spell|gramma|typo|proof-?read|verbatim|repeat (?:after|back|the|what)"
+        r"|transl[ai]t|rewrit|rephras|paraphras)",
+        re.ASCII,
     )
 
 
@@ -145,21 +159,26 @@ def _about_form() -> re.Pattern[str]:
 def _with_material() -> re.Pattern[str]:
     """Words that are followed by material without quotation marks, up to the end."""
     return re.compile(
-        r"\b(?:translat\w*|rewrit\w*|rewrote|re-?phras\w*|paraphras\w*|correct\w*|edit\w*|fix\w*"
-        r"|improv\w*|continu\w*|complet\w*|finish\w*|sa(?:y|ys|ying|id)|mean(?:s|ing|t)?|word\w*"
+        r"(?<![a-z])(?:translat\w*|rewrit\w*|rewrote|re-?phras\w*|paraphras\w*|correct\w*|edit\w*"
+        r"|fix\w*|improv\w*|continu\w*|complet\w*|finish\w*|sa(?:y|ys|ying|id)|mean(?:s|ing|t)?|word\w*"
         r"|call(?:s|ed)?|term\w*|sentenc\w*|phras\w*|titl\w*|nam(?:e|ed|es)|string\w*|append\w*"
         r"|respond\w*|repl(?:y|ies)|answer\w*|output\w*|print\w*)\b",
-        re.ASCII | re.IGNORECASE,
+        re.ASCII,
     )
 
 
 @cache
 def _special() -> re.Pattern[str]:
     """What begins a part that stays: quotations, code, lines, and what a colon introduces."""
+    quotes = (
+        r"\"\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u2039\u203a\u300a-\u300f\u2018\u201a\u201b`"
+    )
+    code = rf"{_CODE}_\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029"
+    # One set of characters first: that is what the search is fast at.
     return re.compile(
-        r"[\"\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u2039\u203a\u300a-\u300f\u2018\u201a\u201b`]"
-        rf"|(?<![{_LETTER}])['\u2019]|['\u2019](?![{_LETTER}])|:(?![^ \xa0])"
-        rf"|(?P<code>[{_CODE}_\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]|[{_LETTER}0-9)\]]\()"
+        rf"['\u2019:({quotes}{code}](?:(?<=[{quotes}])|(?<=:)(?![^ \xa0])"
+        rf"|(?<=['\u2019])(?:(?<![{_LETTER}]['\u2019])|(?![{_LETTER}]))"
+        rf"|(?P<code>(?<=[{code}])|(?<=[{_LETTER}0-9)\]]\()))"
     )
 
 
@@ -185,14 +204,14 @@ def _either(word: str) -> str:
     return f"[{word[0].upper()}{word[0]}]{word[1:]}"
 
 
-def _opened(text: str, *, continued: bool) -> str:
+def _opened(text: str) -> str:
     """`text` without polite words at its beginning, and its first word in lower case."""
     # Indentation of a first line has its meaning beside that of others.
     text = text.lstrip("\r\n" if "\n" in text.strip(_SPACES) else _SPACES)
     polite = _opening().match(text)
     if polite is not None and polite.end():
         text = text[polite.end() :]
-        if polite["asked"] and not continued:
+        if polite["asked"]:
             text = _as_instruction(text)
     return text[0].lower() + text[1:] if _opener().match(text) else text
 
@@ -212,17 +231,15 @@ def _as_instruction(text: str) -> str:
     return text
 
 
-def _folded(text: str, *, continued: bool) -> str:
+def _folded(text: str) -> str:
     head, kept, tail = _parts(text)
     head = _spaced(head)
     if not kept:
-        return head if continued else _closed(head, text)
-    if not continued:
-        if tail is not None:
-            tail = _closed(_spaced(tail), text)
-        elif kept.count("`") % 2 == 0:
-            kept = kept.rstrip(_SPACES)
-    return head + kept + (tail or "")
+        return _closed(head, text) or head
+    if tail is not None:
+        return head + kept + _closed(_spaced(tail), text)
+    # Behind a backtick that is still open, space belongs to code.
+    return head + (kept if kept.count("`") % 2 else kept.rstrip(_SPACES))
 
 
 def _parts(text: str) -> tuple[str, str, str | None]:
@@ -233,7 +250,7 @@ def _parts(text: str) -> tuple[str, str, str | None]:
     first = _special().search(text)
     if first is None:
         return text, "", None
-    start = 0 if first["code"] else first.start()
+    start = first.start() if first["code"] is None else 0
     quotations = list(_quotation().finditer(text, start))
     outside, place = [], start
     for quotation in quotations:
@@ -258,12 +275,14 @@ def _spaced(prose: str) -> str:
 def _closed(prose: str, text: str) -> str:
     """`prose`, the end of `text`, without space, polite words and a full stop at its end."""
     prose = prose.rstrip(_SPACES)
-    if _with_material().search(text):
-        return prose
-    shorter = _closing().sub("", prose)
-    if _full_stop().search(shorter):
+    end = max(0, len(prose) - _END_CHARACTERS)
+    polite = _closing().search(prose, end)
+    shorter = prose[: polite.start()] if polite is not None else prose
+    if shorter.endswith(".") and _full_stop().search(shorter, end):
         shorter = shorter[:-1]
-    return shorter if shorter or prose == "." else prose
+    if shorter == prose or _with_material().search(text.lower()):
+        return prose
+    return shorter
 
 
 @cache

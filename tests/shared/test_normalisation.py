@@ -209,10 +209,10 @@ def test_a_usual_instruction_does_not() -> None:
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [
-        ("Please  explain  it. ", "explain it. "),
-        ("The answer is", "the answer is"),
-        ("The answer is.", "the answer is."),
-        ("Can you explain it?", "explain it?"),
+        ("Please  explain  it. ", "Please explain it. "),
+        ("The answer is", "The answer is"),
+        ("The answer  is.  ", "The answer is.  "),
+        ("Say  `a  b`  now  ", "Say `a  b` now  "),
         (
             "Please analyze: 1 Oak St, 3BR, $450k.\n",
             "analyze this property: 1 Oak Street; 3 beds; 450000 USD.\n",
@@ -228,8 +228,8 @@ def test_the_end_of_a_completed_prompt_stays(prompt: str, expected: str) -> None
 @pytest.mark.parametrize(
     "fields",
     [
-        {"prompt": "Please explain it.", "echo": True},
-        {"prompt": "Please explain it.", "suffix": "!"},
+        {"prompt": "Please  explain it.", "echo": True},
+        {"prompt": "Please  explain it.", "suffix": "!"},
         {"prompt": ["Please explain it."]},
         {"prompt": [1, 2]},
     ],

@@ -39,12 +39,14 @@ SAME = [
     ["Please explain `x  = Y`.", "Explain `x  = Y`"],
     ["Please fix this:\r\n  Please\r\n", "Please fix this:\r\n  Please"],
     ["List the planets.", "please list the planets"],
+    ['Explain "tries".', 'Please explain "tries", thanks.'],
 ]
 STAYS = [
     "best st. bernard breeders",
     "Turkey is large",
     "May is warm",
     "Please Please Me",
+    "Please is a word",
     "Hello, World",
     "Yahoo!",
     "How many letters are in  Please?",
@@ -59,6 +61,8 @@ STAYS = [
     "could you describe the economy as strong?",
     "save!",
     "wait...",
+    ".",
+    ", thanks",
     "is it 3.",
     "open x.org.",
     "a\t\tb",
