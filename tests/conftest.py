@@ -11,9 +11,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+# No test judges time: machines are shared and slow at will.
+settings.register_profile("encore", deadline=None)
+settings.load_profile("encore")
 
 REQUIRE_ALL = os.environ.get("ENCORE_REQUIRE_ALL") == "1"
 

@@ -85,9 +85,7 @@ async def test_an_envelope_comes_back_as_it_was_put(store: Store) -> None:
         assert await store.get(KEY) == envelope
 
 
-@settings(
-    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(envelope=st.binary(max_size=2000))
 async def test_any_bytes_come_back(store: Store, envelope: bytes) -> None:
     """No byte is special."""

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ClientError, error_body
@@ -24,7 +24,6 @@ _values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(_texts, _values))
 def test_what_is_written_is_read_back(value: dict[str, Any]) -> None:
     """Writing and reading gives an equal value, and a second round the same bytes."""
@@ -33,7 +32,6 @@ def test_what_is_written_is_read_back(value: dict[str, Any]) -> None:
     assert parse_object(dumps(read)) == read
 
 
-@settings(deadline=None)
 @given(st.dictionaries(_texts, _values))
 def test_spelling_does_not_matter(value: dict[str, Any]) -> None:
     """White space and escapes change nothing."""
@@ -140,7 +138,6 @@ def test_a_duplicate_key_is_named_and_cut_short() -> None:
     assert len(caught.value.message) < 100
 
 
-@settings(deadline=None)
 @given(st.text(min_size=20))
 def test_a_message_never_quotes_the_body(secret: str) -> None:
     """However a body is broken, no message holds what it says."""

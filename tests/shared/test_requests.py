@@ -315,7 +315,7 @@ JSON = st.recursive(
 NAMES = sorted({name for _, checks, _ in requests._RULES.values() for name in checks})
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(Endpoint), st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4))
 def test_any_json_is_accepted_or_refused_by_name(endpoint: Endpoint, fields: Json) -> None:
     """Whatever stands in whatever field: a request, or an error that names a field."""

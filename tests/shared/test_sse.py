@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import UpstreamError
@@ -32,7 +32,6 @@ def test_the_events_do_not_depend_on_the_pieces(
         assert [event.data for event in parser.close()] == case["expected"]["end"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 9))
 def test_any_bytes_are_read_alike_in_any_pieces(parts: list[bytes], size: int) -> None:
     """Cutting random bytes otherwise gives the same events."""
@@ -42,7 +41,6 @@ def test_any_bytes_are_read_alike_in_any_pieces(parts: list[bytes], size: int) -
     assert SSEParser().feed(stream) == [event for piece in pieces for event in cut.feed(piece)]
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r")))
 def test_what_is_written_is_read_back(text: str) -> None:
     """Encoding and parsing gives the data back, line breaks included."""

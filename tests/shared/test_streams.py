@@ -26,7 +26,7 @@ from shared.streams import (
 
 Json = dict[str, Any]
 
-relaxed = settings(deadline=None, max_examples=100)
+relaxed = settings(max_examples=100)
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 _long_texts = st.one_of(
