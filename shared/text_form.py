@@ -17,13 +17,14 @@ material (translate, rewrite, …) keeps its end.
 Invariants
 1. In doubt a text stays as it is: a miss costs a generation, a merge gives a wrong answer.
 2. The form of a form is the form: rules are applied until none has anything to do.
-3. Time is linear in the text for each pass, and long texts are left alone.
+3. Time is linear in the text: passes are few, and long texts are left alone.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import cache
 
 from shared.slots import word_list
@@ -33,13 +34,7 @@ MAX_CHARACTERS = 8_192
 
 def text_form(text: str) -> str:
     """The form of `text`, `text` itself where nothing is to be folded."""
-    if len(text) > MAX_CHARACTERS or _about_text().search(text.lower()):
-        return text
-    while True:
-        before = text
-        text = _folded(_opened(text))
-        if text == before:
-            return text
+    return _settled(text, lambda each: _folded(_opened(each)))
 
 
 def continued_form(text: str) -> str:
@@ -47,11 +42,7 @@ def continued_form(text: str) -> str:
 
     It is a beginning, not a request: what it opens with belongs to it, and its end stays as it is.
     """
-    if len(text) > MAX_CHARACTERS or _about_text().search(text.lower()):
-        return text
-    head, kept, tail = _parts(text.rstrip(_SPACES))
-    end = text[len(head) + len(kept) + len(tail or "") :]
-    return _spaced(head) + kept + _spaced(tail or "") + end
+    return _settled(text, _folded_within)
 
 
 def bare_request(text: str, form: str) -> str:
@@ -88,6 +79,7 @@ _CODE = r"=<>{}\[\]|;\\~^*"
 # different characters, and must agree on every key.
 _LETTER = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 _END_CHARACTERS = 80
+_MAX_PASSES = 8
 _SPACES = " \t\r\n\xa0"
 
 
@@ -231,6 +223,19 @@ def _as_instruction(text: str) -> str:
     return text
 
 
+def _settled(text: str, fold: Callable[[str], str]) -> str:
+    """`text` folded until nothing is left to fold; `text` itself where that takes too long."""
+    if len(text) > MAX_CHARACTERS or _about_text().search(text.lower()):
+        return text
+    before = text
+    for _ in range(_MAX_PASSES):
+        folded = fold(before)
+        if folded == before:
+            return folded
+        before = folded
+    return text
+
+
 def _folded(text: str) -> str:
     head, kept, tail = _parts(text)
     head = _spaced(head)
@@ -240,6 +245,12 @@ def _folded(text: str) -> str:
         return head + kept + _closed(_spaced(tail), text)
     # Behind a backtick that is still open, space belongs to code.
     return head + (kept if kept.count("`") % 2 else kept.rstrip(_SPACES))
+
+
+def _folded_within(text: str) -> str:
+    head, kept, tail = _parts(text.rstrip(_SPACES))
+    end = text[len(head) + len(kept) + len(tail or "") :]
+    return _spaced(head) + kept + _spaced(tail or "") + end
 
 
 def _parts(text: str) -> tuple[str, str, str | None]:
@@ -263,13 +274,12 @@ def _parts(text: str) -> tuple[str, str, str | None]:
 
 
 def _spaced(prose: str) -> str:
-    """`prose` with single spaces and composed letters."""
-    prose = _gaps().sub(" ", prose)
-    if prose.isascii():
-        return prose
-    prose = _accented().sub(lambda found: unicodedata.normalize("NFC", found[0]), prose)
-    prose = _compatible().sub(lambda found: unicodedata.normalize("NFKC", found[0]), prose)
-    return _apostrophe().sub("'", prose)
+    """`prose` with composed letters and single spaces."""
+    if not prose.isascii():
+        prose = _accented().sub(lambda found: unicodedata.normalize("NFC", found[0]), prose)
+        prose = _compatible().sub(lambda found: unicodedata.normalize("NFKC", found[0]), prose)
+        prose = _apostrophe().sub("'", prose)
+    return _gaps().sub(" ", prose)
 
 
 def _closed(prose: str, text: str) -> str:
@@ -304,7 +314,7 @@ def _accented() -> re.Pattern[str]:
 def _compatible() -> re.Pattern[str]:
     """Ligatures within words and full-width words; a single letter may be what is asked about."""
     return re.compile(
-        r"(?<=[A-Za-z])[\ufb00-\ufb06]|[\ufb00-\ufb06](?=[A-Za-z])"
+        r"(?<=[A-Za-z])[\ufb00-\ufb06]+|[\ufb00-\ufb06]+(?=[A-Za-z])"
         r"|[\uff21-\uff3a\uff41-\uff5a]{3,}"
     )
 

@@ -123,6 +123,8 @@ def test_the_form_of_a_form_is_the_form(text: str, profile: str) -> None:
 
 
 @given(TEXTS, st.sampled_from(PROFILES), st.sampled_from(list(Endpoint)))
+@example("A\u0300\u2019A", "text", Endpoint.COMPLETIONS)
+@example("0  \ufb00\ufb00A\u0301", "text", Endpoint.COMPLETIONS)
 def test_normalised_fields_stay_so(text: str, profile: str, endpoint: Endpoint) -> None:
     """Fields are not changed in place, and normalised fields come back as the same object."""
     fields = {**chat(text), "prompt": text, "input": text}

@@ -132,7 +132,21 @@ def test_a_long_text_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["`", '"', "\u201c", "'", "please ", "hi, ", "? thanks", " ", ". ", "a(", "\ufb01", ": "],
+    [
+        "`",
+        '"',
+        "\u201c",
+        "'",
+        "please ",
+        "hi, ",
+        "? thanks",
+        " ",
+        ". ",
+        "a(",
+        ", thanks",
+        "\ufb01",
+        ": ",
+    ],
 )
 def test_hostile_repetitions_end(unit: str) -> None:
     """A text of nothing but openings is folded without going over it again and again."""
