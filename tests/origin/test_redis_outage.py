@@ -28,7 +28,10 @@ def test_outage_costs_generations_only_and_ends_by_itself(tmp_path: Path) -> Non
     app = create_app(Settings(secret=SecretStr(SECRET)), engine=engine, store=store)
     api_key = make_api_key(key_ring(SECRET), "acme", bytes(15))
     headers = {"authorization": f"Bearer {api_key}"}
-    with serving(app) as url, httpx.Client(base_url=url, headers=headers) as client:
+    with (
+        serving(app, lifespan=True) as url,
+        httpx.Client(base_url=url, headers=headers) as client,
+    ):
 
         def ask() -> str:
             body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}

@@ -12,11 +12,19 @@ from starlette.types import ASGIApp
 
 
 @contextmanager
-def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
-    """The base URL of `app` for the length of the block; a free port unless one is named."""
+def serving(app: ASGIApp, port: int = 0, *, lifespan: bool = False) -> Iterator[str]:
+    """The base URL of `app` for the length of the block; a free port unless one is named.
+
+    With `lifespan` the application closes what it holds, as one with real connections must.
+    """
     listener = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, lifespan="off")
+        uvicorn.Config(
+            app,
+            log_level="critical",
+            timeout_graceful_shutdown=1,
+            lifespan="on" if lifespan else "off",
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
