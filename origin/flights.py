@@ -118,7 +118,8 @@ class Flights:
 
     def find(self, key: str) -> Flight | None:
         """The flight that a new request for `key` may join, or that is storing its entry."""
-        return self._by_key.get(key)
+        flight = self._by_key.get(key)
+        return None if flight is None or flight.error is not None else flight
 
     def start(
         self,

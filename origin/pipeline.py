@@ -28,13 +28,11 @@ from shared.canonical import canonical
 from shared.controls import Controls
 from shared.envelope import (
     MAX_TAGS,
-    SEGMENT_JSON,
-    SEGMENT_SSE,
-    SEGMENT_SSE_USAGE,
     Envelope,
     EnvelopeError,
     decode,
     encode,
+    segment_for,
 )
 from shared.errors import EncoreError, not_cached
 from shared.freshness import MISS, Forward, Lifetimes, Serve, decide, expiry, serve
@@ -63,9 +61,7 @@ class Query:
     @property
     def segment(self) -> str:
         """The segment of an entry that answers this request."""
-        if not self.stream:
-            return SEGMENT_JSON
-        return SEGMENT_SSE_USAGE if self.include_usage else SEGMENT_SSE
+        return segment_for(stream=self.stream, include_usage=self.include_usage)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,8 +178,8 @@ class Pipeline:
         flight = None
         if query.key is not None and why_not is None and not directives.no_cache:
             flight = self._flights.find(query.key)
-        collapsed = flight is not None and flight.error is None
-        if flight is None or flight.error is not None:
+        collapsed = flight is not None
+        if flight is None:
             flight = self._start(query, request, fingerprint, keep=why_not is None)
         flight.wishes.append(query.controls)
         return Generating(
@@ -324,7 +320,7 @@ class Pipeline:
         try:
             request, fingerprint = await self._admit(query)
             flight = self._flights.find(key)
-            if flight is None or flight.error is not None:
+            if flight is None:
                 flight = self._start(
                     query, request, fingerprint, keep=True, tag_digests=stale.header.tags
                 )

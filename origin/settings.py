@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from shared.keys import MIN_SECRET_CHARACTERS, check_secret
+from shared.keys import LOOPBACK_HOSTS, MIN_SECRET_CHARACTERS, check_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,6 @@ CONFIG_FILE = "encore.toml"
 
 _UNPREFIXED = {"redis_url": "REDIS_URL"}
 _NOT_SETTINGS = frozenset({"ENCORE_REQUIRE_ALL"})  # the test suite's own switch
-_LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 _DAY_S = 86_400
 _MIB = 1 << 20
 
@@ -220,7 +219,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.mode == "development" and self.origin_host not in _LOOPBACK_HOSTS:
+        if self.mode == "development" and self.origin_host not in LOOPBACK_HOSTS:
             raise ValueError(
                 f"ENCORE_ORIGIN_HOST={self.origin_host!r}: development mode accepts a well-known "
                 "key and binds to 127.0.0.1 only; set ENCORE_MODE=production and ENCORE_SECRET"

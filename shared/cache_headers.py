@@ -12,6 +12,7 @@ from typing import Literal
 from shared.envelope import Header
 from shared.freshness import Serve
 from shared.keys import short_key
+from shared.wire import PRIVATE
 
 EDGE = "encore-edge"
 ORIGIN = "encore-origin"
@@ -60,7 +61,7 @@ def entry_headers(header: Header, served: Serve | None) -> dict[str, str]:
     The entity tag is weak: one entry has several forms (plain, streamed), which say the same.
     """
     headers = {
-        "cache-control": "private, no-store",
+        "cache-control": PRIVATE,
         "encore-key": short_key(header.key),
         "etag": f'W/"{header.etag}"',
     }

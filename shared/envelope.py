@@ -61,6 +61,13 @@ _encode = json.JSONEncoder(
 ).encode
 
 
+def segment_for(*, stream: bool, include_usage: bool) -> str:
+    """The segment that answers a request."""
+    if not stream:
+        return SEGMENT_JSON
+    return SEGMENT_SSE_USAGE if include_usage else SEGMENT_SSE
+
+
 class EnvelopeError(ValueError):
     """Not an envelope this version can read, or one that cannot be built."""
 

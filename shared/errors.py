@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from shared.wire import PRIVATE
+
 
 class EncoreError(Exception):
     """An error a client is told of.
@@ -91,7 +93,7 @@ def error_body(error: EncoreError) -> bytes:
 
 def error_headers(error: EncoreError) -> dict[str, str]:
     """Lower-case response headers that go with the error, content type included."""
-    headers = {"content-type": "application/json", "cache-control": "private, no-store"}
+    headers = {"content-type": "application/json", "cache-control": PRIVATE}
     if error.status == 401:
         headers["www-authenticate"] = 'Bearer realm="encore"'
     if error.retry_after_s is not None:

@@ -16,6 +16,7 @@ from shared.errors import ClientError
 DEVELOPMENT_API_KEY = "sk-encore-dev"
 """Accepted in development mode on loopback only; its tenant is `DEVELOPMENT_TENANT`."""
 DEVELOPMENT_TENANT = "dev"
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 MIN_SECRET_CHARACTERS = 32
 
 _SALT = b"encore"

@@ -41,6 +41,9 @@ FORWARDED_RESPONSE_HEADERS = (
 )
 """All of the origin's headers that the edge sends on to the client."""
 
+PRIVATE = "private, no-store"
+"""`Cache-Control` of every answer: no cache but this one may keep it."""
+
 
 def accepts_gzip(accept_encoding: str | None) -> bool:
     """Whether an `Accept-Encoding` (RFC 9110 section 12.5.3) names gzip, or any coding, above q=0.

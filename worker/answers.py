@@ -41,6 +41,7 @@ from shared.freshness import MISS, Forward, Serve, decide, serve
 from shared.keys import short_key
 from shared.requests import Endpoint, validate
 from shared.storability import request_storability
+from shared.wire import PRIVATE
 
 WaitUntil = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -77,7 +78,7 @@ class Passage:
     def headers(self, answer: OriginAnswer, *, stored: bool = False) -> dict[str, str]:
         """The origin's headers, signed by this cache."""
         headers = dict(answer.headers)
-        headers["cache-control"] = "private, no-store"
+        headers["cache-control"] = PRIVATE
         headers["cache-status"] = append_status(
             headers.get("cache-status"),
             forward_status(EDGE, self.reason, stored=stored, detail=self.detail),

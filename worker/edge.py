@@ -18,18 +18,17 @@ from origin_client import OriginClient
 
 from shared.canonical import canonical
 from shared.controls import parse_controls
-from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, SEGMENT_SSE_USAGE
+from shared.envelope import segment_for
 from shared.errors import ClientError, EncoreError, InternalError, UpstreamError
 from shared.json_text import parse_object
-from shared.keys import authenticate, cache_key
+from shared.keys import LOOPBACK_HOSTS, authenticate, cache_key
 from shared.requests import Endpoint, streaming
-from shared.wire import accepts_gzip
+from shared.wire import PRIVATE, accepts_gzip
 
 _ENDPOINTS: dict[str, Endpoint] = {endpoint.value: endpoint for endpoint in Endpoint}
 _HEALTH = "/healthz"
 _MODELS = "/v1/models"
 _READING = ("GET", "HEAD")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Edge:
@@ -69,7 +68,7 @@ class Edge:
             return await self._answer(endpoint, request, url.hostname, wait_until)
         if path == _HEALTH:
             _require_method(_READING, method, path)
-            headers = {"content-type": "application/json", "cache-control": "private, no-store"}
+            headers = {"content-type": "application/json", "cache-control": PRIVATE}
             return runtime.respond(200, headers, b'{"status":"ok"}')
         if path == _MODELS or path.startswith(_MODELS + "/"):
             _require_method(_READING, method, path)
@@ -83,7 +82,7 @@ class Edge:
         return authenticate(
             self._settings.keys,
             headers.get("authorization"),
-            development=self._settings.development and hostname in _LOOPBACK,
+            development=self._settings.development and hostname in LOOPBACK_HOSTS,
         )
 
     async def _answer(
@@ -115,9 +114,7 @@ class Edge:
             endpoint=endpoint,
             tenant=tenant,
             key=cache_key(self._settings.keys, form),
-            segment=(SEGMENT_SSE_USAGE if include_usage else SEGMENT_SSE)
-            if stream
-            else SEGMENT_JSON,
+            segment=segment_for(stream=stream, include_usage=include_usage),
             controls=controls,
             headers=headers,
             body=body,

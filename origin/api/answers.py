@@ -45,7 +45,7 @@ from shared.keys import short_key
 from shared.requests import Endpoint
 from shared.sse import DONE_EVENT, encode_event
 from shared.streams import chunks, usage_chunk
-from shared.wire import accepts_gzip
+from shared.wire import PRIVATE, accepts_gzip
 
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -185,7 +185,7 @@ async def _send_plain(exchange: _Exchange, generating: Generating) -> None:
     finished = await flight.result()
     entry = flight.entry
     headers = {
-        "cache-control": "private, no-store",
+        "cache-control": PRIVATE,
         "cache-status": forward_status(
             ORIGIN,
             generating.reason,
@@ -216,7 +216,7 @@ async def _send_stream(exchange: _Exchange, generating: Generating) -> None:
     query, flight, send = exchange.query, generating.flight, exchange.send
     headers = {
         "content-type": _EVENT_STREAM,
-        "cache-control": "private, no-store",
+        "cache-control": PRIVATE,
         **_key_header(exchange),
         "cache-status": forward_status(
             ORIGIN,

@@ -11,10 +11,11 @@ from starlette.responses import JSONResponse
 from origin.engine.contract import Engine
 from origin.stores.contract import Store, StoreError
 from shared.errors import EncoreError
+from shared.wire import PRIVATE
 
 PATIENCE_S = 2.0
 MEMORY_S = 5.0
-_HEADERS = {"cache-control": "private, no-store"}
+_HEADERS = {"cache-control": PRIVATE}
 
 
 class Health:

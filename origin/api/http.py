@@ -14,8 +14,7 @@ from contextlib import asynccontextmanager
 from starlette.types import Receive, Scope, Send
 
 from shared.errors import ClientError, EncoreError, error_body, error_headers
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+from shared.keys import LOOPBACK_HOSTS
 
 
 class ClientLeftError(Exception):
@@ -39,7 +38,7 @@ def is_loopback(scope: Scope, headers: Mapping[str, str]) -> bool:
     client = scope.get("client")
     host = headers.get("host", "")
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    return client is not None and client[0] in _LOOPBACK and name.strip("[]") in _LOOPBACK
+    return client is not None and client[0] in LOOPBACK_HOSTS and name.strip("[]") in LOOPBACK_HOSTS
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:

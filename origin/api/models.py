@@ -11,8 +11,9 @@ from origin.api.access import Access
 from origin.api.http import headers_of
 from origin.engine.contract import Engine, ModelInfo
 from shared.errors import ClientError
+from shared.wire import PRIVATE
 
-_HEADERS = {"cache-control": "private, no-store"}
+_HEADERS = {"cache-control": PRIVATE}
 
 
 class Models:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
+from tests.support.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+    from starlette.types import Receive, Scope, Send
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +70,7 @@ class FakeUpstream:
             end=end,
         )
 
-    async def __call__(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         assert scope["type"] == "http"
         body = b""
@@ -119,16 +116,5 @@ class FakeUpstream:
 def fake_upstream() -> Iterator[FakeUpstream]:
     """Run a FakeUpstream on a free loopback port for the length of the block."""
     fake = FakeUpstream()
-    listener = socket.create_server(("127.0.0.1", 0))
-    fake.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = uvicorn.Server(
-        uvicorn.Config(fake, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
+    with serving(fake) as fake.url:
         yield fake
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
