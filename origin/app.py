@@ -26,7 +26,7 @@ from origin.stores.contract import Store
 from origin.stores.redis_store import RedisStore
 from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
 from shared.freshness import Lifetimes
-from shared.keys import key_ring
+from shared.keys import key_rings
 from shared.requests import Endpoint
 from shared.wire import ENTRY_PATH
 
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 def create_app(settings: Settings, *, engine: Engine, store: Store) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down."""
-    keys = key_ring(settings.secret.get_secret_value())
+    keys = key_rings(settings.secret.get_secret_value())
     access = Access(keys, development=settings.development)
     pipeline = Pipeline(
-        keys=keys,
+        keys=keys.current,
         store=store,
         engine=engine,
         lifetimes=Lifetimes(

@@ -101,7 +101,9 @@ class TokenCounts:
 class Header:
     """What an envelope says about itself. Times are milliseconds since the epoch.
 
-    `generation_started_ms` is when the generation began: a purge at or after it kills the entry.
+    `generation_started_ms` is when the generation began, by the store's clock: a purge at or after
+    it kills the entry. `model` is the one that was asked for, `answered_by` the one that the answer
+    names, None where that is the same.
     `segments` maps a name to its stored length in bytes, in stored order. `source` is None for an
     answer generated for this very key. `encryption` is the id of the encryption key, or None.
     """
@@ -118,6 +120,7 @@ class Header:
     fingerprint: str
     segments: Mapping[str, int]
     tokens: TokenCounts = field(default_factory=TokenCounts)
+    answered_by: str | None = None
     tags: tuple[str, ...] = ()
     source: SemanticSource | None = None
     encryption: str | None = None
@@ -128,6 +131,8 @@ class Header:
         _require_match(_NAME, self.etag, "etag")
         _require_match(_TEXT, self.model, "model")
         _require_match(_TEXT, self.fingerprint, "fingerprint")
+        if self.answered_by is not None:
+            _require_match(_TEXT, self.answered_by, "answered by")
         times = (
             self.generation_started_ms,
             self.created_ms,
@@ -237,6 +242,7 @@ def decode_header(text: bytes | str) -> Header:
             fingerprint=fields["p"],
             tokens=TokenCounts(prompt=prompt, completion=completion),
             segments=dict(fields["seg"]),
+            answered_by=fields.get("a"),
             tags=tuple(fields.get("T", ())),
             source=_source(fields["o"]) if "o" in fields else None,
             encryption=fields.get("x"),
@@ -274,6 +280,8 @@ def _fields(header: Header) -> dict[str, Any]:
         "u": [header.tokens.prompt, header.tokens.completion],
         "seg": [[name, length] for name, length in header.segments.items()],
     }
+    if header.answered_by is not None:
+        fields["a"] = header.answered_by
     if header.tags:
         fields["T"] = list(header.tags)
     if header.source is not None:

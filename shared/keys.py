@@ -1,14 +1,17 @@
 """Keys: the cache key of a request, the keys derived from a deployment's secret, clients' API keys.
 
-One deployment has one secret, which edge and origin share. Each purpose has a key of its own,
-derived by HKDF (RFC 5869), so that none tells anything of another. Comparisons take constant time.
+One deployment has one secret, which edge and origin share; while it is being replaced, the previous
+one is accepted beside it. Each purpose has a key of its own, derived by HKDF (RFC 5869), so that
+none tells anything of another. Comparisons take constant time.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shared.errors import ClientError
@@ -18,6 +21,8 @@ DEVELOPMENT_API_KEY = "sk-encore-dev"
 DEVELOPMENT_TENANT = "dev"
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 MIN_SECRET_CHARACTERS = 32
+SHORT_KEY_HEX_CHARACTERS = 16
+KEY_ID_HEX_CHARACTERS = 32
 
 _SALT = b"encore"
 _RANDOM_BYTES = 15
@@ -42,6 +47,35 @@ class KeyRing:
 
     def __repr__(self) -> str:
         return f"KeyRing(id={self.id!r})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyRings:
+    """The rings that count: what is made is made with `current`, what is read may be of both."""
+
+    current: KeyRing
+    previous: KeyRing | None = None
+
+    def __post_init__(self) -> None:
+        if self.previous is not None and self.previous.id == self.current.id:
+            raise ValueError("the previous secret is the current one; remove it")
+
+    def __iter__(self) -> Iterator[KeyRing]:
+        yield self.current
+        if self.previous is not None:
+            yield self.previous
+
+    def by_id(self, ring_id: str) -> KeyRing | None:
+        """The ring of an id, or None for a secret that does not count (any more)."""
+        return next((ring for ring in self if ring.id == ring_id), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Client:
+    """Who showed an API key that we made. `key_id` is None for the development key."""
+
+    tenant: str
+    key_id: str | None
 
 
 def check_secret(secret: str) -> None:
@@ -70,6 +104,12 @@ def key_ring(secret: str) -> KeyRing:
     )
 
 
+def key_rings(secret: str, previous_secret: str | None = None) -> KeyRings:
+    """The rings of a deployment. Raises ValueError where a secret is not fit."""
+    previous = None if previous_secret is None else key_ring(previous_secret)
+    return KeyRings(current=key_ring(secret), previous=previous)
+
+
 def hkdf_extract(salt: bytes, input_key: bytes) -> bytes:
     """HKDF-Extract of RFC 5869 section 2.2 with SHA-256: a 32-byte pseudorandom key."""
     return hmac.digest(salt, input_key, "sha256")
@@ -90,7 +130,22 @@ def cache_key(ring: KeyRing, canonical_bytes: bytes) -> str:
 
 def short_key(key: str) -> str:
     """What `Encore-Key` and logs show of a cache key."""
-    return key[:16]
+    return key[:SHORT_KEY_HEX_CHARACTERS]
+
+
+def key_id(api_key: str) -> str:
+    """What a control document knows an API key by: 128 bits of its SHA-256, 32 hex characters.
+
+    A plain hash will do, for a key holds 120 random bits.
+    """
+    return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()[
+        :KEY_ID_HEX_CHARACTERS
+    ]
+
+
+def encryption_key(ring: KeyRing, tenant: str) -> bytes:
+    """The AES-256 key of a tenant's entries at rest."""
+    return hkdf_expand(ring.encryption, tenant.encode())
 
 
 def tag_digest(ring: KeyRing, tenant: str, tag: str) -> str:
@@ -106,9 +161,16 @@ def edge_bearer(ring: KeyRing) -> str:
     return ring.edge.hex()
 
 
-def is_edge_bearer(ring: KeyRing, presented: str) -> bool:
-    """Whether `presented` is the edge's bearer. Constant time; any text is welcome."""
-    return _equal(presented, edge_bearer(ring))
+def ring_of_edge(rings: KeyRings, presented: str) -> KeyRing | None:
+    """The ring of the edge that shows this bearer, None for what is no bearer of ours.
+
+    Constant time; any text is welcome.
+    """
+    found = None
+    for ring in rings:
+        if _equal(presented, edge_bearer(ring)):
+            found = ring
+    return found
 
 
 def check_tenant(tenant: str) -> str:
@@ -147,20 +209,31 @@ def tenant_of(ring: KeyRing, api_key: str, *, development: bool) -> str | None:
     return tenant if _equal(check, _api_key_check(ring, body)) else None
 
 
-def authenticate(ring: KeyRing, authorization: str | None, *, development: bool) -> str:
-    """The tenant of an `Authorization` header. Raises ClientError 401 that quotes nothing."""
+def authenticate(rings: KeyRings, authorization: str | None, *, development: bool) -> Client:
+    """Who shows this `Authorization` header. Raises ClientError 401 that quotes nothing.
+
+    That the key was made here is all this says; whether it still counts is in the control document.
+    """
     scheme, _, credentials = (authorization or "").strip().partition(" ")
-    if scheme.lower() != "bearer" or not credentials.strip():
+    api_key = credentials.strip()
+    if scheme.lower() != "bearer" or not api_key:
         raise ClientError(
             "You didn't provide an API key. Send it in the Authorization header: "
             "'Authorization: Bearer sk-encore-...'.",
             status=401,
             code="missing_api_key",
         )
-    tenant = tenant_of(ring, credentials.strip(), development=development)
-    if tenant is None:
-        raise ClientError("The API key is not known here.", status=401, code="invalid_api_key")
-    return tenant
+    for ring in rings:
+        tenant = tenant_of(ring, api_key, development=development)
+        if tenant is not None:
+            is_development = api_key == DEVELOPMENT_API_KEY
+            return Client(tenant=tenant, key_id=None if is_development else key_id(api_key))
+    raise unknown_api_key()
+
+
+def unknown_api_key() -> ClientError:
+    """What a key gets that we did not make, or have revoked."""
+    return ClientError("The API key is not known here.", status=401, code="invalid_api_key")
 
 
 def _equal(presented: str, expected: str) -> bool:

@@ -11,6 +11,26 @@ EDGE_AUTHORIZATION = "encore-edge-authorization"
 ENTRY_PATH = "/internal/entries/"
 """The origin's route, followed by a cache key, from which the edge fetches a finished entry."""
 
+CONTROL_PATH = "/internal/control/"
+"""Followed by a tenant: at the origin the edge fetches the control document there (GET), at the
+edge the origin leaves a new one (PUT)."""
+
+COUNTERS_PATH = "/internal/counters"
+"""The origin's route to which the edge posts its counters."""
+
+WARMING_PATH = "/internal/warming"
+"""The origin's route where the edge asks which entries to fetch ahead of requests."""
+
+CONTROL_REVISION = "encore-control-revision"
+"""From edge to origin the revision of the tenant's control document that the edge has, 0 for none;
+in the origin's answer the one there is. Never passed to or from a client."""
+
+EDGE_STORE = "encore-edge-store"
+"""`1` in an origin's answer: this entry may be written to KV, by who gets this answer, once."""
+
+SERVER_HEADERS = (CONTROL_REVISION, EDGE_STORE)
+"""Headers of the origin's answers that are for the edge alone."""
+
 FORWARDED_REQUEST_HEADERS = (
     "authorization",
     "cache-control",

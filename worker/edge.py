@@ -83,7 +83,7 @@ class Edge:
             self._settings.keys,
             headers.get("authorization"),
             development=self._settings.development and hostname in LOOPBACK_HOSTS,
-        )
+        ).tenant
 
     async def _answer(
         self, endpoint: Endpoint, request: Any, hostname: str | None, wait_until: WaitUntil
@@ -113,7 +113,7 @@ class Edge:
         query = Query(
             endpoint=endpoint,
             tenant=tenant,
-            key=cache_key(self._settings.keys, form),
+            key=cache_key(self._settings.keys.current, form),
             segment=segment_for(stream=stream, include_usage=include_usage),
             controls=controls,
             headers=headers,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from shared.keys import KeyRing, check_secret, key_ring
+from shared.keys import KeyRings, check_secret, key_rings
 
 _MODES = ("production", "development")
 
@@ -19,7 +19,7 @@ class SettingsError(Exception):
 class EdgeSettings:
     """Sizes in bytes, durations in seconds."""
 
-    keys: KeyRing
+    keys: KeyRings
     origin_url: str
     development: bool
     origin_timeout_s: float
@@ -56,7 +56,7 @@ def read_settings(variable: Callable[[str], str | None]) -> EdgeSettings:
             f"ENCORE_MAX_BODY_BYTES ({max_body_bytes})"
         )
     return EdgeSettings(
-        keys=key_ring(secret),
+        keys=key_rings(secret),
         origin_url=origin_url.rstrip("/"),
         development=mode == "development",
         origin_timeout_s=_seconds(variable, "ENCORE_ORIGIN_TIMEOUT_S", 120.0),

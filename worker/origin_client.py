@@ -65,7 +65,7 @@ class OriginClient:
     def __init__(self, settings: EdgeSettings) -> None:
         self._url = settings.origin_url
         self._timeout_s = settings.origin_timeout_s
-        self._bearer = f"Bearer {edge_bearer(settings.keys)}"
+        self._bearer = f"Bearer {edge_bearer(settings.keys.current)}"
 
     async def send(
         self,

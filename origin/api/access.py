@@ -8,14 +8,14 @@ from starlette.types import Scope
 
 from origin.api.http import is_loopback
 from shared.errors import ClientError
-from shared.keys import KeyRing, authenticate, is_edge_bearer
+from shared.keys import KeyRings, authenticate, ring_of_edge
 from shared.wire import EDGE_AUTHORIZATION
 
 
 class Access:
     """Reads who asks out of a request's headers. Knows keys, decides nothing else."""
 
-    def __init__(self, keys: KeyRing, *, development: bool) -> None:
+    def __init__(self, keys: KeyRings, *, development: bool) -> None:
         self._keys = keys
         self._development = development
 
@@ -25,14 +25,14 @@ class Access:
             self._keys,
             headers.get("authorization"),
             development=self._development and is_loopback(scope, headers),
-        )
+        ).tenant
 
     def is_edge(self, headers: Mapping[str, str]) -> bool:
         """Whether our edge asks. Raises ClientError 401 for one that says so but is not."""
         presented = headers.get(EDGE_AUTHORIZATION)
         if presented is None:
             return False
-        if not is_edge_bearer(self._keys, presented.removeprefix("Bearer ")):
+        if ring_of_edge(self._keys, presented.removeprefix("Bearer ")) is None:
             raise ClientError(
                 "This edge is not known here: do edge and origin share one ENCORE_SECRET?",
                 status=401,

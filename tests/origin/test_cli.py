@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from origin.cli import NODE
-from shared.keys import authenticate, key_ring
+from shared.keys import authenticate, key_rings
 from tests.origin.engine.fake_upstream import FakeUpstream, fake_upstream
 
 if TYPE_CHECKING:
@@ -128,8 +128,9 @@ def test_nothing_heavy_is_loaded_before_it_is_needed() -> None:
 def test_a_created_key_opens_the_door(tmp_path: Path) -> None:
     """It is alone on standard output, and belongs to the tenant."""
     result = encore(tmp_path, "keys", "create", "acme", ENCORE_SECRET=SECRET)
-    ring = key_ring(SECRET)
-    assert authenticate(ring, f"Bearer {result.stdout.strip()}", development=False) == "acme"
+    rings = key_rings(SECRET)
+    client = authenticate(rings, f"Bearer {result.stdout.strip()}", development=False)
+    assert client.tenant == "acme"
     again = encore(tmp_path, "keys", "create", "acme", ENCORE_SECRET=SECRET)
     assert again.stdout != result.stdout
 

@@ -15,6 +15,7 @@ from shared.keys import (
     DEVELOPMENT_TENANT,
     MIN_SECRET_CHARACTERS,
     KeyRing,
+    KeyRings,
     authenticate,
     cache_key,
     check_secret,
@@ -22,9 +23,9 @@ from shared.keys import (
     edge_bearer,
     hkdf_expand,
     hkdf_extract,
-    is_edge_bearer,
     key_ring,
     make_api_key,
+    ring_of_edge,
     short_key,
     tag_digest,
     tenant_of,
@@ -32,6 +33,7 @@ from shared.keys import (
 
 RING = key_ring("a secret of forty characters for testing")
 OTHER_RING = key_ring("another secret of forty characters, too.")
+RINGS = KeyRings(current=RING)
 RANDOM = bytes(range(15))
 TENANTS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", fullmatch=True)
 ANY_TEXT = st.text(st.characters())  # lone surrogates too
@@ -190,17 +192,17 @@ def test_a_malformed_key_is_nobodys_even_with_a_right_check(body: str) -> None:
 @given(ANY_TEXT)
 def test_any_text_may_be_presented(text: str) -> None:
     """Comparing never raises, beyond ASCII or with half a surrogate pair."""
-    assert not is_edge_bearer(RING, text)
+    assert ring_of_edge(RINGS, text) is None
     assert tenant_of(RING, text, development=True) is None
     assert tenant_of(RING, f"sk-encore-{text}", development=False) is None
 
 
 def test_the_edge_is_believed_by_its_bearer_only() -> None:
     """Not by another deployment's, not by a part of it."""
-    assert is_edge_bearer(RING, edge_bearer(RING))
-    assert not is_edge_bearer(RING, edge_bearer(OTHER_RING))
-    assert not is_edge_bearer(RING, edge_bearer(RING)[:-1])
-    assert not is_edge_bearer(RING, "")
+    assert ring_of_edge(RINGS, edge_bearer(RING)) is RING
+    assert ring_of_edge(RINGS, edge_bearer(OTHER_RING)) is None
+    assert ring_of_edge(RINGS, edge_bearer(RING)[:-1]) is None
+    assert ring_of_edge(RINGS, "") is None
 
 
 def test_the_development_key_is_for_development() -> None:
@@ -213,7 +215,7 @@ def test_the_development_key_is_for_development() -> None:
 def test_a_bearer_is_read_as_rfc_9110_has_it(scheme: str) -> None:
     """The scheme in any case, spaces around the key."""
     header = f"{scheme} {make_api_key(RING, 'acme', RANDOM)} "
-    assert authenticate(RING, header, development=False) == "acme"
+    assert authenticate(RINGS, header, development=False).tenant == "acme"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,7 @@ def test_a_bearer_is_read_as_rfc_9110_has_it(scheme: str) -> None:
 def test_without_a_good_key_nobody_comes_in(header: str | None, code: str) -> None:
     """401 in OpenAI's words, and what was presented is not repeated."""
     with pytest.raises(ClientError) as refusal:
-        authenticate(RING, header, development=False)
+        authenticate(RINGS, header, development=False)
     assert (refusal.value.status, refusal.value.code) == (401, code)
     assert "guess" not in refusal.value.message
 
