@@ -57,6 +57,19 @@ class ControlError(ValueError):
     """Not a control document this version can read, or a change that cannot be made."""
 
 
+def _is_time(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_INTEGER
+
+
+def _is_hex(text: str, length: int) -> bool:
+    return len(text) == length and all(c in "0123456789abcdef" for c in text)
+
+
+def _require(condition: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not condition:
+        raise ControlError(what)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiKey:
     """An API key that exists; the key itself is kept nowhere. `id` is its `shared.keys.key_id`."""
@@ -314,16 +327,3 @@ def decode(text: bytes | str, tenant: str) -> ControlDocument:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ControlError("control document") from exc
     return document
-
-
-def _is_time(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_INTEGER
-
-
-def _is_hex(text: str, length: int) -> bool:
-    return len(text) == length and all(c in "0123456789abcdef" for c in text)
-
-
-def _require(condition: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not condition:
-        raise ControlError(what)
