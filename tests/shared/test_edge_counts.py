@@ -1,0 +1,284 @@
+"""What the edge counts: adding, the bounds of a flush, its wire format, percentiles."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.edge_counts import (
+    BUCKETS,
+    LATENCY_BOUNDS_MS,
+    MAX_FLUSH_BYTES,
+    MAX_KEYS,
+    MAX_TENANT_KEYS,
+    MAX_TENANTS,
+    OUTCOMES,
+    TROUBLES,
+    EdgeCounts,
+    Flush,
+    Outcome,
+    TenantCounts,
+    Trouble,
+    parse,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What the edge may have to count."""
+
+    tenant: str
+    outcome: Outcome | None
+    latency_ms: float
+    body_bytes: int
+    short_key: str | None
+    trouble: Trouble | None
+
+
+EVENTS = st.builds(
+    Event,
+    tenant=st.sampled_from(["acme", "other", "a"]),
+    outcome=st.sampled_from([None, *OUTCOMES]),
+    latency_ms=st.floats(-1, 20_000) | st.sampled_from(LATENCY_BOUNDS_MS),
+    body_bytes=st.integers(0, 1 << 25),
+    short_key=st.none() | st.sampled_from([f"{number:016x}" for number in range(20)]),
+    trouble=st.none() | st.sampled_from(TROUBLES),
+)
+
+
+def counted(events: list[Event]) -> Flush:
+    """What the origin reads after one isolate has counted all of them."""
+    counts = EdgeCounts()
+    for event in events:
+        if event.outcome is not None:
+            counts.count(
+                event.tenant,
+                event.outcome,
+                latency_ms=event.latency_ms,
+                body_bytes=event.body_bytes,
+                short_key=event.short_key,
+                trouble=event.trouble,
+            )
+        elif event.trouble is not None:
+            counts.note(event.tenant, event.trouble)
+    body = counts.take()
+    return Flush(tenants={}, controls={}) if body is None else parse(body)
+
+
+@given(st.lists(EVENTS, max_size=60), st.lists(st.booleans(), min_size=60, max_size=60))
+def test_the_parts_of_a_split_merge_into_the_whole(events: list[Event], first: list[bool]) -> None:
+    """It does not matter which isolate has counted what, nor in which order flushes arrive."""
+    merged: dict[str, TenantCounts] = {}
+    for chosen in (False, True):
+        part = [event for event, at in zip(events, first, strict=False) if at is chosen]
+        for tenant, counts in counted(part).tenants.items():
+            merged.setdefault(tenant, TenantCounts()).merge(counts)
+    assert merged == counted(events).tenants
+
+
+@given(st.lists(EVENTS, max_size=60))
+def test_a_flush_says_what_was_counted(events: list[Event]) -> None:
+    """Every number, recounted naively from the events."""
+    tenants = counted(events).tenants
+    requests = [event for event in events if event.outcome is not None]
+    for tenant, counts in tenants.items():
+        own = [event for event in requests if event.tenant == tenant]
+        for outcome in OUTCOMES:
+            assert counts.outcomes[outcome] == sum(event.outcome == outcome for event in own)
+        for trouble in TROUBLES:
+            assert counts.troubles[trouble] == sum(
+                event.trouble == trouble for event in events if event.tenant == tenant
+            )
+        assert counts.body_bytes == sum(event.body_bytes for event in own)
+        assert counts.latency_us == sum(int(max(event.latency_ms, 0) * 1000) for event in own)
+        assert sum(counts.latency) == len(own)
+        keys = [event.short_key for event in own if event.short_key is not None]
+        assert counts.hits == {key: keys.count(key) for key in keys}
+    assert {event.tenant for event in requests} <= tenants.keys()
+
+
+@given(
+    st.lists(st.floats(0, 20_000) | st.sampled_from(LATENCY_BOUNDS_MS), min_size=1),
+    st.sampled_from([0.5, 0.9, 0.99, 1.0]),
+)
+def test_a_percentile_is_the_next_bound_above_the_truth(
+    latencies_ms: list[float], share: float
+) -> None:
+    """The true percentile (nearest rank) lies in the bucket whose upper bound is told."""
+    counts = EdgeCounts()
+    for latency_ms in latencies_ms:
+        counts.count("acme", "hit", latency_ms=latency_ms)
+    body = counts.take()
+    assert body is not None
+    told = parse(body).tenants["acme"].latency_percentile_ms(share)
+    true = sorted(latencies_ms)[math.ceil(share * len(latencies_ms)) - 1]
+    assert told == next((bound for bound in LATENCY_BOUNDS_MS if true <= bound), None)
+
+
+def test_nothing_has_no_percentile() -> None:
+    """Without requests there is no latency."""
+    assert TenantCounts().latency_percentile_ms(0.5) is None
+
+
+def test_nothing_gathered_is_nothing_to_flush() -> None:
+    """Before the first count and right after a flush."""
+    counts = EdgeCounts()
+    assert counts.take({"acme": 1}) is None
+    counts.count("acme", "hit", latency_ms=1)
+    assert counts.requests == 1
+    assert counts.take() is not None
+    assert counts.requests == 0
+    assert counts.take() is None
+
+
+def test_revisions_go_along() -> None:
+    """The origin learns which control documents the isolate holds."""
+    counts = EdgeCounts()
+    counts.note("acme", "put")
+    body = counts.take({"acme": 17, "other": 0})
+    assert body is not None
+    assert parse(body).controls == {"acme": 17, "other": 0}
+
+
+def test_hits_of_keys_beyond_the_bound_are_other_hits() -> None:
+    """A tenant that hits very many keys costs bounded memory, and no hit is lost."""
+    counts = EdgeCounts()
+    for number in (*range(MAX_TENANT_KEYS + 5), 0):
+        counts.count("acme", "hit", latency_ms=1, short_key=f"{number:016x}")
+    body = counts.take()
+    assert body is not None
+    told = parse(body).tenants["acme"]
+    assert len(told.hits) == MAX_TENANT_KEYS
+    assert told.hits[f"{0:016x}"] == 2
+    assert told.other_hits == 5
+
+
+def test_the_largest_flush_fits() -> None:
+    """Tenants, keys and revisions at their bounds, with large counts, stay below the limit."""
+    counts = EdgeCounts()
+    tenants = [f"t{number:031d}" for number in range(MAX_TENANTS + 1)]
+    for tenant in tenants:
+        for outcome in OUTCOMES:
+            counts.count(tenant, outcome, latency_ms=1, body_bytes=10**12)
+        for trouble in TROUBLES:
+            counts.note(tenant, trouble)
+        for number in range(MAX_KEYS // MAX_TENANTS + 1):
+            counts.count(tenant, "hit", latency_ms=1, short_key=f"{number:016x}")
+    for held in counts._tenants.values():
+        held.outcomes = dict.fromkeys(held.outcomes, 1_000_000)
+        held.troubles = dict.fromkeys(held.troubles, 1_000_000)
+        held.latency = [1_000_000] * len(BUCKETS)
+    body = counts.take(dict.fromkeys(tenants, 1_700_000_000_000))
+    assert body is not None
+    assert len(body) <= MAX_FLUSH_BYTES
+    flush = parse(body)
+    assert len(flush.tenants) == len(flush.controls) == MAX_TENANTS
+    assert sum(len(told.hits) for told in flush.tenants.values()) == MAX_KEYS
+
+
+def valid() -> dict[str, Any]:
+    """A flush as an isolate writes it."""
+    counts = EdgeCounts()
+    counts.count("acme", "hit", latency_ms=3, short_key="0" * 16, trouble="put")
+    fields: dict[str, Any] = json.loads(counts.take({"acme": 1}) or b"")
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("v",), 2),
+        (("v",), True),
+        (("more",), 1),
+        (("tenants",), []),
+        (("tenants",), {"No Tenant": {}}),
+        (("tenants",), {f"t{number}": {} for number in range(MAX_TENANTS + 1)}),
+        (("tenants", "acme"), None),
+        (("tenants", "acme", "more"), 1),
+        (("tenants", "acme", "bytes"), -1),
+        (("tenants", "acme", "bytes"), 1.5),
+        (("tenants", "acme", "bytes"), True),
+        (("tenants", "acme", "bytes"), 2**53),
+        (("tenants", "acme", "outcomes", "eaten"), 1),
+        (("tenants", "acme", "outcomes", "hit"), "1"),
+        (("tenants", "acme", "troubles", "hit"), 1),
+        (("tenants", "acme", "latency"), [1]),
+        (("tenants", "acme", "latency"), {}),
+        (("tenants", "acme", "latency"), [None] * len(BUCKETS)),
+        (("tenants", "acme", "hits", "a prompt"), 1),
+        (("tenants", "acme", "hits", "A" * 16), 1),
+        (("tenants", "acme", "hits"), {f"{n:016x}": 1 for n in range(MAX_TENANT_KEYS + 1)}),
+        (("controls", "acme"), None),
+        (("controls", "../x"), 1),
+    ],
+)
+def test_what_no_isolate_writes_is_refused(path: tuple[str, ...], value: object) -> None:
+    """Each place of a flush is checked."""
+    fields = valid()
+    assert parse(json.dumps(fields).encode()).tenants
+    *parents, name = path
+    place: Any = fields
+    for parent in parents:
+        place = place[parent]
+    place[name] = value
+    with pytest.raises(ValueError, match=r"edge counts|tenant's name"):
+        parse(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize("name", ["v", "tenants", "controls"])
+def test_what_is_missing_is_refused(name: str) -> None:
+    """Every member is required."""
+    fields = valid()
+    del fields[name]
+    with pytest.raises(ValueError, match="edge counts: fields"):
+        parse(json.dumps(fields).encode())
+
+
+def test_too_many_keys_are_refused() -> None:
+    """The bound on all keys holds for the reader, too."""
+    fields = valid()
+    fields["tenants"]["acme"]["hits"] = {f"{n:016x}": 1 for n in range(MAX_TENANT_KEYS)}
+    fields["tenants"] = {f"t{n}": fields["tenants"]["acme"] for n in range(40)}
+    with pytest.raises(ValueError, match="edge counts: keys"):
+        parse(json.dumps(fields).encode())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=10,
+)
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_counts_or_a_value_error(body: bytes) -> None:
+    """No body brings any other error."""
+    with pytest.raises(ValueError, match=r"."):
+        parse(body)
+
+
+@given(
+    st.sampled_from(["outcomes", "troubles", "bytes", "latency", "latency_us", "hits"]), JSON, JSON
+)
+def test_any_values_are_counts_or_a_value_error(name: str, value: Any, controls: Any) -> None:
+    """Nor does any value in the place of a good one."""
+    fields = valid()
+    fields["tenants"]["acme"][name] = value
+    fields["controls"] = controls
+    try:
+        flush = parse(json.dumps(fields).encode())
+    except ValueError:
+        return
+    assert flush.tenants.keys() == {"acme"}
+
+
+def test_a_body_beyond_the_limit_is_not_read() -> None:
+    """Its size is looked at first."""
+    with pytest.raises(ValueError, match="edge counts: size"):
+        parse(b" " * (MAX_FLUSH_BYTES + 1))
