@@ -12,23 +12,24 @@ Invariants
 1. `revision` grows with every change, by the store's clock: of two documents the larger one rules,
    also where the store had lost the smaller one.
 2. A new document cuts off everything before it: what was purged under a lost one stays dead.
-3. Where cut-offs are too many, the oldest become one for everything: too much is purged, never too
-   little. A cut-off is dropped only when no entry from before it can live.
-4. What cannot be decoded raises `ControlError`; nothing is guessed.
+3. What a cut-off names stays named. Where cut-offs are too many, or older than any entry lives, the
+   oldest become one for everything: too much is purged, never too little.
+4. What cannot be decoded raises `ControlError`; nothing is guessed. (A field of a later version
+   could be a purge, so unknown ones are refused.)
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 from shared.canonical import canonical
 from shared.controls import Controls
-from shared.envelope import TAG_HEX_CHARACTERS, Header
+from shared.envelope import MAX_HEADER_BYTES, TAG_HEX_CHARACTERS, Header
 from shared.keys import KEY_ID_HEX_CHARACTERS, SHORT_KEY_HEX_CHARACTERS, check_tenant, short_key
 from shared.normalisation import PROFILES, normalise
 from shared.requests import Endpoint
@@ -46,8 +47,13 @@ MAX_NAME_CHARACTERS = 64
 _GRACE_MS = 3_600_000
 """Added to the longest life: a generation takes time, and clocks differ."""
 _MAX_INTEGER = 2**53 - 1
-_KEY_ID = re.compile(rf"[0-9a-f]{{{KEY_ID_HEX_CHARACTERS}}}")
+_HEX = frozenset("0123456789abcdef")
+_KEY_HEX_CHARACTERS = 64
 _NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{0,{MAX_NAME_CHARACTERS}}}")
+# A longer one fits into no header.
+_MODEL = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_HEADER_BYTES}}}")
+# What has a UTF-8 form.
+_TEXT = re.compile(r"[^\ud800-\udfff]*")
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
 ).encode
@@ -61,8 +67,24 @@ def _is_time(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _MAX_INTEGER
 
 
-def _is_hex(text: str, length: int) -> bool:
-    return len(text) == length and all(c in "0123456789abcdef" for c in text)
+def _is_hex(value: Any, length: int) -> bool:
+    return type(value) is str and len(value) == length and _HEX.issuperset(value)
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return type(value) is str and pattern.fullmatch(value) is not None
+
+
+def _is_model(value: Any) -> bool:
+    return _matches(_MODEL, value)
+
+
+def _is_tag(value: Any) -> bool:
+    return _is_hex(value, TAG_HEX_CHARACTERS)
+
+
+def _is_short_key(value: Any) -> bool:
+    return _is_hex(value, SHORT_KEY_HEX_CHARACTERS)
 
 
 def _require(condition: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
@@ -80,10 +102,10 @@ class ApiKey:
     created_ms: int
 
     def __post_init__(self) -> None:
-        _require(type(self.id) is str and _KEY_ID.fullmatch(self.id) is not None, "key id")
+        _require(_is_hex(self.id, KEY_ID_HEX_CHARACTERS), "key id")
         _require(self.role in ROLES, f"role: one of {', '.join(ROLES)}")
         _require(
-            type(self.name) is str and _NAME.fullmatch(self.name) is not None,
+            _matches(_NAME, self.name),
             f"name: at most {MAX_NAME_CHARACTERS} characters, none of them a control character",
         )
         _require(_is_time(self.created_ms), "created")
@@ -111,7 +133,7 @@ class Policy:
         _require(type(self.rate_limited) is bool, "rate_limited: true or false")
         _require(isinstance(self.templates, Mapping), "templates: an object")
         for label, pattern in self.templates.items():
-            _require(type(label) is str and type(pattern) is str, "templates: texts")
+            _require(type(label) is str and _matches(_TEXT, pattern), "templates: texts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,9 +147,10 @@ class CutOffs:
 
     def __post_init__(self) -> None:
         _require(_is_time(self.all_ms), "cut-off")
-        for times in (self.models, self.tags, self.keys):
+        groups = ((self.models, _is_model), (self.tags, _is_tag), (self.keys, _is_short_key))
+        for times, is_name in groups:
             _require(isinstance(times, Mapping), "cut-offs")
-            _require(all(type(n) is str and _is_time(t) for n, t in times.items()), "cut-offs")
+            _require(all(is_name(n) and _is_time(t) for n, t in times.items()), "cut-offs")
 
     def name(self, header: Header) -> bool:
         """Whether one of them names an entry whose generation started at or before it."""
@@ -140,8 +163,8 @@ class CutOffs:
             if any(self.keys.get(short_key(key), -1) >= started_ms for key in keys):
                 return True
         if self.models:
-            models = (header.model, header.answered_by)
-            if any(self.models.get(model or "", -1) >= started_ms for model in models):
+            models = (header.model, header.answered_by or header.model)
+            if any(self.models.get(model, -1) >= started_ms for model in models):
                 return True
         return bool(self.tags) and any(self.tags.get(tag, -1) >= started_ms for tag in header.tags)
 
@@ -162,11 +185,13 @@ class Purge:
         named = (*self.models, *self.tags, *self.keys)
         _require(self.everything != bool(named), "a purge names everything, or something")
         _require(len(named) <= MAX_CUT_OFFS, f"at most {MAX_CUT_OFFS} names in a purge")
+        for model in self.models:
+            _require(_is_model(model), "model: its name, without control characters")
         for tag in self.tags:
-            _require(_is_hex(tag, TAG_HEX_CHARACTERS), "tag digest")
+            _require(_is_tag(tag), "tag digest")
         for key in self.keys:
             _require(
-                _is_hex(short_key(key), SHORT_KEY_HEX_CHARACTERS),
+                _is_short_key(key) or _is_hex(key, _KEY_HEX_CHARACTERS),
                 f"key: the {SHORT_KEY_HEX_CHARACTERS} hexadecimal characters of Encore-Key",
             )
 
@@ -194,6 +219,7 @@ class ControlDocument:
             raise ControlError(str(exc)) from exc
         _require(_is_time(self.revision) and _is_time(self.longest_life_ms), "revision")
         _require(len(self.keys) <= MAX_API_KEYS, f"at most {MAX_API_KEYS} API keys")
+        _require(all(id_ == key.id for id_, key in self.keys.items()), "key id")
 
     def role_of(self, key_id: str) -> str | None:
         """What the API key of this id may do, or None where there is no such key (any more)."""
@@ -255,26 +281,35 @@ def purged(document: ControlDocument, purge: Purge, now_ms: int) -> ControlDocum
     """The document after a purge at `now_ms`. Raises ControlError."""
     old = document.cut_offs
     horizon_ms = now_ms - document.longest_life_ms - _GRACE_MS
-    all_ms = max(old.all_ms, now_ms if purge.everything else 0)
-    names = {
-        "models": {**old.models, **dict.fromkeys(purge.models, now_ms)},
-        "tags": {**old.tags, **dict.fromkeys(purge.tags, now_ms)},
-        "keys": {**old.keys, **dict.fromkeys(map(short_key, purge.keys), now_ms)},
+    groups = {
+        "models": _cut_off(old.models, purge.models, now_ms),
+        "tags": _cut_off(old.tags, purge.tags, now_ms),
+        "keys": _cut_off(old.keys, map(short_key, purge.keys), now_ms),
     }
-    times = sorted((t for group in names.values() for t in group.values()), reverse=True)
-    if len(times) > MAX_CUT_OFFS:
-        all_ms = max(all_ms, times[MAX_CUT_OFFS])
-    kept = {
-        group: {n: t for n, t in by_name.items() if t > all_ms and t >= horizon_ms}
-        for group, by_name in names.items()
-    }
+    times = sorted((t for group in groups.values() for t in group.values()), reverse=True)
+    all_ms = max(
+        old.all_ms,
+        now_ms if purge.everything else 0,
+        *times[MAX_CUT_OFFS:],
+        *(t for t in times if t < horizon_ms),
+    )
+    kept = {name: {n: t for n, t in group.items() if t > all_ms} for name, group in groups.items()}
     return revised(document, now_ms, cut_offs=CutOffs(all_ms=all_ms, **kept))
+
+
+def _cut_off(times: Mapping[str, int], names: Iterable[str], now_ms: int) -> dict[str, int]:
+    # The store's clock may have been set back; a cut-off never moves back with it.
+    return {**times, **{name: max(now_ms, times.get(name, 0)) for name in names}}
 
 
 def encode(document: ControlDocument) -> bytes:
     """The document as compact JSON."""
+    return _encode(_fields(document)).encode()
+
+
+def _fields(document: ControlDocument) -> dict[str, Any]:
     policy, cut_offs = document.policy, document.cut_offs
-    fields = {
+    return {
         "v": VERSION,
         "tenant": document.tenant,
         "revision": document.revision,
@@ -294,13 +329,14 @@ def encode(document: ControlDocument) -> bytes:
         },
         "longest_life_ms": document.longest_life_ms,
     }
-    return _encode(fields).encode()
 
 
 def decode(text: bytes | str, tenant: str) -> ControlDocument:
     """Read the document of `tenant`. Raises ControlError."""
     try:
-        fields = json.loads(text)
+        if isinstance(text, bytes):
+            text = text.decode()  # json alone would also read UTF-16, UTF-32 and half pairs
+        fields = _decode(text)
         _require(fields["v"] == VERSION and type(fields["v"]) is int, "version")
         _require(fields["tenant"] == tenant, "another tenant's")
         cut_offs = fields["cut_offs"]
@@ -321,9 +357,19 @@ def decode(text: bytes | str, tenant: str) -> ControlDocument:
             ),
             longest_life_ms=fields["longest_life_ms"],
         )
-        _require(len(keys) == len(document.keys), "repeated key")
+        # Repeated keys, fields this version does not know or would not leave out: all end here.
+        _require(_fields(document) == fields, "fields")
     except ControlError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ControlError("control document") from exc
     return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    _require(len(fields) == len(pairs), "repeated field")
+    return fields
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique).decode
