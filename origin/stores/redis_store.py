@@ -61,7 +61,7 @@ class RedisStore:
 
     async def get(self, key: str) -> bytes | None:
         """See Store.get."""
-        with _outages_told():
+        with outages_told():
             return cast("bytes | None", await self._client.get(self._name(key)))
 
     async def put(self, key: str, envelope: bytes, expires_at_ms: int) -> None:
@@ -69,22 +69,22 @@ class RedisStore:
         if expires_at_ms <= 0:  # Redis refuses such an expiry
             await self.delete(key)
             return
-        with _outages_told():
+        with outages_told():
             await self._client.set(self._name(key), envelope, pxat=expires_at_ms)
 
     async def delete(self, key: str) -> None:
         """See Store.delete."""
-        with _outages_told():
+        with outages_told():
             await self._client.unlink(self._name(key))
 
     async def ping(self) -> None:
         """See Store.ping."""
-        with _outages_told():
+        with outages_told():
             await self._client.ping()
 
     async def close(self) -> None:
         """See Store.close."""
-        with _outages_told():
+        with outages_told():
             await self._client.aclose()
 
     def _name(self, key: str) -> str:
@@ -92,7 +92,8 @@ class RedisStore:
 
 
 @contextmanager
-def _outages_told() -> Iterator[None]:
+def outages_told() -> Iterator[None]:
+    """Raise StoreError for whatever Redis or the way to it failed with."""
     try:
         yield
     except (RedisError, OSError) as error:  # OSError covers TimeoutError
