@@ -45,6 +45,7 @@ HEADER = Header(
 ENVELOPE = Envelope(header=HEADER, payload=b"JSNssseUUUUU")
 
 DIGESTS = st.text("0123456789abcdef", min_size=12, max_size=12)
+TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)
 NAMES = st.text(st.characters(min_codepoint=0x23, max_codepoint=0x7E), min_size=1, max_size=20)
 COUNTS = st.integers(0, 2**53 - 1)
 JSON = st.recursive(
@@ -78,7 +79,8 @@ def envelopes(draw: st.DrawFn) -> Envelope:
         stale_until_ms=draw(later),
         error_until_ms=draw(later),
         etag=draw(NAMES),
-        model=draw(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)),
+        model=draw(TEXTS),
+        answered_by=draw(st.none() | TEXTS),
         fingerprint=draw(NAMES),
         tokens=TokenCounts(prompt=draw(COUNTS), completion=draw(COUNTS)),
         segments={name: len(data) for name, data in segments.items()},
@@ -149,7 +151,7 @@ def test_a_header_with_any_other_value_is_refused_or_legal(
 ) -> None:
     """Any field, known or not, replaced by any JSON: refused, or it is what we would write."""
     fields = json.loads(header_json(envelope.header))
-    name = draw.draw(st.sampled_from([*"vktgcfsehmpuTox", "seg", "zz"]))
+    name = draw.draw(st.sampled_from([*"vktgcfsehmpuaTox", "seg", "zz"]))
     fields[name] = draw.draw(JSON)
     try:
         header = decode_header(json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"))
@@ -173,6 +175,11 @@ def test_a_header_with_any_other_value_is_refused_or_legal(
         ('"v":1', '"v":1,"o":0'),
         ('"v":1', '"v":1,"o":[1e999,"x","y"]'),
         ('"v":1', '"v":1,"x":null'),
+        ('"v":1', '"v":1,"a":null'),
+        ('"v":1', '"v":1,"a":1'),
+        ('"v":1', '"v":1,"a":["demo"]'),
+        ('"v":1', '"v":1,"a":"\\ud800"'),
+        ('"v":1', '"v":1,"a":"x","a":"x"'),
         ('["json",3],', '["json",1],["json",3],'),
         ('["json",3],', '["json",3,0],'),
         ('[["json",3],["sse",4],["sse+usage",5]]', '{"json":3,"sse":4,"sse+usage":5}'),
@@ -240,6 +247,9 @@ def test_a_header_is_utf8_and_small(encoded: bytes) -> None:
         ({"model": "a\0"}, "model"),
         ({"model": "\ud83d"}, "model"),
         ({"fingerprint": None}, "fingerprint"),
+        ({"answered_by": "a\0"}, "answered by"),
+        ({"answered_by": "\ud83d"}, "answered by"),
+        ({"answered_by": b"a"}, "answered by"),
         ({"generation_started_ms": -1}, "times"),
         ({"generation_started_ms": 2001}, "times"),
         ({"generation_started_ms": True}, "times"),
@@ -278,6 +288,7 @@ def test_the_largest_usual_header_fits() -> None:
         HEADER,
         tenant="t" * 32,
         model="m" * 96,
+        answered_by="a" * 96,
         fingerprint="f" * 64,
         etag="e" * 32,
         generation_started_ms=10**13,
@@ -333,6 +344,15 @@ def test_associated_data_binds_header_and_segment() -> None:
         associated_data(replace(HEADER, key=KEY[::-1]), "json"),
         associated_data(replace(HEADER, tenant="other"), "json"),
         associated_data(replace(HEADER, error_until_ms=5001), "json"),
+        associated_data(replace(HEADER, answered_by="other"), "json"),
         associated_data(HEADER, "sse"),
     ]
     assert associated_data(HEADER, "json") not in others
+
+
+def test_the_model_that_answered_is_kept_where_it_is_another() -> None:
+    """And takes no room where it is the one that was asked for."""
+    other = replace(HEADER, answered_by="modèle-2026")
+    assert decode_header(header_json(other)).answered_by == "modèle-2026"
+    assert decode_header(header_json(HEADER)).answered_by is None
+    assert "a" not in json.loads(header_json(HEADER))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from dataclasses import fields
 
 import pytest
@@ -13,7 +14,9 @@ from shared.errors import ClientError
 from shared.keys import (
     DEVELOPMENT_API_KEY,
     DEVELOPMENT_TENANT,
+    KEY_ID_HEX_CHARACTERS,
     MIN_SECRET_CHARACTERS,
+    Client,
     KeyRing,
     KeyRings,
     authenticate,
@@ -21,19 +24,27 @@ from shared.keys import (
     check_secret,
     check_tenant,
     edge_bearer,
+    encryption_key,
     hkdf_expand,
     hkdf_extract,
+    key_id,
     key_ring,
+    key_rings,
     make_api_key,
     ring_of_edge,
     short_key,
     tag_digest,
     tenant_of,
+    unknown_api_key,
 )
 
-RING = key_ring("a secret of forty characters for testing")
-OTHER_RING = key_ring("another secret of forty characters, too.")
+SECRET = "a secret of forty characters for testing"
+OTHER_SECRET = "another secret of forty characters, too."
+RING = key_ring(SECRET)
+OTHER_RING = key_ring(OTHER_SECRET)
+FOREIGN_RING = key_ring("a secret that neither of the rings is of")
 RINGS = KeyRings(current=RING)
+ROTATING = KeyRings(current=RING, previous=OTHER_RING)
 RANDOM = bytes(range(15))
 TENANTS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", fullmatch=True)
 ANY_TEXT = st.text(st.characters())  # lone surrogates too
@@ -205,6 +216,14 @@ def test_the_edge_is_believed_by_its_bearer_only() -> None:
     assert ring_of_edge(RINGS, "") is None
 
 
+def test_both_edges_are_believed_while_the_secret_is_replaced() -> None:
+    """Each by its own ring, so that an answer can be in the keys of the edge that asked."""
+    assert ring_of_edge(ROTATING, edge_bearer(RING)) is RING
+    assert ring_of_edge(ROTATING, edge_bearer(OTHER_RING)) is OTHER_RING
+    assert ring_of_edge(ROTATING, edge_bearer(FOREIGN_RING)) is None
+    assert ring_of_edge(ROTATING, "") is None
+
+
 def test_the_development_key_is_for_development() -> None:
     """Outside it is like any other unknown key."""
     assert tenant_of(RING, DEVELOPMENT_API_KEY, development=True) == DEVELOPMENT_TENANT
@@ -264,3 +283,85 @@ def test_the_random_part_is_the_bytes_given() -> None:
     """In base32, so that a key never needs escaping."""
     random = make_api_key(RING, "acme", RANDOM).split("-")[3]
     assert base64.b32decode(random.upper()) == RANDOM
+
+
+def test_the_rings_of_a_deployment_are_those_of_its_secrets() -> None:
+    """The current one comes first: what is made is made with it."""
+    assert key_rings(SECRET) == KeyRings(current=RING)
+    assert list(key_rings(SECRET)) == [RING]
+    assert list(key_rings(SECRET, OTHER_SECRET)) == [RING, OTHER_RING]
+
+
+@pytest.mark.parametrize("previous", [SECRET, "", "short", OTHER_SECRET + "\n"])
+def test_an_unfit_previous_secret_is_refused_and_not_repeated(previous: str) -> None:
+    """The current one again, too: its replacement would seem to be under way and is not."""
+    with pytest.raises(ValueError, match=r"previous|at least 32|white space") as refusal:
+        key_rings(SECRET, previous)
+    assert SECRET not in str(refusal.value)
+    assert OTHER_SECRET not in str(refusal.value)
+
+
+def test_a_ring_is_found_by_its_id() -> None:
+    """One whose secret does not count any more is not."""
+    assert ROTATING.by_id(RING.id) is RING
+    assert ROTATING.by_id(OTHER_RING.id) is OTHER_RING
+    assert RINGS.by_id(OTHER_RING.id) is None
+    assert ROTATING.by_id("") is None
+
+
+@pytest.mark.parametrize("rings", [RINGS, ROTATING])
+@pytest.mark.parametrize("ring", [RING, OTHER_RING, FOREIGN_RING], ids=["new", "old", "neither"])
+@pytest.mark.parametrize("development", [False, True])
+def test_an_api_key_counts_while_its_secret_does(
+    rings: KeyRings, ring: KeyRing, development: bool
+) -> None:
+    """Made under the current secret or the previous one; of neither it is unknown."""
+    api_key = make_api_key(ring, "acme", RANDOM)
+    if ring in list(rings):
+        client = authenticate(rings, f"Bearer {api_key}", development=development)
+        assert client == Client(tenant="acme", key_id=key_id(api_key))
+        return
+    with pytest.raises(ClientError) as refusal:
+        authenticate(rings, f"Bearer {api_key}", development=development)
+    assert (refusal.value.status, refusal.value.code) == (401, "invalid_api_key")
+
+
+def test_a_revoked_key_gets_what_an_unknown_one_gets() -> None:
+    """So that nobody learns from the answer which keys there have been."""
+    with pytest.raises(ClientError) as refusal:
+        authenticate(RINGS, "Bearer nobody", development=False)
+    unknown = unknown_api_key()
+    assert (unknown.status, unknown.code) == (401, "invalid_api_key")
+    assert str(refusal.value) == str(unknown)
+    assert refusal.value.code == unknown.code
+
+
+@pytest.mark.parametrize("rings", [RINGS, ROTATING])
+def test_the_development_key_has_no_id(rings: KeyRings) -> None:
+    """No control document lists it."""
+    client = authenticate(rings, f"Bearer {DEVELOPMENT_API_KEY}", development=True)
+    assert client == Client(tenant=DEVELOPMENT_TENANT, key_id=None)
+
+
+@example("\ud83d", "")
+@given(ANY_TEXT, ANY_TEXT)
+def test_a_key_id_is_of_one_key(left: str, right: str) -> None:
+    """32 hexadecimal characters; any text has one."""
+    assert len(key_id(left)) == KEY_ID_HEX_CHARACTERS
+    assert bytes.fromhex(key_id(left)).hex() == key_id(left)
+    assert (key_id(left) == key_id(right)) == (left == right)
+
+
+def test_a_key_id_is_the_start_of_a_sha_256() -> None:
+    """Anybody can compute it who has the key, and none without."""
+    assert hashlib.sha256(b"sk-encore-dev").hexdigest().startswith(key_id(DEVELOPMENT_API_KEY))
+
+
+@given(TENANTS, TENANTS)
+def test_an_encryption_key_is_of_one_tenant_and_one_secret(left: str, right: str) -> None:
+    """32 bytes for AES-256, and no key that something else is done with."""
+    key = encryption_key(RING, left)
+    assert len(key) == 32
+    assert (encryption_key(RING, right) == key) == (left == right)
+    assert key != encryption_key(OTHER_RING, left)
+    assert key not in {getattr(RING, field.name) for field in fields(KeyRing)}

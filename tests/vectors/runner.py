@@ -24,6 +24,16 @@ from shared.cache_headers import (
     server_timing,
 )
 from shared.canonical import canonical
+from shared.control_document import (
+    ControlError,
+    Purge,
+    canonical_for,
+    new_document,
+    objection,
+    purged,
+)
+from shared.control_document import decode as decode_control
+from shared.control_document import encode as encode_control
 from shared.controls import Controls, parse_controls, parse_directives
 from shared.envelope import (
     Envelope,
@@ -39,7 +49,19 @@ from shared.envelope import (
 from shared.errors import EncoreError
 from shared.freshness import Lifetimes, Serve, decide, expiry, usable_on_error
 from shared.json_text import parse_object
-from shared.keys import cache_key, edge_bearer, key_ring, make_api_key, tag_digest, tenant_of
+from shared.keys import (
+    authenticate,
+    cache_key,
+    edge_bearer,
+    encryption_key,
+    key_id,
+    key_ring,
+    key_rings,
+    make_api_key,
+    ring_of_edge,
+    tag_digest,
+    tenant_of,
+)
 from shared.normalisation import normalise
 from shared.requests import Endpoint, validate
 from shared.sse import SSEParser
@@ -136,8 +158,21 @@ def run_canonical(case: Any) -> Any:
 
 
 def run_keys(case: Any) -> Any:
-    """Derive from a `secret`: its ring, and what `canonical`, `tag`, `random` or `api_key` make."""
+    """Derive from a `secret`: its ring, and what the case's other fields make with it.
+
+    `identify` needs none; an `authorization` or a `bearer` is shown to it and the `previous` one.
+    """
+    if "identify" in case:
+        return key_id(case["identify"])
     ring = key_ring(case["secret"])
+    rings = key_rings(case["secret"], case.get("previous"))
+    if "authorization" in case:
+        return asdict(authenticate(rings, case["authorization"], development=False))
+    if "bearer" in case:
+        found = ring_of_edge(rings, case["bearer"])
+        return None if found is None else found.id
+    if "encrypted_tenant" in case:
+        return encryption_key(ring, case["encrypted_tenant"]).hex()
     if "canonical" in case:
         return cache_key(ring, case["canonical"].encode())
     if "tag" in case:
@@ -172,6 +207,33 @@ def run_envelope(case: Any) -> Any:
         }
     except EnvelopeError as exc:
         return {"refused": str(exc)}
+
+
+def run_control_document(case: Any) -> Any:
+    """Read a `document` of `acme`, and say what it makes of a `body`, a `header` or a `purge`.
+
+    Or make a `new` one. Documents are written in full, headers as those of `Header`.
+    """
+    if "new" in case:
+        return encode_control(new_document(case["new"], case["now_ms"])).decode()
+    try:
+        document = decode_control(_bytes(case, "document"), "acme")
+        if "purge" in case:
+            named = {name: tuple(value) for name, value in case["purge"].items()}
+            purge = Purge(**named) if named else Purge(everything=True)
+            return encode_control(purged(document, purge, case["now_ms"])).decode()
+    except ControlError as exc:
+        return {"refused": str(exc)}
+    if "body" in case:
+        return canonical_for(
+            document,
+            endpoint=Endpoint(case["endpoint"]),
+            controls=Controls(scope=case["scope"], bucket=case["bucket"]),
+            fields=parse_object(_bytes(case, "body")),
+        ).decode()
+    if "header" in case:
+        return objection(document, _header(case["header"]))
+    return encode_control(document).decode()
 
 
 def run_controls(case: Any) -> Any:
@@ -254,6 +316,7 @@ def run_templates(case: Any) -> Any:
 RUNNERS: dict[str, Callable[[Any], Any]] = {
     "cache_headers.json": run_cache_headers,
     "canonical.json": run_canonical,
+    "control_document.json": run_control_document,
     "controls.json": run_controls,
     "envelope.json": run_envelope,
     "freshness.json": run_freshness,
