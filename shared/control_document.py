@@ -361,7 +361,7 @@ def decode(text: bytes | str, tenant: str) -> ControlDocument:
         _require(_fields(document) == fields, "fields")
     except ControlError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ControlError("control document") from exc
     return document
 

@@ -219,7 +219,7 @@ def run_control_document(case: Any) -> Any:
     try:
         document = decode_control(_bytes(case, "document"), "acme")
         if "purge" in case:
-            named = {name: tuple(value) for name, value in case["purge"].items()}
+            named: dict[str, Any] = {name: tuple(value) for name, value in case["purge"].items()}
             purge = Purge(**named) if named else Purge(everything=True)
             return encode_control(purged(document, purge, case["now_ms"])).decode()
     except ControlError as exc:
