@@ -37,6 +37,7 @@ from origin.stores.memory import MemoryStore
 from shared.keys import edge_bearer, key_ring, make_api_key
 from shared.requests import Request
 from tests.edge.local_edge import ROOT, edges, node_environment
+from tests.support.control import control_store
 from tests.support.engines import MODEL, chat_answer
 from tests.support.serving import serving
 
@@ -226,7 +227,12 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300, help="of one kind in a round")
     arguments = parser.parse_args()
     settings = Settings(secret=SecretStr(SECRET))
-    app = create_app(settings, engine=SizedEngine(), store=MemoryStore())
+    app = create_app(
+        settings,
+        engine=SizedEngine(),
+        store=MemoryStore(),
+        control_store=control_store(API_KEY),
+    )
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(app) as origin_url,

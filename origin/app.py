@@ -18,25 +18,30 @@ from origin.api.answers import Answers
 from origin.api.entries import Entries
 from origin.api.health import Health
 from origin.api.models import Models
+from origin.control import Control
 from origin.engine.contract import Engine
 from origin.failures import describe
 from origin.pipeline import Pipeline
 from origin.settings import Settings, SettingsError
 from origin.stores.contract import Store
+from origin.stores.control_contract import ControlStore
+from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_store import RedisStore
 from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
 from shared.freshness import Lifetimes
-from shared.keys import key_rings
 from shared.requests import Endpoint
 from shared.wire import ENTRY_PATH
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, *, engine: Engine, store: Store) -> ASGIApp:
+def create_app(
+    settings: Settings, *, engine: Engine, store: Store, control_store: ControlStore
+) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down."""
-    keys = key_rings(settings.secret.get_secret_value())
-    access = Access(keys, development=settings.development)
+    keys = settings.keys
+    control = Control.from_settings(settings, control_store)
+    access = Access(keys, control, development=settings.development)
     pipeline = Pipeline(
         keys=keys.current,
         store=store,
@@ -59,6 +64,7 @@ def create_app(settings: Settings, *, engine: Engine, store: Store) -> ASGIApp:
         finally:
             await pipeline.close()
             await engine.close()
+            await control.close()
             await store.close()
 
     answers = [
@@ -103,8 +109,13 @@ def build_app(settings: Settings) -> ASGIApp:
     """
     if settings.redis_url is None:
         raise SettingsError("REDIS_URL is not set")
-    store = RedisStore.from_url(settings.redis_url.get_secret_value(), prefix=settings.key_prefix)
-    return create_app(settings, engine=_load_engine(settings), store=store)
+    url, prefix = settings.redis_url.get_secret_value(), settings.key_prefix
+    return create_app(
+        settings,
+        engine=_load_engine(settings),
+        store=RedisStore.from_url(url, prefix=prefix),
+        control_store=RedisControlStore.from_url(url, prefix=prefix),
+    )
 
 
 def _load_engine(settings: Settings) -> Engine:

@@ -28,7 +28,13 @@ from pydantic import (
     model_validator,
 )
 
-from shared.keys import LOOPBACK_HOSTS, MIN_SECRET_CHARACTERS, check_secret
+from shared.keys import (
+    LOOPBACK_HOSTS,
+    MIN_SECRET_CHARACTERS,
+    KeyRings,
+    check_secret,
+    key_rings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +75,11 @@ class Settings(BaseModel):
         "their trust in each other derive from it. Required in production; development mode makes "
         "one and keeps it in the state folder.",
     )
+    previous_secret: SecretStr | None = Field(
+        None,
+        description="While a secret is being replaced, the one before it: what was made with it "
+        "is still accepted and read.",
+    )
     state_dir: Path = Field(
         Path(".encore"),
         description="Folder for what this machine keeps: embedded Redis data, development secret.",
@@ -81,6 +92,11 @@ class Settings(BaseModel):
         None,
         description="Where the local edge finds the origin; by default `origin_host` and "
         "`origin_port` of this machine.",
+    )
+    edge_url: str | None = Field(
+        None,
+        description="Where control documents (keys, policies, purges) are pushed to at once. "
+        "Without it the edge fetches a new one when an answer of the origin tells it of one.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
@@ -179,13 +195,14 @@ class Settings(BaseModel):
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("secret")
+    @field_validator("secret", "previous_secret")
     @classmethod
-    def _fit_secret(cls, value: SecretStr) -> SecretStr:
-        check_secret(value.get_secret_value())
+    def _fit_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_secret(value.get_secret_value())
         return value
 
-    @field_validator("upstream", "origin_url")
+    @field_validator("upstream", "origin_url", "edge_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -224,6 +241,11 @@ class Settings(BaseModel):
                 f"ENCORE_ORIGIN_HOST={self.origin_host!r}: development mode accepts a well-known "
                 "key and binds to 127.0.0.1 only; set ENCORE_MODE=production and ENCORE_SECRET"
             )
+        if self.previous_secret == self.secret:
+            raise ValueError(
+                "ENCORE_PREVIOUS_SECRET is the same as ENCORE_SECRET; unset it, or set a new "
+                "ENCORE_SECRET"
+            )
         if self.upstream is not None and self.model is not None:
             raise ValueError(
                 f"ENCORE_UPSTREAM={self.upstream!r} and ENCORE_MODEL={self.model!r} exclude each "
@@ -246,6 +268,15 @@ class Settings(BaseModel):
     def development(self) -> bool:
         """Whether the well-known development key is accepted."""
         return self.mode == "development"
+
+    @property
+    def keys(self) -> KeyRings:
+        """The keys derived from the secrets."""
+        previous = self.previous_secret
+        return key_rings(
+            self.secret.get_secret_value(),
+            None if previous is None else previous.get_secret_value(),
+        )
 
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with `changes`, validated like any other."""

@@ -3,39 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.types import Scope
 
 from origin.api.http import is_loopback
+from origin.control import Control
+from shared.control_document import ControlDocument
 from shared.errors import ClientError
-from shared.keys import KeyRings, authenticate, ring_of_edge
+from shared.keys import KeyRing, KeyRings, authenticate, ring_of_edge, unknown_api_key
 from shared.wire import EDGE_AUTHORIZATION
 
 
-class Access:
-    """Reads who asks out of a request's headers. Knows keys, decides nothing else."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """A client whose API key counts, and the edge it came by, if any.
 
-    def __init__(self, keys: KeyRings, *, development: bool) -> None:
+    `document` is its tenant's, as it ruled when the request came. `ring` is the one the edge makes
+    cache keys with, the current one for who came without it.
+    """
+
+    tenant: str
+    role: str
+    document: ControlDocument
+    ring: KeyRing
+    is_edge: bool
+
+
+class Access:
+    """Reads who asks out of a request's headers, by keys and control documents."""
+
+    def __init__(self, keys: KeyRings, control: Control, *, development: bool) -> None:
         self._keys = keys
+        self._control = control
         self._development = development
 
-    def tenant(self, scope: Scope, headers: Mapping[str, str]) -> str:
-        """The tenant of the client's API key. Raises ClientError 401."""
-        return authenticate(
+    async def caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        """The client that asks. Its role is its API key's: by the edge it becomes no more.
+
+        Raises ClientError 401, InternalError 503 where its tenant's document cannot be had.
+        """
+        edge = self._edge_ring(headers)
+        client = authenticate(
             self._keys,
             headers.get("authorization"),
             development=self._development and is_loopback(scope, headers),
-        ).tenant
+        )
+        document = await self._control.document(client.tenant)
+        if document is None:
+            raise unknown_api_key()
+        # Only the development key has no id: it is in no document.
+        role = "admin" if client.key_id is None else document.role_of(client.key_id)
+        if role is None:
+            raise unknown_api_key()
+        return Caller(
+            tenant=client.tenant,
+            role=role,
+            document=document,
+            ring=edge or self._keys.current,
+            is_edge=edge is not None,
+        )
 
     def is_edge(self, headers: Mapping[str, str]) -> bool:
         """Whether our edge asks. Raises ClientError 401 for one that says so but is not."""
+        return self._edge_ring(headers) is not None
+
+    def _edge_ring(self, headers: Mapping[str, str]) -> KeyRing | None:
         presented = headers.get(EDGE_AUTHORIZATION)
         if presented is None:
-            return False
-        if ring_of_edge(self._keys, presented.removeprefix("Bearer ")) is None:
+            return None
+        ring = ring_of_edge(self._keys, presented.removeprefix("Bearer "))
+        if ring is None:
             raise ClientError(
                 "This edge is not known here: do edge and origin share one ENCORE_SECRET?",
                 status=401,
                 code="edge_not_trusted",
             )
-        return True
+        return ring

@@ -95,15 +95,14 @@ class Answers:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began_s = time.perf_counter()
         headers = headers_of(scope)
-        edge = self._access.is_edge(headers)
-        tenant = self._access.tenant(scope, headers)
+        caller = await self._access.caller(scope, headers)
         controls = parse_controls(headers)
         body = await read_body(receive, headers, self._max_body_bytes)
         exchange = _Exchange(
-            query=await self._read(tenant, controls, body),
+            query=await self._read(caller.tenant, controls, body),
             receive=receive,
             send=send,
-            wants_entry=edge and MEDIA_TYPE in headers.get("accept", ""),
+            wants_entry=caller.is_edge and MEDIA_TYPE in headers.get("accept", ""),
             gzip=accepts_gzip(headers.get("accept-encoding")),
             began_s=began_s,
         )

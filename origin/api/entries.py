@@ -36,7 +36,7 @@ class Entries:
         headers = headers_of(scope)
         if not self._access.is_edge(headers):
             raise ClientError(f"There is no {scope['path']} here.", status=404, code="unknown_url")
-        tenant = self._access.tenant(scope, headers)
+        tenant = (await self._access.caller(scope, headers)).tenant
         try:
             encoded = await self._pipeline.entry(tenant, scope["path_params"]["key"])
         except StoreError as exc:

@@ -25,13 +25,13 @@ class Models:
 
     async def list(self, request: Request) -> JSONResponse:
         """Answer with every model."""
-        self._authenticate(request)
+        await self._authenticate(request)
         data = [_payload(model) for model in await self._engine.models()]
         return JSONResponse({"object": "list", "data": data}, headers=_HEADERS)
 
     async def one(self, request: Request) -> JSONResponse:
         """Answer with one model, or 404."""
-        self._authenticate(request)
+        await self._authenticate(request)
         wanted = request.path_params["model"]
         for model in await self._engine.models():
             if model.id == wanted:
@@ -43,10 +43,8 @@ class Models:
             code="model_not_found",
         )
 
-    def _authenticate(self, request: Request) -> None:
-        headers = headers_of(request.scope)
-        self._access.is_edge(headers)
-        self._access.tenant(request.scope, headers)
+    async def _authenticate(self, request: Request) -> None:
+        await self._access.caller(request.scope, headers_of(request.scope))
 
 
 def _payload(model: ModelInfo) -> dict[str, Any]:

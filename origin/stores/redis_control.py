@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Self, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.asyncio import Redis
 
 from origin.stores.contract import StoreError
-from origin.stores.redis_store import DEFAULT_TIMEOUT_S, outages_told
+from origin.stores.redis_store import DEFAULT_TIMEOUT_S, outages_told, redis_client
 
 DEFAULT_MAX_CONNECTIONS = 8
 
@@ -44,20 +41,9 @@ class RedisControlStore:
     def from_url(
         cls, url: str, *, prefix: str = "encore", timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> Self:
-        """Build a store on `url`; connects on first use.
-
-        `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading.
-        """
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=DEFAULT_MAX_CONNECTIONS,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            decode_responses=False,
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        )
-        return cls(Redis.from_pool(pool), prefix=prefix)
+        """Build a store on `url`; see `redis_client`."""
+        client = redis_client(url, timeout_s=timeout_s, max_connections=DEFAULT_MAX_CONNECTIONS)
+        return cls(client, prefix=prefix)
 
     async def now_ms(self) -> int:
         """See ControlStore.now_ms."""
@@ -83,19 +69,16 @@ class RedisControlStore:
         was = "" if expected is None else str(expected)
         with outages_told():
             if expected is None:
-                await cast("Awaitable[int]", self._client.sadd(self._tenants_name(), tenant))
-            made = await cast(
-                "Awaitable[int]",
-                self._client.eval(_REPLACE, 1, self._name(tenant), was, str(revision), document),
+                await self._client.sadd(self._tenants_name(), tenant)
+            made = await self._client.eval(
+                _REPLACE, 1, self._name(tenant), was, str(revision), document
             )
-        return made == 1
+        return bool(made == 1)
 
     async def tenants(self) -> frozenset[str]:
         """See ControlStore.tenants."""
         with outages_told():
-            names = await cast(
-                "Awaitable[set[bytes]]", self._client.smembers(self._tenants_name())
-            )
+            names = await cast("Awaitable[set[bytes]]", self._client.smembers(self._tenants_name()))
         return frozenset(name.decode() for name in names)
 
     async def ping(self) -> None:

@@ -19,12 +19,14 @@ from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from shared.keys import key_ring, make_api_key
 from tests.edge.local_edge import ROOT, Edge, StartEdge
+from tests.support.control import control_store
 from tests.support.engines import MODEL, ScriptedEngine
 from tests.support.serving import serving
 
 SECRET = "a secret of the tests, long enough"
 KEYS = key_ring(SECRET)
 API_KEY = make_api_key(KEYS, "acme", bytes(15))
+OTHER_API_KEY = make_api_key(KEYS, "other", bytes(15))
 CHAT = "/v1/chat/completions"
 
 
@@ -168,7 +170,13 @@ def stacked(
 ) -> Iterator[Stack]:
     """A stack of one's own; `more` are further variables of the edge."""
     engine, store = ScriptedEngine(), MemoryStore()
-    front = Front(create_app(settings or origin_settings(), engine=engine, store=store))
+    origin = create_app(
+        settings or origin_settings(),
+        engine=engine,
+        store=store,
+        control_store=control_store(API_KEY, OTHER_API_KEY),
+    )
+    front = Front(origin)
     with serving(front) as url:
         edge = start_edge(config or ROOT / "wrangler.toml", variables=variables(url, **more))
         with client_of(edge) as client:

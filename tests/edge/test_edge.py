@@ -13,14 +13,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, decode
-from shared.keys import make_api_key
 from shared.requests import Endpoint
 from tests.edge.conftest import Projects
 from tests.edge.local_edge import StartEdge
 from tests.edge.stack import (
     API_KEY,
     CHAT,
-    KEYS,
+    OTHER_API_KEY,
     Stack,
     client_of,
     content,
@@ -145,7 +144,7 @@ def test_tenants_and_scopes_share_nothing(stack: Stack) -> None:
     """Equal requests of another tenant, and of another scope, are misses."""
     stack.ask("mine")
     stack.hit("mine")
-    other = {"authorization": f"Bearer {make_api_key(KEYS, 'other', bytes(15))}"}
+    other = {"authorization": f"Bearer {OTHER_API_KEY}"}
     assert "fwd=miss" in status(stack.ask("mine", other))
     assert "fwd=miss" in status(stack.ask("mine", {"encore-scope": "user-7"}))
 

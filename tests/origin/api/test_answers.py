@@ -15,16 +15,19 @@ from pydantic import SecretStr
 from origin.app import create_app
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
+from origin.stores.memory_control import MemoryControlStore
 from shared.envelope import MEDIA_TYPE, SEGMENT_JSON, SEGMENT_SSE, decode
 from shared.errors import UpstreamError
 from shared.keys import edge_bearer, key_ring, make_api_key
 from shared.wire import EDGE_AUTHORIZATION, ENTRY_PATH
+from tests.support.control import control_store
 from tests.support.engines import MODEL, ScriptedEngine
 from tests.support.serving import serving
 
 SECRET = "a secret of the tests, long enough"
 KEYS = key_ring(SECRET)
 API_KEY = make_api_key(KEYS, "acme", bytes(15))
+OTHER_API_KEY = make_api_key(KEYS, "other", bytes(15))
 CHAT = "/v1/chat/completions"
 HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
 EDGE = {EDGE_AUTHORIZATION: f"Bearer {edge_bearer(KEYS)}", "accept": MEDIA_TYPE}
@@ -46,7 +49,14 @@ def store() -> MemoryStore:
 async def client(engine: ScriptedEngine, store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application that holds a key of tenant `acme`."""
     settings = Settings(secret=SecretStr(SECRET), max_cached_body_bytes=2000, max_body_bytes=4000)
-    transport = httpx.ASGITransport(create_app(settings, engine=engine, store=store))
+    transport = httpx.ASGITransport(
+        create_app(
+            settings,
+            engine=engine,
+            store=store,
+            control_store=control_store(API_KEY, OTHER_API_KEY),
+        )
+    )
     async with httpx.AsyncClient(
         transport=transport,
         base_url="http://origin",
@@ -142,7 +152,7 @@ async def test_entry_is_for_the_edge_and_its_tenant(client: httpx.AsyncClient) -
     """The internal route does not exist for others, and another tenant's key finds nothing."""
     key = decode((await client.post(CHAT, json=HELLO, headers=EDGE)).content).header.key
     await stored(client)
-    other = {**EDGE, "authorization": f"Bearer {make_api_key(KEYS, 'other', bytes(15))}"}
+    other = {**EDGE, "authorization": f"Bearer {OTHER_API_KEY}"}
     assert (await client.get(ENTRY_PATH + key, headers=EDGE)).status_code == 200
     assert (await client.get(ENTRY_PATH + key, headers=other)).status_code == 404
     assert (await client.get(ENTRY_PATH + key)).status_code == 404
@@ -298,7 +308,9 @@ async def test_bug_is_a_500_in_openais_shape_and_its_text_is_not_logged(
 async def test_development_key_needs_loopback_and_a_loopback_host(engine: ScriptedEngine) -> None:
     """Neither another machine nor a page with a rebound name may use the well-known key."""
     settings = Settings(secret=SecretStr(SECRET), mode="development")
-    app = create_app(settings, engine=engine, store=MemoryStore())
+    app = create_app(
+        settings, engine=engine, store=MemoryStore(), control_store=MemoryControlStore()
+    )
     key = {"authorization": "Bearer sk-encore-dev"}
     statuses = []
     for peer, host in (
@@ -320,7 +332,12 @@ async def test_client_that_leaves_stops_its_generation(
     engine: ScriptedEngine, stream: bool
 ) -> None:
     """Over a real connection: closing it ends the run."""
-    app = create_app(Settings(secret=SecretStr(SECRET)), engine=engine, store=MemoryStore())
+    app = create_app(
+        Settings(secret=SecretStr(SECRET)),
+        engine=engine,
+        store=MemoryStore(),
+        control_store=control_store(API_KEY, OTHER_API_KEY),
+    )
     engine.gate.clear()
     headers = {"authorization": f"Bearer {API_KEY}"}
     with serving(app) as url, pytest.raises(httpx.ReadTimeout):
