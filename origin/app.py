@@ -14,7 +14,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from origin.api.access import Access
+from origin.api.admin import Purges
 from origin.api.answers import Answers
+from origin.api.control import ControlDocuments
 from origin.api.entries import Entries
 from origin.api.health import Health
 from origin.api.models import Models
@@ -30,7 +32,7 @@ from origin.stores.redis_store import RedisStore
 from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
 from shared.freshness import Lifetimes
 from shared.requests import Endpoint
-from shared.wire import ENTRY_PATH
+from shared.wire import CONTROL_PATH, ENTRY_PATH
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ def create_app(
         deadline_s=settings.request_deadline_s,
     )
     models = Models(engine=engine, access=access)
+    documents = ControlDocuments(control=control, access=access)
+    purges = Purges(control=control, access=access, keys=keys)
     health = Health(store=store, engine=engine)
 
     @asynccontextmanager
@@ -85,6 +89,8 @@ def create_app(
         routes=[
             *answers,
             Route(ENTRY_PATH + "{key}", Entries(pipeline=pipeline, access=access), methods=["GET"]),
+            Route(CONTROL_PATH + "{tenant}", documents.one, methods=["GET"]),
+            Route("/cache/purge", purges, methods=["POST"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),
             Route("/healthz", health.live, methods=["GET"]),

@@ -1,0 +1,137 @@
+"""`POST /cache/purge`: purge by key, tag, model or everything, for a tenant's admins.
+
+What counts is the client's own API key; that the edge passes the request on adds nothing to it.
+A 200 says that the purge is durable and holds at every origin process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from origin.api.access import Access, Caller
+from origin.api.http import ClientLeftError, headers_of, read_body, send_error, send_response
+from origin.control import Changed, Control, purge_of
+from shared import json_text
+from shared.checks import Check, array, boolean, string
+from shared.control_document import OPERATOR_TENANT, ControlError
+from shared.errors import ClientError, EncoreError
+from shared.keys import KeyRings, check_tenant
+from shared.wire import PRIVATE
+
+EVERY_TENANT = "*"
+MAX_NAMES = 250
+"""Of each kind in one purge: of tags there are two digests while a secret is being replaced."""
+_MAX_BODY_BYTES = 1 << 20
+_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
+
+_FIELDS: dict[str, Check] = {
+    "keys": array(string(pattern="[0-9a-f]{16}(?:[0-9a-f]{48})?"), high=MAX_NAMES),
+    "tags": array(string(min_length=1, max_length=64), high=MAX_NAMES),
+    "models": array(string(pattern=r"[^\x00-\x1f\x7f]{1,1024}"), high=MAX_NAMES),
+    "everything": boolean,
+    "tenant": string(),
+}
+
+
+class Purges:
+    """The ASGI application of the route."""
+
+    def __init__(self, *, control: Control, access: Access, keys: KeyRings) -> None:
+        self._control = control
+        self._access = access
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            answer = await self._purge(scope, receive)
+        except ClientLeftError:
+            return
+        except EncoreError as error:
+            await send_error(send, error)
+        else:
+            await send_response(send, 200, _HEADERS, json_text.dumps(answer))
+
+    async def _purge(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        headers = headers_of(scope)
+        caller = await self._access.caller(scope, headers)
+        if caller.role != "admin":
+            raise ClientError(
+                "This needs an API key of the role 'admin'.", status=403, code="admin_required"
+            )
+        asked = _read(await read_body(receive, headers, _MAX_BODY_BYTES))
+        tenant = asked.pop("tenant", caller.tenant)
+        _check_reach(caller, tenant)
+        if tenant == EVERY_TENANT:
+            if asked != {"everything": True}:
+                raise ClientError(
+                    "Of all tenants everything can be purged, and nothing else.",
+                    param="everything",
+                    code="invalid_value",
+                )
+            return _all_purged(await self._control.purge_everything())
+        try:
+            purge = purge_of(self._keys, tenant, **asked)
+        except ControlError as exc:
+            raise ClientError(
+                f"The request is no purge: {exc}.", param="everything", code="invalid_value"
+            ) from exc
+        return _purged(await self._control.purge(tenant, purge))
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    """The body, each field checked. Raises ClientError naming the field."""
+    fields = json_text.parse_object(body)
+    for name, value in fields.items():
+        check = _FIELDS.get(name)
+        if check is None:
+            raise ClientError(
+                f"Unknown parameter: '{name[:40]}'.", param=name[:40], code="unknown_parameter"
+            )
+        check(value, name)
+    return fields
+
+
+def _check_reach(caller: Caller, tenant: str) -> None:
+    """Raise ClientError where a tenant is not one, or not the caller's to purge."""
+    if tenant == caller.tenant:
+        return
+    if caller.tenant != OPERATOR_TENANT:
+        raise ClientError(
+            f"Only admins of the tenant '{OPERATOR_TENANT}' may name another tenant.",
+            status=403,
+            param="tenant",
+            code="operator_required",
+        )
+    if tenant != EVERY_TENANT:
+        try:
+            check_tenant(tenant)
+        except ValueError as exc:
+            raise ClientError(
+                f"Invalid 'tenant': {exc}.", param="tenant", code="invalid_value"
+            ) from exc
+
+
+def _purged(changed: Changed) -> dict[str, Any]:
+    return {
+        "tenant": changed.document.tenant,
+        "revision": changed.document.revision,
+        "cut_off_ms": changed.at_ms,
+        "edge": changed.edge,
+    }
+
+
+def _all_purged(changes: Sequence[Changed]) -> dict[str, Any]:
+    """`cut_off_ms` is the earliest, null where there was no tenant; `edge` is the least sure."""
+    edges = {changed.edge for changed in changes}
+    return {
+        "tenant": EVERY_TENANT,
+        "tenants": len(changes),
+        "cut_off_ms": min((changed.at_ms for changed in changes), default=None),
+        "edge": next(
+            (edge for edge in ("pending", "not configured") if edge in edges), "acknowledged"
+        ),
+    }

@@ -1,0 +1,33 @@
+"""`GET /internal/control/{tenant}`: a tenant's control document, for the edge alone."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from origin.api.access import Access
+from origin.api.http import headers_of
+from origin.control import Control
+from shared.control_document import encode
+from shared.errors import ClientError
+from shared.wire import PRIVATE
+
+_HEADERS = {"cache-control": PRIVATE}
+
+
+class ControlDocuments:
+    """Hands documents out as they are kept."""
+
+    def __init__(self, *, control: Control, access: Access) -> None:
+        self._control = control
+        self._access = access
+
+    async def one(self, request: Request) -> Response:
+        """Answer with the document; 404 for who is not the edge, and where there is none."""
+        path, tenant = request.url.path, request.path_params["tenant"]
+        if not self._access.is_edge(headers_of(request.scope)):
+            raise ClientError(f"There is no {path} here.", status=404, code="unknown_url")
+        document = await self._control.document(tenant)
+        if document is None:
+            raise ClientError("There is no such tenant here.", status=404, code="no_tenant")
+        return Response(encode(document), 200, _HEADERS, media_type="application/json")
