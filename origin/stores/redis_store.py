@@ -48,16 +48,8 @@ class RedisStore:
 
         `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading.
         """
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=max_connections,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            decode_responses=False,
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        )
-        return cls(Redis.from_pool(pool), prefix=prefix)
+        client = redis_client(url, timeout_s=timeout_s, max_connections=max_connections)
+        return cls(client, prefix=prefix)
 
     async def get(self, key: str) -> bytes | None:
         """See Store.get."""
@@ -89,6 +81,23 @@ class RedisStore:
 
     def _name(self, key: str) -> str:
         return f"{self._prefix}:{{{key}}}:entry"
+
+
+def redis_client(url: str, *, timeout_s: float, max_connections: int) -> Redis:
+    """A client of `url` with a pool of its own; connects on first use.
+
+    `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=max_connections,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        decode_responses=False,
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    )
+    return Redis.from_pool(pool)
 
 
 @contextmanager
