@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import shlex
 import signal
 import socket
@@ -26,9 +25,10 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
 from origin.settings import Settings, SettingsError, load_settings, markdown
-from shared.keys import DEVELOPMENT_API_KEY, key_ring, make_api_key
+from shared.keys import DEVELOPMENT_API_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +48,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-keys_app = typer.Typer(help="API keys for clients.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+app.command("policy")(policy)
+app.command("purge")(purge)
 out = Console()
 err = Console(stderr=True)
 
@@ -58,7 +59,7 @@ def main() -> None:
     """Run the command line."""
     try:
         app()
-    except SettingsError as error:
+    except (SettingsError, CommandError) as error:
         _refuse(str(error))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -146,19 +147,6 @@ def version() -> None:
     out.print(package_version("encore"), highlight=False)
 
 
-@keys_app.command("create")
-def create_key(tenant: Annotated[str, typer.Argument(help="Whom the key is for.")]) -> None:
-    """Print a new API key of TENANT, signed with ENCORE_SECRET."""
-    settings = load_settings()
-    try:
-        key = make_api_key(
-            key_ring(settings.secret.get_secret_value()), tenant, secrets.token_bytes(15)
-        )
-    except ValueError as error:
-        _refuse(f"TENANT: {error}")
-    sys.stdout.write(key + "\n")  # alone on its line, for scripts
-
-
 def _refuse(message: str) -> NoReturn:
     for line in message.splitlines():
         err.print(Text(f"encore: {line}", "bold red"), soft_wrap=True)
@@ -226,7 +214,9 @@ def _edge_command(settings: Settings) -> list[str]:
 
 
 def _edge_variables(settings: Settings) -> dict[str, str]:
-    return {
+    previous = settings.previous_secret
+    rotating = {} if previous is None else {"ENCORE_PREVIOUS_SECRET": previous.get_secret_value()}
+    return rotating | {
         "ENCORE_MODE": settings.mode,
         "ENCORE_SECRET": settings.secret.get_secret_value(),
         "ENCORE_ORIGIN_URL": settings.origin_url or _origin_url(settings),
@@ -249,6 +239,7 @@ def _origin_part(settings: Settings, redis_url: str) -> Part:
         "PYTHONUNBUFFERED": "1",
         "ENCORE_MODE": settings.mode,
         "ENCORE_SECRET": settings.secret.get_secret_value(),
+        "ENCORE_EDGE_URL": settings.edge_url or _edge_url(settings),
         "REDIS_URL": redis_url,
     }
     return Part(

@@ -1,0 +1,313 @@
+"""The commands that change what is decided about a tenant: `encore keys`, `policy` and `purge`.
+
+They act on Redis directly, as the origin does and by the same rules, so they need no origin that
+runs. Heavy imports wait until a command needs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from origin.settings import Settings, load_settings
+from shared.control_document import (
+    RESIDENCIES,
+    ROLES,
+    ApiKey,
+    ControlDocument,
+    ControlError,
+    Policy,
+    revised,
+)
+from shared.errors import EncoreError
+from shared.keys import check_tenant, key_id, make_api_key
+from shared.normalisation import PROFILES
+
+if TYPE_CHECKING:
+    from origin.control import Changed, Control, EdgeState
+
+T = TypeVar("T")
+
+TIMEOUT_S = 5.0
+SHOWN_ID_CHARACTERS = 12
+EDGE_DELAY = "within 90 s (60 s until KV shows it everywhere, 30 s of memory)"
+
+keys_app = typer.Typer(help="API keys for clients.", no_args_is_help=True)
+out = Console()
+err = Console(stderr=True)
+
+Tenant = Annotated[str, typer.Argument(help="The tenant's name.", show_default=False)]
+
+
+class CommandError(Exception):
+    """A command refuses; the text says why, and what to do."""
+
+
+@keys_app.command("create")
+def create_key(
+    tenant: Tenant,
+    *,
+    role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")] = "client",
+    name: Annotated[str, typer.Option(help="What to know it by in lists.")] = "",
+) -> None:
+    """Print a new API key of TENANT. It is kept nowhere: this is the only time it is shown."""
+    settings = _settings_for(tenant)
+    key = make_api_key(settings.keys.current, tenant, secrets.token_bytes(15))
+    id_ = key_id(key)
+
+    def add(document: ControlDocument, now_ms: int) -> ControlDocument:
+        added = ApiKey(id=id_, role=role, name=name, created_ms=now_ms)
+        return revised(document, now_ms, keys={**document.keys, id_: added})
+
+    changed = _act(settings, lambda control: control.change(tenant, add, create=True))
+    sys.stdout.write(key + "\n")  # alone on standard output, for scripts
+    _say_edge(changed.edge)
+
+
+@keys_app.command("list")
+def list_keys(
+    tenant: Tenant,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole ids.")] = False,
+) -> None:
+    """List TENANT's API keys: the id of each, never the key."""
+    document = _document(tenant)
+    keys = sorted(document.keys.values(), key=lambda key: key.created_ms)
+    if as_json:
+        rows = [
+            {"id": key.id, "role": key.role, "name": key.name, "created": _utc(key.created_ms)}
+            for key in keys
+        ]
+        sys.stdout.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+        return
+    table = Table("id", "role", "name", "created (UTC)")
+    for key in keys:
+        table.add_row(key.id[:SHOWN_ID_CHARACTERS], key.role, Text(key.name), _utc(key.created_ms))
+    out.print(table)
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    tenant: Tenant,
+    key: Annotated[str, typer.Argument(metavar="ID", help="The id, or enough of its beginning.")],
+) -> None:
+    """Revoke one of TENANT's API keys."""
+    revoked: list[ApiKey] = []
+
+    def remove(document: ControlDocument, now_ms: int) -> ControlDocument:
+        found = [held for held in document.keys.values() if key and held.id.startswith(key)]
+        if len(found) != 1:
+            what = f"begins {len(found)} ids" if found else "begins no id"
+            raise ControlError(f"ID {key!r} {what}; `encore keys list {tenant}` shows them")
+        revoked[:] = found
+        kept = {id_: held for id_, held in document.keys.items() if id_ != found[0].id}
+        return revised(document, now_ms, keys=kept)
+
+    changed = _act(_settings_for(tenant), lambda control: control.change(tenant, remove))
+    out.print(
+        f"Revoked {revoked[0].id[:SHOWN_ID_CHARACTERS]} of {tenant}: refused by the origin now, "
+        f"{_edge_words(changed.edge)}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def policy(
+    tenant: Tenant,
+    *,
+    normalisation: Annotated[
+        str | None, typer.Option(help=f"Which requests are one: {', '.join(PROFILES)}.")
+    ] = None,
+    residency: Annotated[
+        str | None, typer.Option(help=f"Where entries are kept: {', '.join(RESIDENCIES)}.")
+    ] = None,
+    encrypted: Annotated[
+        bool | None, typer.Option("--encrypted/--not-encrypted", help="Seal entries at rest.")
+    ] = None,
+    rate_limited: Annotated[
+        bool | None,
+        typer.Option("--rate-limited/--not-rate-limited", help="Hold it to the rate limit."),
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME@VERSION=PATTERN", help="Register a template key."),
+    ] = None,
+    remove_template: Annotated[
+        list[str] | None, typer.Option(metavar="NAME@VERSION", help="Remove one.")
+    ] = None,
+) -> None:
+    """Show TENANT's policy, or change what the options name."""
+    given = {
+        "normalisation": normalisation,
+        "residency": residency,
+        "encrypted": encrypted,
+        "rate_limited": rate_limited,
+    }
+    changes = {field: value for field, value in given.items() if value is not None}
+    added = dict(map(_template, template or ()))
+    removed = remove_template or []
+    if not changes and not added and not removed:
+        _show(_document(tenant).policy)
+        return
+
+    def change(document: ControlDocument, now_ms: int) -> ControlDocument:
+        templates = dict(document.policy.templates)
+        for label in removed:
+            if templates.pop(label, None) is None:
+                raise ControlError(f"--remove-template {label!r}: {tenant} has no such template")
+        changed: dict[str, Any] = {**changes, "templates": templates | added}
+        return revised(document, now_ms, policy=replace(document.policy, **changed))
+
+    changed = _act(_settings_for(tenant), lambda control: control.change(tenant, change))
+    _show(changed.document.policy)
+    _say_edge(changed.edge)
+
+
+def purge(
+    tenant: Annotated[str | None, typer.Argument(help="Whose entries.")] = None,
+    *,
+    key: Annotated[list[str] | None, typer.Option(help="What Encore-Key says.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag of Encore-Tags.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model's name.")] = None,
+    everything: Annotated[bool, typer.Option(help="All of it.")] = False,
+    all_tenants: Annotated[bool, typer.Option(help="Of every tenant; with --everything.")] = False,
+) -> None:
+    """Purge TENANT's entries by key, tag, model, or all of them; options may be repeated."""
+    if all_tenants:
+        if tenant is not None or key or tag or model or not everything:
+            raise CommandError("--all-tenants goes with --everything, and with nothing else")
+        for changed in _act(load_settings(), lambda control: control.purge_everything()):
+            _say_purged(changed)
+        return
+    if tenant is None:
+        raise CommandError("TENANT is missing; or did you mean --all-tenants --everything?")
+    if everything == bool(key or tag or model):
+        raise CommandError("name what to purge by --key, --tag, --model, or else by --everything")
+    settings = _settings_for(tenant)
+    from origin.control import purge_of  # noqa: PLC0415 - quick start
+
+    def act(control: Control) -> Awaitable[Changed]:
+        named = purge_of(
+            settings.keys,
+            tenant,
+            everything=everything,
+            models=model or (),
+            tags=tag or (),
+            keys=key or (),
+        )
+        return control.purge(tenant, named)
+
+    _say_purged(_act(settings, act))
+
+
+def _settings_for(tenant: str) -> Settings:
+    settings = load_settings()
+    try:
+        check_tenant(tenant)
+    except ValueError as error:
+        raise CommandError(f"TENANT: {error}") from error
+    return settings
+
+
+def _act(settings: Settings, act: Callable[[Control], Awaitable[T]]) -> T:
+    """What `act` gives on the control documents that the settings lead to. Raises CommandError."""
+    from origin.control import Control  # noqa: PLC0415 - quick start
+    from origin.embedded_redis import redis_for  # noqa: PLC0415
+    from origin.stores.redis_control import RedisControlStore  # noqa: PLC0415
+
+    # What went wrong is said in a command's own words.
+    logging.getLogger("origin").setLevel(logging.ERROR)
+
+    async def run(url: str) -> T:
+        store = RedisControlStore.from_url(url, prefix=settings.key_prefix, timeout_s=TIMEOUT_S)
+        control = Control.from_settings(settings, store)
+        try:
+            return await act(control)
+        finally:
+            await control.close()
+
+    try:
+        with redis_for(settings) as url:
+            return asyncio.run(run(url))
+    except ControlError as error:
+        raise CommandError(str(error)) from error
+    except EncoreError as error:
+        raise CommandError(_FIXES.get(error.code or "", error.message)) from error
+
+
+_FIXES = {
+    "control_unavailable": "Redis does not answer at REDIS_URL; start it, or set REDIS_URL to the "
+    "one that runs. Nothing was acknowledged.",
+    "no_tenant": "there is no such tenant; `encore keys create TENANT` makes one with its first "
+    "key",
+}
+
+
+def _document(tenant: str) -> ControlDocument:
+    document = _act(_settings_for(tenant), lambda control: control.document(tenant))
+    if document is None:
+        raise CommandError(_FIXES["no_tenant"])
+    return document
+
+
+def _template(text: str) -> tuple[str, str]:
+    label, equals, pattern = text.partition("=")
+    if not equals:
+        raise CommandError(f"--template {text!r}: not NAME@VERSION=PATTERN")
+    return label, pattern
+
+
+def _show(policy: Policy) -> None:
+    lines = [
+        f"normalisation = {policy.normalisation}",
+        f"residency = {policy.residency}",
+        f"encrypted = {json.dumps(policy.encrypted)}",
+        f"rate_limited = {json.dumps(policy.rate_limited)}",
+        *(f"template {label} = {policy.templates[label]}" for label in sorted(policy.templates)),
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _say_purged(changed: Changed) -> None:
+    out.print(
+        f"Purged {changed.document.tenant} up to {_utc(changed.at_ms)}: by the origin now, "
+        f"{_edge_words(changed.edge)}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _edge_words(edge: EdgeState) -> str:
+    if edge == "acknowledged":
+        return f"by the edge {EDGE_DELAY}"
+    why = "did not answer" if edge == "pending" else "is not set"
+    return (
+        f"by the edge {EDGE_DELAY} after the origin next tells it (ENCORE_EDGE_URL {why}, so it "
+        "was not told at once)"
+    )
+
+
+def _say_edge(edge: EdgeState) -> None:
+    """Tell, on standard error, of an edge that was to be told and could not be."""
+    if edge == "pending":
+        err.print(
+            "The edge at ENCORE_EDGE_URL did not answer; it hears of this from the origin.",
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
+def _utc(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

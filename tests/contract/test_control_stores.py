@@ -1,0 +1,208 @@
+"""The control store contract, asked of every store: memory, the embedded Redis, one on PATH."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from origin.embedded_redis import embedded_redis
+from origin.stores.contract import StoreError
+from origin.stores.control_contract import ControlStore
+from origin.stores.memory_control import MemoryControlStore
+from origin.stores.redis_control import RedisControlStore
+
+SYSTEM_REDIS = shutil.which("redis-server")
+
+
+@pytest.fixture(scope="session")
+def bundled_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the embedded default."""
+    with embedded_redis(tmp_path_factory.mktemp("bundled")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def system_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the server that this machine has installed."""
+    assert SYSTEM_REDIS is not None
+    with embedded_redis(tmp_path_factory.mktemp("system"), server=Path(SYSTEM_REDIS)) as url:
+        yield url
+
+
+@pytest.fixture(params=["memory", "bundled_redis", *(["system_redis"] if SYSTEM_REDIS else [])])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[ControlStore]:
+    """Each store in turn, empty."""
+    if request.param == "memory":
+        yield MemoryControlStore()
+        return
+    url = request.getfixturevalue(request.param)
+    async with Redis.from_url(url) as client:
+        await client.flushall()
+    redis_store = RedisControlStore.from_url(url)
+    yield redis_store
+    await redis_store.close()
+
+
+async def test_an_unknown_tenant_has_nothing(store: ControlStore) -> None:
+    """No document, no revision, not listed."""
+    assert await store.load("acme") is None
+    assert await store.revision("acme") is None
+    assert await store.tenants() == frozenset()
+
+
+async def test_a_document_comes_back_with_its_revision(store: ControlStore) -> None:
+    """Bytes of every kind survive; revisions are as large as milliseconds of our time."""
+    document, revision = bytes(range(256)), 1_795_000_000_000
+    assert await store.replace("acme", document, revision, expected=None)
+    assert await store.load("acme") == document
+    assert await store.revision("acme") == revision
+
+
+@pytest.mark.parametrize("expected", [None, 4, 6])
+async def test_another_revision_than_expected_is_left_alone(
+    store: ControlStore, expected: int | None
+) -> None:
+    """Whoever decided on something else must decide anew."""
+    assert await store.replace("acme", b"five", 5, expected=None)
+    assert not await store.replace("acme", b"other", 7, expected=expected)
+    assert (await store.revision("acme"), await store.load("acme")) == (5, b"five")
+
+
+async def test_a_missing_document_is_no_revision(store: ControlStore) -> None:
+    """What was there when it was read, and is lost, is not replaced."""
+    assert not await store.replace("acme", b"six", 6, expected=5)
+    assert await store.load("acme") is None
+
+
+async def test_a_replacement_may_be_repeated(store: ControlStore) -> None:
+    """Its answer may have been lost; another document of that revision is another matter."""
+    for _ in range(2):
+        assert await store.replace("acme", b"five", 5, expected=None)
+    for _ in range(2):
+        assert await store.replace("acme", b"six", 6, expected=5)
+    assert not await store.replace("acme", b"also six", 6, expected=5)
+    assert await store.load("acme") == b"six"
+
+
+async def test_tenants_do_not_touch_each_other(store: ControlStore) -> None:
+    """Each has its own document; all are listed."""
+    assert await store.replace("acme", b"a", 1, expected=None)
+    assert await store.replace("other", b"o", 2, expected=None)
+    assert (await store.load("acme"), await store.load("other")) == (b"a", b"o")
+    assert await store.tenants() == {"acme", "other"}
+
+
+async def test_of_concurrent_writers_each_wins_once(store: ControlStore) -> None:
+    """Twenty writers that read, change and retry: no change is lost, none is made twice."""
+
+    async def write(number: int) -> None:
+        while True:
+            revision, held = await store.revision("acme"), await store.load("acme") or b""
+            changed = held + bytes([number])
+            if await store.replace("acme", changed, (revision or 0) + 1, expected=revision):
+                return
+
+    await asyncio.gather(*(write(number) for number in range(20)))
+    assert sorted(await store.load("acme") or b"") == list(range(20))
+    assert await store.revision("acme") == 20
+
+
+async def test_the_clock_tells_unix_time(store: ControlStore) -> None:
+    """In milliseconds; here it is this machine's."""
+    before_ms = time.time_ns() // 1_000_000
+    now_ms = await store.now_ms()
+    assert before_ms <= now_ms <= time.time_ns() // 1_000_000
+
+
+async def test_a_store_answers_pings_and_closes_twice(store: ControlStore) -> None:
+    """Neither says anything."""
+    await store.ping()
+    await store.close()
+    await store.close()
+
+
+async def test_a_double_has_the_clock_it_is_given() -> None:
+    """Tests decide the time."""
+    store = MemoryControlStore(lambda: 7)
+    assert await store.now_ms() == 7
+    store.clock_ms = lambda: 8
+    assert await store.now_ms() == 8
+
+
+async def test_an_outage_is_not_an_absence() -> None:
+    """Every operation on a Redis that is not there raises, and quotes nothing."""
+    store = RedisControlStore.from_url("redis://127.0.0.1:1")
+    for operation in (
+        store.now_ms(),
+        store.revision("acme"),
+        store.load("acme"),
+        store.replace("acme", b"x", 1, expected=None),
+        store.tenants(),
+        store.ping(),
+    ):
+        with pytest.raises(StoreError, match=r"^Redis: ConnectionError$"):
+            await operation
+    await store.close()
+
+
+async def test_documents_stay_and_are_where_it_says(bundled_redis: str) -> None:
+    """The layout is as documented, nothing of it ever expires, and prefixes keep caches apart."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+        one = RedisControlStore.from_url(bundled_redis, prefix="one")
+        two = RedisControlStore.from_url(bundled_redis, prefix="two")
+        assert await one.replace("acme", b"document", 5, expected=None)
+        assert await client.hgetall("one:ctl:{acme}") == {
+            b"revision": b"5",
+            b"document": b"document",
+        }
+        assert await client.smembers("one:ctl:tenants") == {b"acme"}
+        assert [await client.ttl(key) for key in await client.keys()] == [-1, -1]
+        assert await two.load("acme") is None
+        await one.close()
+        await two.close()
+
+
+@pytest.mark.parametrize("held", ["string", "no-number"])
+async def test_what_is_no_document_of_ours_is_an_outage(bundled_redis: str, held: str) -> None:
+    """It is neither read as one nor overwritten."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+        if held == "string":
+            await client.set("encore:ctl:{acme}", "x")
+        else:
+            await client.hset("encore:ctl:{acme}", "revision", "x")
+        before = await client.dump("encore:ctl:{acme}")
+        store = RedisControlStore.from_url(bundled_redis)
+        with pytest.raises(StoreError, match=r"^Redis: "):
+            await store.revision("acme")
+        if held == "string":
+            with pytest.raises(StoreError, match=r"^Redis: "):
+                await store.replace("acme", b"x", 1, expected=None)
+        else:
+            assert not await store.replace("acme", b"x", 1, expected=None)
+        assert await client.dump("encore:ctl:{acme}") == before
+        await store.close()
+
+
+async def test_what_was_confirmed_survives_a_kill(tmp_path: Path) -> None:
+    """The embedded Redis syncs its file at every write: kill -9 loses nothing."""
+    with embedded_redis(tmp_path) as url:
+        store = RedisControlStore.from_url(url)
+        assert await store.replace("acme", b"kept", 5, expected=None)
+        async with Redis.from_url(url) as client:
+            server = int((await client.info("server"))["process_id"])
+        os.kill(server, signal.SIGKILL)
+        await asyncio.gather(store.close(), return_exceptions=True)
+    with embedded_redis(tmp_path) as url:
+        store = RedisControlStore.from_url(url)
+        assert await store.load("acme") == b"kept"
+        await store.close()
