@@ -61,7 +61,7 @@ class Changed:
 class _Memo:
     document: ControlDocument
     known_s: float
-    """When it was asked for, `time.monotonic`: it ruled then, or later."""
+    """When it was asked for, by `clock_s`: it ruled then, or later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,11 +84,13 @@ class Control:
         longest_life_ms: int,
         development: bool = False,
         push: EdgePush | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._longest_life_ms = longest_life_ms
         self._development = development
         self._push = push
+        self._clock_s = clock_s
         self._memos: dict[str, _Memo] = {}
         self._looks: dict[str, _Look] = {}
         self._tasks: set[asyncio.Task[ControlDocument | None]] = set()
@@ -114,7 +116,7 @@ class Control:
 
         Raises InternalError 503: `control_unavailable`, `control_unreadable`.
         """
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         memo = self._memos.get(tenant)
         if memo is not None and now_s - memo.known_s < MEMO_S:
             return memo.document
@@ -200,7 +202,7 @@ class Control:
             self._outage = True
             if memo is None:
                 raise _unavailable() from exc
-            return self._remember(memo.document, time.monotonic())
+            return self._remember(memo.document, self._clock_s())
         self._outage = False
         if memo is not None and revision == memo.document.revision:
             return self._remember(memo.document, now_s)
@@ -233,7 +235,7 @@ class Control:
             for _ in range(MAX_ATTEMPTS):
                 text = await self._store.load(tenant)
                 at_ms = await self._store.now_ms()
-                known_s = time.monotonic()
+                known_s = self._clock_s()
                 if text is not None:
                     before = _decoded(text, tenant)
                     expected = before.revision
