@@ -64,7 +64,7 @@ class Purges:
             )
         asked = _read(await read_body(receive, headers, _MAX_BODY_BYTES))
         tenant = asked.pop("tenant", caller.tenant)
-        _check_reach(caller, tenant)
+        check_reach(caller, tenant)
         if tenant == EVERY_TENANT:
             if asked != {"everything": True}:
                 raise ClientError(
@@ -95,11 +95,11 @@ def _read(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _check_reach(caller: Caller, tenant: str) -> None:
-    """Raise ClientError where a tenant is not one, or not the caller's to purge."""
+def check_reach(caller: Caller, tenant: str) -> None:
+    """Raise ClientError where a tenant is not one, or the caller must not act for it."""
     if tenant == caller.tenant:
         return
-    if caller.tenant != OPERATOR_TENANT:
+    if caller.tenant != OPERATOR_TENANT or caller.role != "admin":
         raise ClientError(
             f"Only admins of the tenant '{OPERATOR_TENANT}' may name another tenant.",
             status=403,
