@@ -45,7 +45,7 @@ def create_app(
     control = Control.from_settings(settings, control_store)
     access = Access(keys, control, development=settings.development)
     pipeline = Pipeline(
-        keys=keys.current,
+        keys=keys,
         store=store,
         engine=engine,
         lifetimes=Lifetimes(
@@ -55,6 +55,8 @@ def create_app(
             max_ttl_s=settings.max_ttl_s,
         ),
         deadline_s=settings.request_deadline_s,
+        store_clock=control.now_ms,
+        admit_after=settings.admit_after,
     )
     models = Models(engine=engine, access=access)
     documents = ControlDocuments(control=control, access=access)
@@ -88,7 +90,11 @@ def create_app(
     app = Starlette(
         routes=[
             *answers,
-            Route(ENTRY_PATH + "{key}", Entries(pipeline=pipeline, access=access), methods=["GET"]),
+            Route(
+                ENTRY_PATH + "{key}",
+                Entries(pipeline=pipeline, access=access, control=control),
+                methods=["GET"],
+            ),
             Route(CONTROL_PATH + "{tenant}", documents.one, methods=["GET"]),
             Route("/cache/purge", purges, methods=["POST"]),
             Route("/v1/models", models.list, methods=["GET"]),

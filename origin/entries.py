@@ -30,13 +30,14 @@ def build_entry(
     *,
     key: str,
     tenant: str,
+    model: str,
     generation_started_ms: int,
     created_ms: int,
     expiry_ms: tuple[int, int, int],
     fingerprint: str,
     tags: tuple[str, ...] = (),
 ) -> Envelope:
-    """The envelope of a storable answer.
+    """The envelope of a storable answer, not encrypted. `model` is the one that was asked for.
 
     `expiry_ms` is (fresh-until, stale-until, error-until) as `shared.freshness.expiry` gives it,
     `tags` are tag digests. Raises EnvelopeError where the header would be too large (a very long
@@ -48,6 +49,8 @@ def build_entry(
         segments[SEGMENT_SSE] = compress(event_stream(endpoint, answer, include_usage=False))
         segments[SEGMENT_SSE_USAGE] = compress(event_stream(endpoint, answer, include_usage=True))
     usage = answer.get("usage")
+    answered_by = answer.get("model")
+    named_otherwise = type(answered_by) is str and answered_by != model
     header = Header(
         key=key,
         tenant=tenant,
@@ -57,7 +60,8 @@ def build_entry(
         stale_until_ms=expiry_ms[1],
         error_until_ms=expiry_ms[2],
         etag=hashlib.sha256(plain).hexdigest()[:_ETAG_HEX_CHARACTERS],
-        model=str(answer.get("model", "")),
+        model=model,
+        answered_by=answered_by if named_otherwise else None,
         fingerprint=fingerprint,
         tokens=TokenCounts(
             prompt=_count(usage, "prompt_tokens"), completion=_count(usage, "completion_tokens")
@@ -66,6 +70,37 @@ def build_entry(
         segments={name: len(data) for name, data in segments.items()},
     )
     return Envelope(header=header, payload=b"".join(segments.values()))
+
+
+def entry_to_be(
+    *,
+    key: str,
+    tenant: str,
+    model: str,
+    generation_started_ms: int,
+    fingerprint: str,
+    tags: tuple[str, ...],
+    encryption: str | None,
+) -> Header:
+    """What is known of an entry's header when its generation starts: enough to ask about cut-offs.
+
+    Raises EnvelopeError for a model whose name no header holds.
+    """
+    return Header(
+        key=key,
+        tenant=tenant,
+        generation_started_ms=generation_started_ms,
+        created_ms=generation_started_ms,
+        fresh_until_ms=generation_started_ms,
+        stale_until_ms=generation_started_ms,
+        error_until_ms=generation_started_ms,
+        etag="none",
+        model=model,
+        fingerprint=fingerprint,
+        segments={SEGMENT_JSON: 1},
+        tags=tags,
+        encryption=encryption,
+    )
 
 
 def _count(usage: Any, name: str) -> int:

@@ -9,7 +9,9 @@ Invariants
    goes on to be stored.
 3. A request that insists on a new answer (`no-cache`) never joins a flight that began before it,
    and an answer that it has replaced is not stored over its own.
-4. All methods run on one event loop; none may be called from another thread.
+4. What a flight's entry will be known by stands in `Flight.to_be` from its start, so that whoever
+   reads of a purge can tell whether it may still be joined.
+5. All methods run on one event loop; none may be called from another thread.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any, assert_never
 from origin.engine.contract import Chunk, Event, Finished
 from origin.failures import describe
 from shared.controls import Controls
-from shared.envelope import Envelope
+from shared.envelope import Envelope, Header
 from shared.errors import EncoreError, InternalError, UpstreamError
 from shared.keys import short_key
 
@@ -33,8 +35,12 @@ log = logging.getLogger(__name__)
 class Flight:
     """One generation. Waiters hold it by `joined()` for as long as they listen."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, *, to_be: Header | None, revision: int) -> None:
         self.key = key
+        self.to_be = to_be
+        """What its entry will say of itself; None where none is to be stored."""
+        self.revision = revision
+        """Of the control document by which it was started."""
         self.chunks: list[dict[str, Any]] = []
         self.finished: Finished | None = None
         self.entry: Envelope | None = None
@@ -127,6 +133,8 @@ class Flights:
         events: AsyncGenerator[Event, None],
         *,
         shared: bool,
+        to_be: Header | None,
+        revision: int,
         complete: Complete,
         store: Store,
     ) -> Flight:
@@ -135,7 +143,7 @@ class Flights:
         `complete` makes the entry of a finished answer, or None; `store` keeps it, behind the
         answer. Only a `shared` flight is found by `find`.
         """
-        flight = Flight(key)
+        flight = Flight(key, to_be=to_be, revision=revision)
         task = asyncio.create_task(self._fly(flight, events, complete, store))
         flight._task = task  # noqa: SLF001 - the two classes are one mechanism
         self._tasks[flight] = task

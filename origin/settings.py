@@ -172,6 +172,12 @@ class Settings(BaseModel):
     stale_if_error_s: int = Field(
         _DAY_S, ge=0, description="How long after that it is served when a new one cannot be made."
     )
+    admit_after: int = Field(
+        1,
+        ge=1,
+        description="Requests for an entry, counted over a day, that reach the origin from the "
+        "edge before it is written to Workers KV.",
+    )
     max_cached_body_bytes: int = Field(
         _MIB, ge=1, description="Larger requests are answered, uncached."
     )

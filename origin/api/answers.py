@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_never
 
 from starlette.types import Receive, Scope, Send
 
-from origin.api.access import Access
+from origin.api.access import Access, Caller
 from origin.api.http import (
     ClientLeftError,
+    adding,
     headers_of,
     read_body,
     send_error,
@@ -37,7 +40,7 @@ from shared.compression import compress, decompress
 from shared.controls import Controls, parse_controls
 from shared.envelope import (
     MEDIA_TYPE,
-    Envelope,
+    Header,
     encode,
 )
 from shared.errors import EncoreError, InternalError, UpstreamError, error_payload
@@ -45,7 +48,7 @@ from shared.keys import short_key
 from shared.requests import Endpoint
 from shared.sse import DONE_EVENT, encode_event
 from shared.streams import chunks, usage_chunk
-from shared.wire import PRIVATE, accepts_gzip
+from shared.wire import CONTROL_REVISION, EDGE_STORE, PRIVATE, accepts_gzip
 
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -56,6 +59,7 @@ _MAX_ANSWER_BYTES = 256 << 20
 class _Exchange:
     """One request and what its client can read."""
 
+    pipeline: Pipeline
     query: Query
     receive: Receive
     send: Send
@@ -85,21 +89,31 @@ class Answers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        began_s = time.perf_counter()
+        headers = headers_of(scope)
         try:
-            await self._answer(scope, receive, send)
+            caller = await self._access.caller(scope, headers)
+            if caller.is_edge:
+                send = adding(send, CONTROL_REVISION, str(caller.document.revision))
+            await self._answer(caller, headers, receive, send, began_s)
         except ClientLeftError:
             return
         except EncoreError as error:
             await send_error(send, error)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began_s = time.perf_counter()
-        headers = headers_of(scope)
-        caller = await self._access.caller(scope, headers)
+    async def _answer(
+        self,
+        caller: Caller,
+        headers: Mapping[str, str],
+        receive: Receive,
+        send: Send,
+        began_s: float,
+    ) -> None:
         controls = parse_controls(headers)
         body = await read_body(receive, headers, self._max_body_bytes)
         exchange = _Exchange(
-            query=await self._read(caller.tenant, controls, body),
+            pipeline=self._pipeline,
+            query=await self._read(caller, controls, body),
             receive=receive,
             send=send,
             wants_entry=caller.is_edge and MEDIA_TYPE in headers.get("accept", ""),
@@ -115,33 +129,50 @@ class Answers:
             case _:
                 assert_never(answer)
 
-    async def _read(self, tenant: str, controls: Controls, body: bytes) -> Query:
-        if len(body) <= self._max_cached_body_bytes:
-            return self._pipeline.query(self._endpoint, tenant, controls, body)
+    async def _read(self, caller: Caller, controls: Controls, body: bytes) -> Query:
+        cacheable = len(body) <= self._max_cached_body_bytes
+        read = partial(
+            self._pipeline.query,
+            self._endpoint,
+            caller.document,
+            controls,
+            body,
+            ring=caller.ring,
+            cacheable=cacheable,
+        )
+        if cacheable:
+            return read()
         # Parsing megabytes takes seconds: one at a time, beside the event loop.
         async with self._large_bodies:
-            return await asyncio.to_thread(
-                self._pipeline.query, self._endpoint, tenant, controls, body, cacheable=False
-            )
+            return await asyncio.to_thread(read)
 
 
 async def _send_hit(exchange: _Exchange, hit: Hit) -> None:
     headers = entry_headers(hit.envelope.header, hit.served)
     headers["cache-status"] = hit_status(ORIGIN, hit.served, hit.detail)
     headers["server-timing"] = _timing("l1", exchange)
-    await _send_entry(exchange, hit.envelope, hit.encoded, headers)
+    await _send_stored(exchange, hit, headers)
+
+
+async def _send_stored(exchange: _Exchange, hit: Hit, headers: dict[str, str]) -> None:
+    if exchange.wants_entry:
+        await _send_entry(exchange, hit.envelope.header, hit.encoded, headers)
+    else:
+        await _send_segment(exchange, hit.segment, headers)
 
 
 async def _send_entry(
-    exchange: _Exchange, envelope: Envelope, encoded: bytes, headers: dict[str, str]
+    exchange: _Exchange, header: Header, encoded: bytes, headers: dict[str, str]
 ) -> None:
-    if exchange.wants_entry:
-        headers["content-type"] = MEDIA_TYPE
-        await send_response(exchange.send, 200, headers, encoded)
-        return
-    segment = envelope.segment(exchange.query.segment)
-    if segment is None:
-        raise InternalError("The entry lacks what was asked for.")
+    """Send the whole entry to the edge."""
+    headers["content-type"] = MEDIA_TYPE
+    if await exchange.pipeline.grant(exchange.query.document, header):
+        headers[EDGE_STORE] = "1"
+    await send_response(exchange.send, 200, headers, encoded)
+
+
+async def _send_segment(exchange: _Exchange, segment: bytes, headers: dict[str, str]) -> None:
+    """Send the answer, a gzip member, to a client."""
     headers["content-type"] = _EVENT_STREAM if exchange.query.stream else _JSON
     headers["vary"] = "accept-encoding"
     if exchange.gzip:
@@ -176,7 +207,7 @@ async def _send_stale(
     headers["cache-status"] = forward_status(
         ORIGIN, generating.reason, status=error.status, detail="stale-if-error"
     )
-    await _send_entry(exchange, stale.envelope, stale.encoded, headers)
+    await _send_stored(exchange, stale, headers)
 
 
 async def _send_plain(exchange: _Exchange, generating: Generating) -> None:
@@ -197,7 +228,13 @@ async def _send_plain(exchange: _Exchange, generating: Generating) -> None:
     }
     if entry is not None:
         headers |= entry_headers(entry.header, None)
-        await _send_entry(exchange, entry, encode(entry) if exchange.wants_entry else b"", headers)
+        if exchange.wants_entry:
+            await _send_entry(exchange, entry.header, encode(entry), headers)
+            return
+        segment = exchange.pipeline.segment(exchange.query, entry)
+        if segment is None:
+            raise InternalError("The entry lacks what was asked for.")
+        await _send_segment(exchange, segment, headers)
         return
     body = json_text.dumps(finished.answer)
     headers["content-type"] = _JSON

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from shared.errors import ClientError, EncoreError, error_body, error_headers
 from shared.keys import LOOPBACK_HOSTS
@@ -78,6 +78,18 @@ async def start_response(send: Send, status: int, headers: Mapping[str, str]) ->
 async def send_piece(send: Send, piece: bytes, *, more: bool) -> None:
     """Send a piece of a streamed body; `more` is False for the last one."""
     await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+def adding(send: Send, name: str, value: str) -> Send:
+    """A `send` that puts one more header on the response, whatever it is."""
+
+    async def send_more(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            header = (name.encode("latin-1"), value.encode("latin-1"))
+            message = {**message, "headers": [*message["headers"], header]}
+        await send(message)
+
+    return send_more
 
 
 async def send_error(send: Send, error: EncoreError) -> None:

@@ -9,11 +9,19 @@ Invariants
 2. `get` returns exactly the bytes of the last `put`, or None. It never guesses.
 3. An outage is never a miss: what cannot be asked raises StoreError.
 4. Entries may vanish at any time (eviction, a lost server). They never come back.
+
+Beside each entry the store keeps count of who asked for it and when the edge was last allowed to
+write it to KV, for the platform takes one write per key and second, and bills each.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
+
+ASKED_LIFE_S = 86_400
+"""How long requests for a key are counted, from the first one."""
+GRANT_INTERVAL_S = 60
+"""How long after a grant there is none for the same key."""
 
 
 class StoreError(Exception):
@@ -27,16 +35,27 @@ class Store(Protocol):
         """Return the envelope under `key`, or None. Changes nothing. Raises StoreError."""
         ...
 
-    async def put(self, key: str, envelope: bytes, expires_at_ms: int) -> None:
+    async def put(
+        self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
+    ) -> None:
         """Replace what is under `key`; it ends at `expires_at_ms` (Unix time, milliseconds).
 
-        An end that is past or zero leaves nothing under `key`. Of concurrent puts one wins, whole.
-        Raises StoreError; the old envelope, the new one or none is there then.
+        With `only_new` what is there already stays instead. An end that is past or zero leaves
+        nothing under `key`. Of concurrent puts one wins, whole. Raises StoreError; the old
+        envelope, the new one or none is there then.
         """
         ...
 
     async def delete(self, key: str) -> None:
         """Leave nothing under `key`; nothing there is fine. Raises StoreError."""
+        ...
+
+    async def grant(self, key: str, *, after: int) -> bool:
+        """Count a request for `key`, and say whether its entry may be written to KV by who made it.
+
+        It may be from the `after`th request on, once in `GRANT_INTERVAL_S`. Of concurrent calls,
+        from whatever process, one is granted. Raises StoreError; it may have counted then.
+        """
         ...
 
     async def ping(self) -> None:

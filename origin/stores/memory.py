@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,19 +20,37 @@ class MemoryStore:
     def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self._now_ms = now_ms
         self._entries: dict[str, tuple[bytes, int]] = {}
+        self._asked: dict[str, tuple[int, int]] = {}
+        self._granted_until_ms: dict[str, int] = {}
 
     async def get(self, key: str) -> bytes | None:
         """See Store.get."""
         envelope, expires_at_ms = self._entries.get(key, (b"", 0))
         return envelope if expires_at_ms > self._now_ms() else None
 
-    async def put(self, key: str, envelope: bytes, expires_at_ms: int) -> None:
+    async def put(
+        self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
+    ) -> None:
         """See Store.put."""
+        if only_new and await self.get(key) is not None:
+            return
         self._entries[key] = (bytes(envelope), expires_at_ms)
 
     async def delete(self, key: str) -> None:
         """See Store.delete."""
         self._entries.pop(key, None)
+
+    async def grant(self, key: str, *, after: int) -> bool:
+        """See Store.grant."""
+        now_ms = self._now_ms()
+        count, ends_ms = self._asked.get(key, (0, 0))
+        if ends_ms <= now_ms:
+            count, ends_ms = 0, now_ms + ASKED_LIFE_S * 1000
+        self._asked[key] = (count + 1, ends_ms)
+        if count + 1 < after or self._granted_until_ms.get(key, 0) > now_ms:
+            return False
+        self._granted_until_ms[key] = now_ms + GRANT_INTERVAL_S * 1000
+        return True
 
     async def ping(self) -> None:
         """See Store.ping."""

@@ -1,8 +1,9 @@
 """The store in Redis (6.2 or newer: `SET … PXAT`).
 
-Key layout: `PREFIX:{KEY}:entry`, one value per entry, header and segments together. The braces make
-KEY alone decide the Cluster slot, so whatever is ever kept beside an entry (a lease, say) shares
-its node; every command here touches one key. A hit is one round trip, `GET`.
+Key layout: `PREFIX:{KEY}:entry`, one value per entry, header and segments together, and beside it
+`:asked` (a count) and `:granted` (there while no further write to KV is granted), both with an end.
+The braces make KEY alone decide the Cluster slot, so all that is kept beside an entry shares its
+node. A hit is one round trip, `GET`; a grant is one, a script.
 
 A dead or hung Redis costs a request at most two timeouts and surfaces as StoreError: one retry, for
 the connection that died unnoticed in the pool, and no waiting in between.
@@ -19,13 +20,21 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from origin.stores.contract import StoreError
+from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_TIMEOUT_S = 0.25
 DEFAULT_MAX_CONNECTIONS = 64
+
+# KEYS: asked, granted. ARGV: after, the life of the count and the interval of grants in seconds.
+_GRANT = """
+local asked = redis.call('INCR', KEYS[1])
+if asked == 1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+if asked < tonumber(ARGV[1]) then return 0 end
+return redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[3]) and 1 or 0
+"""
 
 
 class RedisStore:
@@ -34,6 +43,7 @@ class RedisStore:
     def __init__(self, client: Redis, *, prefix: str = "encore") -> None:
         self._client = client
         self._prefix = prefix
+        self._grant = client.register_script(_GRANT)
 
     @classmethod
     def from_url(
@@ -56,18 +66,28 @@ class RedisStore:
         with outages_told():
             return cast("bytes | None", await self._client.get(self._name(key)))
 
-    async def put(self, key: str, envelope: bytes, expires_at_ms: int) -> None:
+    async def put(
+        self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
+    ) -> None:
         """See Store.put."""
         if expires_at_ms <= 0:  # Redis refuses such an expiry
-            await self.delete(key)
+            if not only_new:
+                await self.delete(key)
             return
         with outages_told():
-            await self._client.set(self._name(key), envelope, pxat=expires_at_ms)
+            await self._client.set(self._name(key), envelope, pxat=expires_at_ms, nx=only_new)
 
     async def delete(self, key: str) -> None:
         """See Store.delete."""
         with outages_told():
             await self._client.unlink(self._name(key))
+
+    async def grant(self, key: str, *, after: int) -> bool:
+        """See Store.grant."""
+        names = [self._name(key, "asked"), self._name(key, "granted")]
+        with outages_told():
+            granted = await self._grant(keys=names, args=[after, ASKED_LIFE_S, GRANT_INTERVAL_S])
+        return bool(granted)
 
     async def ping(self) -> None:
         """See Store.ping."""
@@ -79,8 +99,8 @@ class RedisStore:
         with outages_told():
             await self._client.aclose()
 
-    def _name(self, key: str) -> str:
-        return f"{self._prefix}:{{{key}}}:entry"
+    def _name(self, key: str, kind: str = "entry") -> str:
+        return f"{self._prefix}:{{{key}}}:{kind}"
 
 
 def redis_client(url: str, *, timeout_s: float, max_connections: int) -> Redis:

@@ -12,16 +12,23 @@ import pytest
 from origin.pipeline import Generating, Hit, Pipeline, Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
+from shared.control_document import ControlDocument
 from shared.controls import parse_controls
 from shared.envelope import Envelope, Header, decode, encode
 from shared.errors import ClientError, UpstreamError
 from shared.freshness import Lifetimes
-from shared.keys import key_ring
+from shared.keys import KeyRing, key_rings
 from shared.requests import Endpoint
 from tests.support.engines import MODEL, ScriptedEngine
 
 SECRET = "a secret of the tests, long enough"
+KEYS = key_rings(SECRET)
 START_MS = 1_700_000_000_000
+
+
+def document_of(tenant: str = "acme", **changes: Any) -> ControlDocument:
+    """A control document by which nothing is purged."""
+    return ControlDocument(tenant=tenant, revision=1, **changes)
 
 
 class Clock:
@@ -41,23 +48,33 @@ class Bench:
     def __init__(self) -> None:
         self.clock = Clock()
         self.engine = ScriptedEngine()
+        self.clock_fails = False
         self.store = MemoryStore(now_ms=self.clock)
         self.pipeline = Pipeline(
-            keys=key_ring(SECRET),
+            keys=KEYS,
             store=self.store,
             engine=self.engine,
             lifetimes=Lifetimes(
                 ttl_s=100, stale_while_revalidate_s=50, stale_if_error_s=200, max_ttl_s=1000
             ),
             deadline_s=5,
+            store_clock=self.store_clock,
             clock_ms=self.clock,
         )
+
+    async def store_clock(self) -> int:
+        """The clock that cut-offs are told by."""
+        if self.clock_fails:
+            raise StoreError("down")
+        return self.clock()
 
     def query(
         self,
         text: str = "Hello",
         *,
         tenant: str = "acme",
+        document: ControlDocument | None = None,
+        ring: KeyRing | None = None,
         headers: dict[str, str] | None = None,
         cacheable: bool = True,
         **fields: Any,
@@ -66,9 +83,10 @@ class Bench:
         body = {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
         return self.pipeline.query(
             Endpoint.CHAT,
-            tenant,
+            document or document_of(tenant),
             parse_controls(headers or {}),
             json.dumps(body).encode(),
+            ring=ring or KEYS.current,
             cacheable=cacheable,
         )
 
@@ -136,8 +154,8 @@ async def test_another_tenant_cannot_fetch_an_entry_by_its_key(bench: Bench) -> 
     """The edge's fetch of a finished entry is bound to the tenant."""
     query = bench.query()
     await bench.run(query)
-    assert await bench.pipeline.entry("acme", bench.key(query)) is not None
-    assert await bench.pipeline.entry("other", bench.key(query)) is None
+    assert await bench.pipeline.entry(document_of("acme"), bench.key(query)) is not None
+    assert await bench.pipeline.entry(document_of("other"), bench.key(query)) is None
 
 
 async def test_no_store_is_neither_read_nor_kept(bench: Bench) -> None:
@@ -307,7 +325,7 @@ async def test_broken_store_costs_a_generation_only(
 ) -> None:
     """A store that fails is said in the detail, and the answer comes all the same."""
 
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise StoreError("down")
 
     monkeypatch.setattr(bench.store, "get", fail)
@@ -466,7 +484,7 @@ async def test_close_waits_for_what_is_being_stored(
     """A finished answer is kept even when the process is told to stop."""
     put, asked = bench.store.put, asyncio.Event()
 
-    async def slow_put(key: str, envelope: bytes, expires_at_ms: int) -> None:
+    async def slow_put(key: str, envelope: bytes, expires_at_ms: int, **_: object) -> None:
         asked.set()
         await asyncio.sleep(0.05)
         await put(key, envelope, expires_at_ms)
