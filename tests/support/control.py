@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from origin.stores.control_contract import ControlStore
 from origin.stores.memory_control import MemoryControlStore
@@ -19,19 +20,20 @@ def tenant_of_key(api_key: str) -> str:
 
 
 def document_of(
-    *api_keys: str, role: str = "client", policy: Policy | None = None
+    *clients: str, admins: Sequence[str] = (), policy: Policy | None = None
 ) -> ControlDocument:
     """The document of the one tenant that these API keys belong to."""
-    (tenant,) = {tenant_of_key(api_key) for api_key in api_keys}
+    (tenant,) = {tenant_of_key(api_key) for api_key in (*clients, *admins)}
     made_ms = time.time_ns() // 1_000_000 - AGE_MS
-    keys = {
-        key_id(api_key): ApiKey(id=key_id(api_key), role=role, name="", created_ms=made_ms)
-        for api_key in api_keys
-    }
+    roles = dict.fromkeys(clients, "client") | dict.fromkeys(admins, "admin")
+    keys = [
+        ApiKey(id=key_id(api_key), role=role, name="", created_ms=made_ms)
+        for api_key, role in roles.items()
+    ]
     return revised(
         new_document(tenant, made_ms),
         made_ms,
-        keys=keys,
+        keys={key.id: key for key in keys},
         policy=policy or Policy(),
         longest_life_ms=365 * 86_400_000,
     )
@@ -46,12 +48,15 @@ async def put_document(store: ControlStore, document: ControlDocument) -> None:
 
 
 def control_store(
-    *api_keys: str, role: str = "client", policy: Policy | None = None
+    *clients: str, admins: Sequence[str] = (), policy: Policy | None = None
 ) -> MemoryControlStore:
     """A store in which each of these keys counts, each tenant with `policy`."""
     store = MemoryControlStore()
-    for tenant in {tenant_of_key(api_key) for api_key in api_keys}:
-        own = [api_key for api_key in api_keys if tenant_of_key(api_key) == tenant]
-        document = document_of(*own, role=role, policy=policy)
+    for tenant in {tenant_of_key(api_key) for api_key in (*clients, *admins)}:
+        document = document_of(
+            *(api_key for api_key in clients if tenant_of_key(api_key) == tenant),
+            admins=[api_key for api_key in admins if tenant_of_key(api_key) == tenant],
+            policy=policy,
+        )
         store._documents[tenant] = (document.revision, encode(document))
     return store
