@@ -58,6 +58,16 @@ class Controls:
     scope: str = ""
 
 
+_ENCORE_HEADERS = frozenset(
+    {
+        "encore-bucket",
+        "encore-class",
+        "encore-scope",
+        "encore-semantic",
+        "encore-tags",
+        "encore-ttl",
+    }
+)
 _NO_DIRECTIVES = Directives()
 _NO_CONTROLS = Controls()
 
@@ -95,7 +105,7 @@ def parse_controls(headers: Mapping[str, str]) -> Controls:
     Raises ClientError 400 naming the header where an `Encore-*` header is malformed.
     """
     directives = parse_directives(headers.get("cache-control"))
-    if not any(name.startswith("encore-") for name in headers):
+    if _ENCORE_HEADERS.isdisjoint(headers):
         return _NO_CONTROLS if directives is _NO_DIRECTIVES else Controls(directives=directives)
     semantic = _matching(headers, "Encore-Semantic", _SEMANTIC, "'off' or a similarity from 0 to 1")
     off = semantic is not None and semantic.lower() == "off"

@@ -8,8 +8,9 @@ OpenAI's shape.
 from __future__ import annotations
 
 import traceback
+from functools import lru_cache, partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import runtime
 from answers import Answers, Passage, Query, WaitUntil, relay
@@ -29,6 +30,8 @@ _ENDPOINTS: dict[str, Endpoint] = {endpoint.value: endpoint for endpoint in Endp
 _HEALTH = "/healthz"
 _MODELS = "/v1/models"
 _READING = ("GET", "HEAD")
+MAX_REMEMBERED_CLIENTS = 256
+"""`Authorization` headers found good: their HMACs are not computed again. Bad ones are not kept."""
 
 
 class Edge:
@@ -36,6 +39,7 @@ class Edge:
 
     def __init__(self, settings: EdgeSettings, kv_namespace: Any) -> None:
         self._settings = settings
+        self._client_of = lru_cache(MAX_REMEMBERED_CLIENTS)(partial(authenticate, settings.keys))
         self._origin = OriginClient(settings)
         self._answers = Answers(kv_namespace, self._origin)
 
@@ -65,7 +69,7 @@ class Edge:
         endpoint = _ENDPOINTS.get(path)
         if endpoint is not None:
             _require_method(("POST",), method, path)
-            return await self._answer(endpoint, request, url.hostname, wait_until)
+            return await self._answer(endpoint, request, url, wait_until)
         if path == _HEALTH:
             _require_method(_READING, method, path)
             headers = {"content-type": "application/json", "cache-control": PRIVATE}
@@ -73,23 +77,20 @@ class Edge:
         if path == _MODELS or path.startswith(_MODELS + "/"):
             _require_method(_READING, method, path)
             headers = runtime.headers_of(request)
-            self._authenticate(headers, url.hostname)
+            self._authenticate(headers, url)
             answer = await self._origin.send("GET", path, headers)
             return relay(answer, Passage(reason="bypass"))
         raise ClientError(f"There is no {method} {path} here.", status=404, code="unknown_url")
 
-    def _authenticate(self, headers: dict[str, str], hostname: str | None) -> str:
-        return authenticate(
-            self._settings.keys,
-            headers.get("authorization"),
-            development=self._settings.development and hostname in LOOPBACK_HOSTS,
-        ).tenant
+    def _authenticate(self, headers: dict[str, str], url: SplitResult) -> str:
+        development = self._settings.development and url.hostname in LOOPBACK_HOSTS
+        return self._client_of(headers.get("authorization"), development=development).tenant
 
     async def _answer(
-        self, endpoint: Endpoint, request: Any, hostname: str | None, wait_until: WaitUntil
+        self, endpoint: Endpoint, request: Any, url: SplitResult, wait_until: WaitUntil
     ) -> Any:
         headers = runtime.headers_of(request)
-        tenant = self._authenticate(headers, hostname)
+        tenant = self._authenticate(headers, url)
         controls = parse_controls(headers)
         size_bytes = _content_length(headers)
         self._refuse_oversized(size_bytes)

@@ -6,6 +6,7 @@ beside them; nothing here may touch entropy, network, clock or JavaScript object
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 import runtime
@@ -22,6 +23,7 @@ def _edge_of_this_isolate(env: Any) -> Edge:
     """Build the edge at the first request: bindings and secrets exist in a handler only."""
     global _edge  # noqa: PLW0603 - one per isolate, and isolates are the platform's processes
     if _edge is None:
+        runtime.hasten_event_loop()
         settings = read_settings(lambda name: runtime.variable(env, name))
         namespace = runtime.binding(env, "KV")
         if namespace is None:
@@ -32,7 +34,15 @@ def _edge_of_this_isolate(env: Any) -> Edge:
     return _edge
 
 
-class Default(WorkerEntrypoint):
+class _Bare:
+    """`ctx` and `env` as JavaScript's, not in the SDK's wrappers: a hit needs neither."""
+
+    def __init__(self, ctx: Any, env: Any) -> None:
+        self.ctx = ctx
+        self.env = env
+
+
+class Default(_Bare, WorkerEntrypoint):
     """The Worker's default entrypoint."""
 
     async def fetch(self, request: Any) -> Any:
@@ -41,7 +51,11 @@ class Default(WorkerEntrypoint):
             edge = _edge_of_this_isolate(self.env)
         except SettingsError as error:
             return runtime.respond_error(InternalError(f"The edge is not set up: {error}."))
-        return await edge.fetch(request.js_object, self.ctx.waitUntil)
+        return await edge.fetch(request.js_object, self._wait_until)
+
+    def _wait_until(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work` go on behind the answer; the SDK keeps it alive until it ends."""
+        WorkerEntrypoint(self.ctx, self.env).ctx.waitUntil(work)
 
     async def scheduled(self, _controller: Any, _env: Any = None, _ctx: Any = None) -> None:
         """Run by the cron trigger: say in the Worker's log when the origin is not ready."""

@@ -7,6 +7,7 @@ miss that says so. Limits are the vendor's: https://developers.cloudflare.com/kv
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import runtime
@@ -19,6 +20,11 @@ MAX_VALUE_BYTES = 25 * 1024 * 1024
 MIN_LIFE_S = 60
 """KV refuses an expiry nearer than this."""
 MAX_REMEMBERED_PUTS = 1000
+MAX_REMEMBERED_HEADERS = 256
+"""Headers of the entries an isolate reads again and again: some 2 kB each."""
+
+
+_decode_header = lru_cache(MAX_REMEMBERED_HEADERS)(decode_header)
 
 
 class UndecodableError(Exception):
@@ -65,7 +71,7 @@ class EntryStore:
             return None
         buffer, metadata = found
         try:
-            header = decode_header(metadata)
+            header = _decode_header(metadata)
         except EnvelopeError as exc:
             raise UndecodableError(str(exc)) from exc
         if header.key != key or header.tenant != tenant:

@@ -9,20 +9,54 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import js
-from pyodide.ffi import JsException, to_js
+from pyodide.ffi import JsException, create_proxy, to_js
 
 from shared.errors import EncoreError, error_body, error_headers
 
 
 class PlatformError(Exception):
     """A JavaScript call failed: network, KV, a stream. Its text is for the log, not for clients."""
+
+
+def hasten_event_loop() -> None:
+    """Run what the event loop has ready as a microtask, all of it in one. For the whole isolate.
+
+    Pyodide gives each callback two timers and a WebAssembly stack of its own, and a hit has seven
+    callbacks; here they take three microtasks. workerd runs microtasks before it leaves the request
+    that queued them, so a callback never runs in the middle of another request's I/O. Timers
+    (`call_later`) stay as they are. `run_sync` cannot be used in what runs this way.
+    """
+    loop = asyncio.get_running_loop()
+    ready: deque[asyncio.Handle] = deque()
+
+    def run_ready() -> None:
+        asyncio._set_running_loop(loop)  # noqa: SLF001 - as a loop does before each callback
+        while ready:
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()  # noqa: SLF001 - as above
+
+    queue, run = js.queueMicrotask, create_proxy(run_ready)
+
+    def call_soon(
+        callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, loop, context)
+        if not ready:
+            queue(run)
+        ready.append(handle)
+        return handle
+
+    loop.call_soon = call_soon  # type: ignore[method-assign, assignment]
 
 
 def variable(env: Any, name: str) -> str | None:
@@ -32,12 +66,8 @@ def variable(env: Any, name: str) -> str | None:
 
 
 def binding(env: Any, name: str) -> Any:
-    """A binding as the JavaScript object itself, or None where there is none of that name.
-
-    The SDK's wrapper would convert what the binding returns.
-    """
-    wrapped = getattr(env, name, None)
-    return getattr(wrapped, "_binding", wrapped)
+    """A binding, or None where there is none of that name."""
+    return getattr(env, name, None)
 
 
 @cache
