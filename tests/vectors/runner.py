@@ -236,6 +236,21 @@ def run_control_document(case: Any) -> Any:
     return encode_control(document).decode()
 
 
+def run_encryption(case: Any) -> Any:
+    """Derive what a segment is sealed with: key id, key and additional data.
+
+    The case also holds what goes in (`gzip`, base64), the `nonce` (hex) and what comes out
+    (`sealed`, base64), for who has AES-GCM: `tests/origin/test_encryption.py`.
+    """
+    ring = key_ring(case["secret"])
+    header = decode_header(case["header"])
+    return {
+        "id": ring.id,
+        "key": encryption_key(ring, header.tenant).hex(),
+        "associated_data": associated_data(header, case["segment"]).hex(),
+    }
+
+
 def run_controls(case: Any) -> Any:
     """Read the controls in request headers: those that are not as by default."""
     controls = asdict(parse_controls(case))
@@ -318,6 +333,7 @@ RUNNERS: dict[str, Callable[[Any], Any]] = {
     "canonical.json": run_canonical,
     "control_document.json": run_control_document,
     "controls.json": run_controls,
+    "encryption.json": run_encryption,
     "envelope.json": run_envelope,
     "freshness.json": run_freshness,
     "keys.json": run_keys,
