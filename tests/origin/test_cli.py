@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -20,12 +19,13 @@ import pytest
 from origin.cli import NODE
 from shared.keys import authenticate, key_rings
 from tests.origin.engine.fake_upstream import FakeUpstream, fake_upstream
+from tests.support.commands import ROOT, encore, environ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
 SECRET = "0123456789abcdef0123456789abcdef"
+NOWHERE = "redis://127.0.0.1:1"
 ANSWER = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
@@ -40,24 +40,6 @@ ANSWER = {
     ],
     "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
 }
-
-
-def environ(**variables: str) -> dict[str, str]:
-    """The environment of a command, with the repository on its path."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **variables}
-
-
-def encore(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end in `tmp_path`."""
-    return subprocess.run(
-        [sys.executable, "-m", "origin.cli", *arguments],
-        cwd=tmp_path,
-        env=environ(**variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @contextmanager
@@ -108,7 +90,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     """It also loads nothing that takes long."""
     result = encore(tmp_path, "--help")
     assert result.returncode == 0
-    for command in ("dev", "origin", "edge", "keys", "settings", "version"):
+    for command in ("dev", "origin", "edge", "keys", "policy", "purge", "settings", "version"):
         assert re.search(rf"\b{command}\b", result.stdout)
 
 
@@ -128,11 +110,14 @@ def test_nothing_heavy_is_loaded_before_it_is_needed() -> None:
 def test_a_created_key_opens_the_door(tmp_path: Path) -> None:
     """It is alone on standard output, and belongs to the tenant."""
     result = encore(tmp_path, "keys", "create", "acme", ENCORE_SECRET=SECRET)
-    rings = key_rings(SECRET)
-    client = authenticate(rings, f"Bearer {result.stdout.strip()}", development=False)
+    (key,) = result.stdout.splitlines()
+    client = authenticate(key_rings(SECRET), f"Bearer {key}", development=False)
     assert client.tenant == "acme"
     again = encore(tmp_path, "keys", "create", "acme", ENCORE_SECRET=SECRET)
     assert again.stdout != result.stdout
+    assert key.encode() not in b"".join(
+        path.read_bytes() for path in (tmp_path / ".encore").rglob("*") if path.is_file()
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,6 +127,24 @@ def test_a_created_key_opens_the_door(tmp_path: Path) -> None:
         (["edge"], {}, "encore: ENCORE_SECRET is not set"),
         (["keys", "create", "acme"], {}, "encore: ENCORE_SECRET is not set"),
         (["keys", "create", "A_B"], {"ENCORE_SECRET": SECRET}, "encore: TENANT: "),
+        (["purge", "A_B", "--everything"], {"ENCORE_SECRET": SECRET}, "encore: TENANT: "),
+        (["purge"], {"ENCORE_SECRET": SECRET}, "encore: TENANT is missing"),
+        (["purge", "acme"], {"ENCORE_SECRET": SECRET}, "--everything"),
+        (["purge", "acme", "--everything", "--tag", "x"], {"ENCORE_SECRET": SECRET}, "or else by"),
+        (["purge", "--all-tenants"], {"ENCORE_SECRET": SECRET}, "goes with --everything"),
+        (
+            ["purge", "acme", "--all-tenants", "--everything"],
+            {"ENCORE_SECRET": SECRET},
+            "nothing else",
+        ),
+        (["policy", "acme", "--template", "x"], {"ENCORE_SECRET": SECRET}, "NAME@VERSION=PATTERN"),
+        (["keys", "create", "acme"], {"ENCORE_SECRET": SECRET, "REDIS_URL": NOWHERE}, "REDIS_URL"),
+        (["keys", "list", "acme"], {"ENCORE_SECRET": SECRET, "REDIS_URL": NOWHERE}, "REDIS_URL"),
+        (
+            ["purge", "--all-tenants", "--everything"],
+            {"ENCORE_SECRET": SECRET, "REDIS_URL": NOWHERE},
+            "REDIS_URL",
+        ),
         (["settings"], {"ENCORE_SECRETT": "x"}, "did you mean ENCORE_SECRET?"),
         (["dev"], {"ENCORE_ORIGIN_PORT": "x"}, "encore: ENCORE_ORIGIN_PORT='x': "),
         (["dev"], {"ENCORE_ORIGIN_HOST": "0.0.0.0"}, "ENCORE_ORIGIN_HOST='0.0.0.0'"),  # noqa: S104

@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from origin.settings import Settings, SettingsError, load_settings, variable
+from shared.keys import key_rings
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -106,6 +107,7 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
         ("ENCORE_ORIGIN_PORT", "80x"),
         ("ENCORE_EDGE_PORT", "65536"),
         ("ENCORE_ORIGIN_URL", "localhost:8000"),
+        ("ENCORE_EDGE_URL", "edge.example"),
         ("ENCORE_LOG_LEVEL", "loud"),
         ("ENCORE_KEY_PREFIX", "a{b"),
         ("ENCORE_DTYPE", "int8"),
@@ -152,6 +154,7 @@ def test_all_complaints_come_at_once(tmp_path: Path) -> None:
             ["ENCORE_UPSTREAM='http://u'", "ENCORE_MODEL='m'"],
         ),
         ({"ENCORE_UPSTREAM_API_KEY": "private"}, ["ENCORE_UPSTREAM_API_KEY", "ENCORE_UPSTREAM;"]),
+        ({"ENCORE_PREVIOUS_SECRET": SECRET}, ["ENCORE_PREVIOUS_SECRET", "ENCORE_SECRET;"]),
         ({"ENCORE_TTL_S": "11", "ENCORE_MAX_TTL_S": "10"}, ["ENCORE_TTL_S=11", "_MAX_TTL_S=10"]),
         (
             {"ENCORE_MAX_CACHED_BODY_BYTES": "11", "ENCORE_MAX_BODY_BYTES": "10"},
@@ -170,6 +173,7 @@ def test_settings_that_contradict_each_other_are_named(
     said = refusal(tmp_path, ENCORE_SECRET=SECRET, **environ)
     assert all(name in said for name in names)
     assert "private" not in said
+    assert SECRET not in said
 
 
 @pytest.mark.parametrize(
@@ -177,6 +181,7 @@ def test_settings_that_contradict_each_other_are_named(
     [
         {"ENCORE_SECRET": "hunter2"},
         {"ENCORE_SECRET": SECRET + "hunter2\n"},
+        {"ENCORE_SECRET": SECRET, "ENCORE_PREVIOUS_SECRET": "hunter2"},
         {"ENCORE_SECRET": SECRET, "REDIS_URL": "http://:hunter2@host"},
         {"ENCORE_SECRET": SECRET, "ENCORE_UPSTREAM": "https://user:hunter2@host"},
         {"ENCORE_SECRET": SECRET, "ENCORE_UPSTREAM_API_KEY": "hunter2"},
@@ -199,6 +204,15 @@ def test_secrets_are_never_printed(tmp_path: Path) -> None:
     shown = f"{settings!r} {settings} {settings.model_dump_json()}"
     assert "hunter2" not in shown
     assert SECRET not in shown
+
+
+def test_keys_are_of_both_secrets(tmp_path: Path) -> None:
+    """The previous one's only where it is set."""
+    previous = "fedcba9876543210fedcba9876543210"
+    alone = load(tmp_path, ENCORE_SECRET=SECRET)
+    both = load(tmp_path, ENCORE_SECRET=SECRET, ENCORE_PREVIOUS_SECRET=previous)
+    assert alone.keys == key_rings(SECRET)
+    assert both.keys == key_rings(SECRET, previous)
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
