@@ -17,10 +17,14 @@ from origin.api.access import Access
 from origin.api.admin import Purges
 from origin.api.answers import Answers
 from origin.api.control import ControlDocuments
+from origin.api.counters import Counters
 from origin.api.entries import Entries
 from origin.api.health import Health
 from origin.api.models import Models
+from origin.api.stats import Stats
+from origin.api.warming import WarmingRuns
 from origin.control import Control
+from origin.edge_counters import EdgeCounters, MemoryEdgeCounters, RedisEdgeCounters
 from origin.engine.contract import Engine
 from origin.failures import describe
 from origin.pipeline import Pipeline
@@ -29,18 +33,28 @@ from origin.stores.contract import Store
 from origin.stores.control_contract import ControlStore
 from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_store import RedisStore
+from origin.warming import Warming
 from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
 from shared.freshness import Lifetimes
 from shared.requests import Endpoint
-from shared.wire import CONTROL_PATH, ENTRY_PATH
+from shared.wire import CONTROL_PATH, COUNTERS_PATH, ENTRY_PATH, WARMING_PATH
 
 log = logging.getLogger(__name__)
 
 
 def create_app(
-    settings: Settings, *, engine: Engine, store: Store, control_store: ControlStore
+    settings: Settings,
+    *,
+    engine: Engine,
+    store: Store,
+    control_store: ControlStore,
+    edge_counters: EdgeCounters | None = None,
 ) -> ASGIApp:
-    """The application over parts that are ready; it closes them when it shuts down."""
+    """The application over parts that are ready; it closes them when it shuts down.
+
+    Without `edge_counters` what the edge counts is kept in memory.
+    """
+    counters = edge_counters or MemoryEdgeCounters()
     keys = settings.keys
     control = Control.from_settings(settings, control_store)
     access = Access(keys, control, development=settings.development)
@@ -58,9 +72,11 @@ def create_app(
         store_clock=control.now_ms,
         admit_after=settings.admit_after,
     )
+    warming = Warming(pipeline, control, limit=settings.warm_limit)
     models = Models(engine=engine, access=access)
     documents = ControlDocuments(control=control, access=access)
     purges = Purges(control=control, access=access, keys=keys)
+    stats = Stats(counters=counters, access=access)
     health = Health(store=store, engine=engine)
 
     @asynccontextmanager
@@ -71,6 +87,7 @@ def create_app(
             await pipeline.close()
             await engine.close()
             await control.close()
+            await counters.close()
             await store.close()
 
     answers = [
@@ -80,6 +97,7 @@ def create_app(
                 endpoint,
                 pipeline=pipeline,
                 access=access,
+                warming=warming,
                 max_cached_body_bytes=settings.max_cached_body_bytes,
                 max_body_bytes=settings.max_body_bytes,
             ),
@@ -96,7 +114,14 @@ def create_app(
                 methods=["GET"],
             ),
             Route(CONTROL_PATH + "{tenant}", documents.one, methods=["GET"]),
+            Route(
+                COUNTERS_PATH,
+                Counters(counters=counters, warming=warming, control=control, access=access),
+                methods=["POST"],
+            ),
+            Route(WARMING_PATH, WarmingRuns(warming=warming, access=access), methods=["POST"]),
             Route("/cache/purge", purges, methods=["POST"]),
+            Route("/cache/stats", stats.one, methods=["GET"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),
             Route("/healthz", health.live, methods=["GET"]),
@@ -127,6 +152,7 @@ def build_app(settings: Settings) -> ASGIApp:
         engine=_load_engine(settings),
         store=RedisStore.from_url(url, prefix=prefix),
         control_store=RedisControlStore.from_url(url, prefix=prefix),
+        edge_counters=RedisEdgeCounters.from_url(url, prefix=prefix),
     )
 
 

@@ -178,6 +178,12 @@ class Settings(BaseModel):
         description="Requests for an entry, counted over a day, that reach the origin from the "
         "edge before it is written to Workers KV.",
     )
+    warm_limit: int = Field(
+        20,
+        ge=0,
+        description="Most entries that are made anew, before they expire, each time the edge's "
+        "cron asks for it; 0 for none.",
+    )
     max_cached_body_bytes: int = Field(
         _MIB, ge=1, description="Larger requests are answered, uncached."
     )

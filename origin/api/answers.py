@@ -28,6 +28,7 @@ from origin.api.http import (
     while_connected,
 )
 from origin.pipeline import Generating, Hit, Pipeline, Query
+from origin.warming import Warming
 from shared import json_text
 from shared.cache_headers import (
     ORIGIN,
@@ -40,6 +41,7 @@ from shared.compression import compress, decompress
 from shared.controls import Controls, parse_controls
 from shared.envelope import (
     MEDIA_TYPE,
+    Envelope,
     Header,
     encode,
 )
@@ -77,12 +79,14 @@ class Answers:
         *,
         pipeline: Pipeline,
         access: Access,
+        warming: Warming,
         max_cached_body_bytes: int,
         max_body_bytes: int,
     ) -> None:
         self._endpoint = endpoint
         self._pipeline = pipeline
         self._access = access
+        self._warming = warming
         self._max_cached_body_bytes = max_cached_body_bytes
         self._max_body_bytes = max_body_bytes
         self._large_bodies = asyncio.Semaphore(1)
@@ -124,10 +128,14 @@ class Answers:
         match answer:
             case Hit():
                 await _send_hit(exchange, answer)
+                entry: Envelope | None = answer.envelope
             case Generating():
                 await _send_generating(exchange, answer)
+                entry = answer.flight.entry
             case _:
                 assert_never(answer)
+        if exchange.wants_entry and entry is not None:
+            self._warming.asked(exchange.query, entry.header)
 
     async def _read(self, caller: Caller, controls: Controls, body: bytes) -> Query:
         cacheable = len(body) <= self._max_cached_body_bytes
