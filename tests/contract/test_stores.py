@@ -139,6 +139,42 @@ async def test_an_entry_ends_at_its_end(store: Store) -> None:
     assert now_ms() >= end_ms - 5  # Redis samples its clock
 
 
+async def test_only_new_leaves_what_is_there(store: Store) -> None:
+    """It is put where nothing is, or nothing any more."""
+    await store.put(KEY, b"first", now_ms() + 300, only_new=True)
+    await store.put(KEY, b"second", now_ms() + HOUR_MS, only_new=True)
+    await store.put(KEY, b"over", now_ms() - 1, only_new=True)
+    await store.put(KEY, b"over", 0, only_new=True)
+    assert await store.get(KEY) == b"first"
+    assert await gone(store, KEY)
+    await store.put(KEY, b"third", now_ms() + HOUR_MS, only_new=True)
+    assert await store.get(KEY) == b"third"
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+async def test_grant_comes_with_the_nth_request_and_once(store: Store, after: int) -> None:
+    """Not before `after` requests were counted, and then not again for a minute."""
+    granted = [await store.grant(KEY, after=after) for _ in range(after + 3)]
+    assert granted == [number == after for number in range(1, after + 4)]
+
+
+async def test_grants_of_keys_do_not_touch_each_other(store: Store) -> None:
+    """Neither count nor interval is shared; an entry has nothing to do with it."""
+    assert await store.grant(KEY, after=1)
+    await store.put(OTHER, b"x", now_ms() + HOUR_MS)
+    assert await store.grant(OTHER, after=1)
+    assert await store.get(OTHER) == b"x"
+    await store.delete(KEY)
+    assert not await store.grant(KEY, after=1)
+
+
+@pytest.mark.parametrize("after", [1, 7])
+async def test_of_concurrent_requests_one_is_granted(store: Store, after: int) -> None:
+    """However many ask at once."""
+    granted = await asyncio.gather(*(store.grant(KEY, after=after) for _ in range(200)))
+    assert granted.count(True) == 1
+
+
 async def test_reading_and_copying_extend_nothing(store: Store) -> None:
     """Putting the same entry again with its own end does not restart its life."""
     end_ms = now_ms() + 300
@@ -190,6 +226,7 @@ async def test_an_outage_is_not_a_miss() -> None:
         store.get(KEY),
         store.put(KEY, b"x", now_ms() + HOUR_MS),
         store.delete(KEY),
+        store.grant(KEY, after=1),
         store.ping(),
     ):
         with pytest.raises(StoreError, match=r"^Redis: ConnectionError$"):
@@ -265,3 +302,33 @@ async def test_a_hit_is_one_round_trip(bundled_redis: str) -> None:
         "cmdstat_get": 1
     }
     await store.close()
+
+
+async def test_grants_are_shared_by_processes_and_have_an_end(bundled_redis: str) -> None:
+    """Two clients of one Redis get one grant a minute; counts last a day. As documented."""
+    stores = [RedisStore.from_url(bundled_redis, prefix="one") for _ in range(2)]
+    asked, granted = f"one:{{{KEY}}}:asked", f"one:{{{KEY}}}:granted"
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+        given = await asyncio.gather(*(store.grant(KEY, after=3) for store in stores * 20))
+        assert given.count(True) == 1
+        assert await client.get(asked) == b"40"
+        assert 86_390 < await client.ttl(asked) <= 86_400
+        assert 50 < await client.ttl(granted) <= 60
+        await client.delete(granted)
+        assert await stores[0].grant(KEY, after=3)
+    for store in stores:
+        await store.close()
+
+
+async def test_memory_grants_again_after_a_minute_and_forgets_after_a_day() -> None:
+    """By its own clock, to the millisecond."""
+    time_ms = 1_000_000
+    store = MemoryStore(now_ms=lambda: time_ms)
+    assert [await store.grant(KEY, after=2) for _ in range(2)] == [False, True]
+    time_ms += 59_999
+    assert not await store.grant(KEY, after=2)
+    time_ms += 1
+    assert await store.grant(KEY, after=2)
+    time_ms += 86_400_000
+    assert [await store.grant(KEY, after=2) for _ in range(2)] == [False, True]
