@@ -312,12 +312,14 @@ class Pipeline:
         The header of the entry there is then: the same one where that failed, or must wait. None
         where there is none (any more) that could answer `query`.
         """
-        hit, _, _ = await self._look_up(query)
+        hit, _, trouble = await self._look_up(query)
         if hit is not None and hit.envelope.header.created_ms <= header.created_ms:
             task = self._refresh(query, hit.envelope)
             if task is not None:
                 await asyncio.wait([task])
-                hit, _, _ = await self._look_up(query)
+                hit, _, trouble = await self._look_up(query)
+        if trouble == "l1-error":
+            return header  # an outage is not an absence
         return None if hit is None else hit.envelope.header
 
     async def close(self) -> None:

@@ -186,7 +186,7 @@ class Warming:
         if header is None:
             self._forget((known.tenant, short_key(known.header.key)))
             return False
-        newer = header.created_ms > known.header.created_ms
+        newer = header != known.header and header.created_ms >= known.header.created_ms
         known.header = header
         return newer
 

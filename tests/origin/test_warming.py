@@ -12,6 +12,7 @@ import pytest
 
 from origin.control import Control
 from origin.pipeline import Generating, Hit, Pipeline
+from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
 from origin.warming import (
@@ -265,6 +266,22 @@ async def test_what_the_store_lost_is_not_made_anew(bench: Bench) -> None:
     bench.expire_in(60)
     assert await bench.warming.run(LIMIT) == []
     assert bench.engine.runs == 1
+
+
+async def test_an_outage_of_the_store_forgets_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not an absence: when the store is back, what is due is made."""
+    old = await bench.ask_hot()
+    bench.expire_in(60)
+
+    async def failing(_key: str) -> bytes | None:
+        raise StoreError("Redis: ConnectionError")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store, "get", failing)
+        assert await bench.warming.run(LIMIT) == []
+    assert await bench.warming.run(LIMIT) == [("acme", old.key)]
 
 
 async def test_a_tenant_kept_out_of_the_edge_is_not_remembered(bench: Bench) -> None:
