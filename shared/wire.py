@@ -22,14 +22,12 @@ WARMING_PATH = "/internal/warming"
 """The origin's route where the edge asks which entries to fetch ahead of requests."""
 
 CONTROL_REVISION = "encore-control-revision"
-"""From edge to origin the revision of the tenant's control document that the edge has, 0 for none;
-in the origin's answer the one there is. Never passed to or from a client."""
+"""In an origin's answer to the edge: the revision of the tenant's control document. Clients never
+see it."""
 
 EDGE_STORE = "encore-edge-store"
-"""`1` in an origin's answer: this entry may be written to KV, by who gets this answer, once."""
-
-SERVER_HEADERS = (CONTROL_REVISION, EDGE_STORE)
-"""Headers of the origin's answers that are for the edge alone."""
+"""`1` in an origin's answer: this entry may be written to KV, by who gets this answer, once.
+Clients never see it."""
 
 FORWARDED_REQUEST_HEADERS = (
     "authorization",

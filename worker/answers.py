@@ -7,10 +7,12 @@ All decisions are `shared`'s; this module makes them happen.
 
 Invariants
 1. A request that may not be shared or stored is still answered, by the origin.
-2. A body leaves as it was stored; Python never reads it.
+2. A body leaves as it was stored, or as the platform opened it; Python never reads it.
 3. A hit is validated only where its key does not prove it valid: an entry exists only under keys of
    requests that were, and the canonical form keeps invalid ones from sharing those keys.
 4. KV failing or full of junk costs a miss, which `Cache-Status` names; nothing else.
+5. Nothing is read from or written to KV but by the tenant's control document.
+6. Only what the origin grants is written, once.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 import runtime
-from kv import EntryStore, StoredEntry, UndecodableError
-from origin_client import OriginAnswer, OriginClient, OriginError, entry_of
+from control_documents import ControlDocuments
+from kv import EntryStore, StoredEntry, UndecodableError, is_lasting, is_oversized
+from origin_client import OriginAnswer, OriginClient, OriginError, disagrees, entry_of
 
 from shared.cache_headers import (
     EDGE,
@@ -34,12 +37,14 @@ from shared.cache_headers import (
     server_timing,
 )
 from shared.canonical import UNKEYED
+from shared.control_document import ControlDocument, objection
 from shared.controls import Controls
+from shared.edge_counts import TROUBLES, EdgeCounts, Outcome, Trouble
 from shared.envelope import SEGMENT_JSON
 from shared.errors import not_cached
-from shared.freshness import MISS, Forward, Serve, decide, serve
-from shared.keys import short_key
-from shared.requests import Endpoint, validate
+from shared.freshness import MISS, Decision, Forward, Serve, decide, serve
+from shared.keys import KeyRings, short_key
+from shared.requests import Endpoint, Request, validate
 from shared.storability import request_storability
 from shared.wire import PRIVATE
 
@@ -50,21 +55,44 @@ _UNPROVEN = UNKEYED - {"stream", "stream_options"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Query:
-    """A request that may be answered from the cache. `body` is JavaScript's, `fields` is it parsed.
+class Ask:
+    """An authenticated request. `body` is JavaScript's; `began_s` is of `time.monotonic`.
 
-    `inflate` is whether the client cannot read gzip, `segment` the form of answer it wants.
+    `wait_until` lets work go on behind the answer.
     """
 
     endpoint: Endpoint
     tenant: str
-    key: str
-    segment: str
     controls: Controls
     headers: dict[str, str]
     body: Any
+    began_s: float
+    wait_until: WaitUntil
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query(Ask):
+    """A request that may be answered from the cache. `fields` is its body, parsed.
+
+    `document` is the tenant's, None where the edge has none it may decide by; `key` is of the
+    policy in it. `inflate` is whether the client cannot read gzip, `segment` the form of answer it
+    wants.
+    """
+
+    document: ControlDocument | None
+    key: str
+    segment: str
     fields: dict[str, Any]
     inflate: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What KV had: an entry, nothing, or trouble in the words of `Cache-Status`' detail."""
+
+    entry: StoredEntry | None = None
+    trouble: str | None = None
+    timing: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,41 +120,110 @@ class Passage:
 class Answers:
     """One per isolate. Holds the KV binding, and no request's objects."""
 
-    def __init__(self, kv_namespace: Any, origin: OriginClient) -> None:
+    def __init__(
+        self,
+        kv_namespace: Any,
+        *,
+        keys: KeyRings,
+        origin: OriginClient,
+        control: ControlDocuments,
+        counts: EdgeCounts,
+    ) -> None:
         self._store = EntryStore(kv_namespace)
+        self._keys = keys
         self._origin = origin
+        self._control = control
+        self._counts = counts
 
-    async def answer(self, query: Query, wait_until: WaitUntil) -> Any:
-        """Answer from KV, else from the origin. Raises ClientError and UpstreamError."""
+    async def answer(self, query: Query, found: Found | None = None) -> Any:
+        """Answer from KV, else from the origin. Raises ClientError and UpstreamError.
+
+        `found` is what `look_up` gave, where the caller has looked already.
+        """
         directives = query.controls.directives
         request = None
         if directives.no_store or not _is_proven_by_key(query):
             request = validate(query.endpoint, query.fields)
         if directives.no_store:
-            return await self._forward_query(query, "no-store")
-        began_s = time.monotonic()
-        entry, trouble = await self._look_up(query)
-        timing = server_timing({"kv": (time.monotonic() - began_s) * 1000})
+            return await self.forward(query, "no-store")
+        document = query.document
+        if document is None:
+            return await self._answer_uncached(query)
+        if document.policy.residency == "origin-only":
+            return await self.forward(query, "origin-only")
+        if found is None:
+            found = await self.look_up(query.tenant, query.key)
+        entry, trouble = found.entry, found.trouble
+        if entry is not None and (objected := objection(document, entry.header)) is not None:
+            entry, trouble = None, objected
         decision = MISS if entry is None else decide(entry.header, _now_ms(), directives)
         view = None if entry is None else entry.segment(query.segment)
-        match decision:
-            case Serve():
-                if entry is not None and view is not None:
-                    if decision.revalidate:
-                        wait_until(self._refresh(query, entry))
-                    member = hit_status(EDGE, decision)
-                    return _stored(query, entry, view, decision, member, timing=timing)
-                decision = MISS
-            case Forward():
-                pass
-            case _:
-                assert_never(decision)
+        if entry is not None and entry.header.encryption is not None and _is_usable(decision):
+            try:
+                view = await entry.opened(query.segment, self._keys)
+            except UndecodableError as exc:
+                _log_undecodable(query.key, exc)
+                entry, view, decision, trouble = None, None, MISS, "kv-undecodable"
+        if isinstance(decision, Serve):
+            if entry is not None and view is not None:
+                if decision.revalidate:
+                    query.wait_until(self._refresh(query, entry))
+                self._count_hit(query, entry, stale=decision.ttl_s < 0)
+                member = hit_status(EDGE, decision)
+                return _stored(query, entry, view, decision, member, timing=found.timing)
+            decision = MISS
+        passage = Passage(reason=decision.reason, detail=trouble, timing=found.timing)
+        fallback = (entry, view) if entry is not None and decision.stale_if_error else None
+        return await self._miss(query, request, passage, fallback)
+
+    async def forward(self, ask: Ask, why: str) -> Any:
+        """Answer past this cache, saying why."""
+        try:
+            answer = await self._origin.send("POST", ask.endpoint.value, ask.headers, ask.body)
+        except OriginError as error:
+            if ask.controls.directives.only_if_cached:
+                raise not_cached() from error
+            raise
+        self._follow(ask, answer)
+        self._count(ask, "bypass")
+        return relay(answer, Passage(reason="bypass", detail=why))
+
+    async def look_up(self, tenant: str, key: str) -> Found:
+        """One read of KV."""
+        began_s = time.monotonic()
+        entry, trouble = None, None
+        try:
+            entry = await self._store.get(tenant, key)
+        except UndecodableError as exc:
+            _log_undecodable(key, exc)
+            trouble = "kv-undecodable"
+        except runtime.PlatformError as exc:
+            runtime.log(f"kv: {exc}")
+            trouble = "kv-error"
+        timing = server_timing({"kv": (time.monotonic() - began_s) * 1000})
+        return Found(entry=entry, trouble=trouble, timing=timing)
+
+    async def put_ahead(self, tenant: str, key: str) -> bool:
+        """Fetch an entry from the origin and put it into KV, before anybody asks for it."""
+        fetched = await self._origin.entry_of_tenant(tenant, key)
+        if fetched is None or not fetched[1]:
+            return False
+        document = self._control.remembered(tenant) or await self._control.read(tenant)
+        return await self._put(fetched[0], document)
+
+    async def _miss(
+        self,
+        query: Query,
+        request: Request | None,
+        passage: Passage,
+        fallback: tuple[StoredEntry, Any] | None,
+    ) -> Any:
+        """Answer from the origin, else from the stale entry that may answer then."""
         unstorable = request_storability(request or validate(query.endpoint, query.fields))
         if unstorable is not None:
-            return await self._forward_query(query, unstorable)
+            return await self.forward(query, unstorable)
         # A request with only-if-cached gets what it accepts or its own 504, whatever fails.
-        only_if_cached = directives.only_if_cached
-        fallback = view if decision.stale_if_error else None
+        only_if_cached = query.controls.directives.only_if_cached
         try:
             answer = await self._origin.send(
                 "POST", query.endpoint.value, query.headers, query.body, want_entry=True
@@ -136,69 +233,59 @@ class Answers:
                 raise OriginError(
                     "The origin failed.", code="origin_failed", received=answer.status
                 )
-            passage = Passage(reason=decision.reason, detail=trouble, timing=timing)
-            return self._fill(query, answer, passage, wait_until)
+            return await self._fill(query, answer, passage)
         except OriginError as error:
             if only_if_cached:
                 raise not_cached() from error
-            if entry is None or fallback is None:
+            if fallback is None or fallback[1] is None:
                 raise
+            entry, view = fallback
+            self._count(query, "stale_if_error")
             member = forward_status(
-                EDGE, decision.reason, status=error.received, detail="stale-if-error"
+                EDGE, passage.reason, status=error.received, detail="stale-if-error"
             )
             served = serve(entry.header, _now_ms())
-            return _stored(query, entry, fallback, served, member, timing=timing)
+            return _stored(query, entry, view, served, member, timing=passage.timing)
 
-    async def forward(
-        self, endpoint: Endpoint, headers: dict[str, str], controls: Controls, body: Any, why: str
-    ) -> Any:
-        """Answer past every cache, saying why."""
-        if controls.directives.only_if_cached:
-            raise not_cached()
-        answer = await self._origin.send("POST", endpoint.value, headers, body)
-        return relay(answer, Passage(reason="bypass", detail=why))
+    async def _answer_uncached(self, query: Query) -> Any:
+        """Answer without a document: nothing is read from KV; what comes may be stored once the
+        document is here.
+        """  # noqa: D205 - one sentence
+        passage = Passage(reason="bypass", detail="no-control")
+        return await self._miss(query, None, passage, None)
 
-    async def _forward_query(self, query: Query, why: str) -> Any:
-        return await self.forward(query.endpoint, query.headers, query.controls, query.body, why)
-
-    async def _look_up(self, query: Query) -> tuple[StoredEntry | None, str | None]:
-        """The entry in KV, and what was wrong where there is none because of trouble."""
-        try:
-            return await self._store.get(query.tenant, query.key), None
-        except UndecodableError as exc:
-            _log(f"kv: undecodable entry {short_key(query.key)}: {exc}")
-            return None, "kv-undecodable"
-        except runtime.PlatformError as exc:
-            _log(f"kv: {exc}")
-            return None, "kv-error"
-
-    def _fill(
-        self, query: Query, answer: OriginAnswer, passage: Passage, wait_until: WaitUntil
-    ) -> Any:
-        """Answer from the origin, and put its entry into KV behind the answer.
-
-        Of requests that the origin answered with one generation, the one that began it does so.
-        """
-        keep = not _is_collapsed(answer)
+    async def _fill(self, query: Query, answer: OriginAnswer, passage: Passage) -> Any:
+        """Answer from the origin, and put its entry into KV behind the answer."""
+        document = query.document
+        self._follow(query, answer)
         if answer.is_entry:
-            entry = entry_of(answer, query.key)
+            entry = entry_of(answer)
+            header = entry.header
+            if header.tenant != query.tenant:
+                raise disagrees(answer, "belongs to another tenant")
             view = entry.segment(query.segment)
+            if header.encryption is not None:
+                try:
+                    view = await entry.opened(query.segment, self._keys)
+                except UndecodableError as exc:
+                    raise disagrees(answer, "does not open") from exc
             if view is None:
-                raise OriginError(
-                    "The origin's entry lacks what was asked for.",
-                    code="origin_disagrees",
-                    received=answer.status,
-                )
-            stored = keep and self._store.claim(entry.header, _now_ms())
-            if stored:
-                wait_until(self._put(entry))
-            headers = entry_headers(entry.header, None) | passage.headers(answer, stored=stored)
+                raise disagrees(answer, "lacks what was asked for")
+            # Another key than ours: the origin goes by a later policy or secret than this isolate.
+            may_store = answer.may_store and (document is None or header.key == query.key)
+            stored = False
+            if may_store:
+                stored = document is not None and self._may_put(document, entry)
+                query.wait_until(self._put_behind(query.tenant, document, entry))
+            self._count_passage(query, passage)
+            headers = entry_headers(header, None) | passage.headers(answer, stored=stored)
             headers["content-type"] = _content_type(query.segment)
             return runtime.respond_gzip(headers, view, inflate=query.inflate)
+        self._count_passage(query, passage)
         if answer.is_event_stream and answer.status == 200:
             readable, done = runtime.pass_through(answer.body)
-            if keep:
-                wait_until(self._put_after(done, query))
+            if document is not None and not _is_collapsed(answer):
+                query.wait_until(self._put_after(done, query))
             return runtime.respond_with(answer.status, passage.headers(answer), readable)
         return relay(answer, passage)
 
@@ -213,19 +300,18 @@ class Answers:
             answer = await self._origin.send(
                 "POST", query.endpoint.value, query.headers, query.body, want_entry=True
             )
+            fetched: tuple[StoredEntry, bool] | None = None
             if answer.is_entry:
-                entry: StoredEntry | None = entry_of(answer, query.key)
+                fetched = entry_of(answer), answer.may_store
             elif answer.is_event_stream and not _is_collapsed(answer):
                 await runtime.drain(answer.body)
-                entry = await self._origin.finished_entry(query.key, query.headers)
+                fetched = await self._origin.finished_entry(query.key, query.headers)
             else:
                 await answer.discard()
-                return
         except (OriginError, runtime.PlatformError) as exc:
-            _log(f"refresh: {exc}")
+            runtime.log(f"refresh: {exc}")
             return
-        if entry is not None and entry.header.created_ms > stale.header.created_ms:
-            await self._put_claimed(entry)
+        await self._put_granted(query, fetched, newer_than=stale)
 
     async def _put_after(self, done: Any, query: Query) -> None:
         """Store the entry of a stream, once all of it went to the client."""
@@ -234,22 +320,88 @@ class Answers:
         except Exception:  # noqa: BLE001 - either side broke off: there is no entry to fetch
             return
         try:
-            entry = await self._origin.finished_entry(query.key, query.headers)
+            fetched = await self._origin.finished_entry(query.key, query.headers)
         except OriginError as error:
-            _log(f"origin: {error.message}")
+            runtime.log(f"origin: {error.message}")
             return
-        if entry is not None:
-            await self._put_claimed(entry)
+        await self._put_granted(query, fetched)
 
-    async def _put_claimed(self, entry: StoredEntry) -> None:
-        if self._store.claim(entry.header, _now_ms()):
-            await self._put(entry)
+    async def _put_granted(
+        self,
+        query: Query,
+        fetched: tuple[StoredEntry, bool] | None,
+        *,
+        newer_than: StoredEntry | None = None,
+    ) -> None:
+        if fetched is None or not fetched[1] or fetched[0].header.key != query.key:
+            return
+        entry = fetched[0]
+        if newer_than is None or entry.header.created_ms > newer_than.header.created_ms:
+            await self._put(entry, query.document)
 
-    async def _put(self, entry: StoredEntry) -> None:
+    async def _put_behind(
+        self, tenant: str, document: ControlDocument | None, entry: StoredEntry
+    ) -> None:
+        await self._put(entry, document or await self._control.pull(tenant))
+
+    async def _put(self, entry: StoredEntry, document: ControlDocument | None) -> bool:
+        """Write a granted entry, if it may be."""
+        tenant = entry.header.tenant
+        if document is None or document.tenant != tenant or not self._may_put(document, entry):
+            return False
         try:
             await self._store.put(entry)
         except runtime.PlatformError as exc:
-            _log(f"kv: {exc}")
+            runtime.log(f"kv: {exc}")
+            self._counts.note(tenant, "put-error")
+            return False
+        self._counts.note(tenant, "put")
+        return True
+
+    def _may_put(self, document: ControlDocument, entry: StoredEntry) -> bool:
+        header = entry.header
+        if is_oversized(header):
+            self._counts.note(header.tenant, "oversized")
+            return False
+        return (
+            document.policy.residency == "edge"
+            and objection(document, header) is None
+            and is_lasting(header, _now_ms())
+        )
+
+    def _follow(self, ask: Ask, answer: OriginAnswer) -> None:
+        """Get the control document that the origin says is newer, behind the answer."""
+        known = self._control.last_known(ask.tenant)
+        if answer.control_revision > (0 if known is None else known.revision):
+            ask.wait_until(self._pull(ask.tenant))
+
+    async def _pull(self, tenant: str) -> None:
+        await self._control.pull(tenant)
+
+    def _count_hit(self, query: Query, entry: StoredEntry, *, stale: bool) -> None:
+        self._counts.count(
+            query.tenant,
+            "stale" if stale else "hit",
+            latency_ms=_elapsed_ms(query.began_s),
+            body_bytes=entry.header.segments[query.segment],
+            short_key=short_key(query.key),
+        )
+
+    def _count_passage(self, query: Query, passage: Passage) -> None:
+        outcome: Outcome = "bypass" if passage.reason == "bypass" else "miss"
+        trouble: str | None = passage.detail
+        if trouble == "not-encrypted":
+            trouble = "purged"
+        self._count(
+            query,
+            outcome,
+            next((name for name in TROUBLES if name == trouble), None),
+        )
+
+    def _count(self, ask: Ask, outcome: Outcome, trouble: Trouble | None = None) -> None:
+        self._counts.count(
+            ask.tenant, outcome, latency_ms=_elapsed_ms(ask.began_s), trouble=trouble
+        )
 
 
 def relay(answer: OriginAnswer, passage: Passage) -> Any:
@@ -268,6 +420,16 @@ def _is_proven_by_key(query: Query) -> bool:
     return _UNPROVEN.isdisjoint(query.fields)
 
 
+def _is_usable(decision: Decision) -> bool:
+    match decision:
+        case Serve():
+            return True
+        case Forward():
+            return decision.stale_if_error
+        case _:
+            assert_never(decision)
+
+
 def _is_collapsed(answer: OriginAnswer) -> bool:
     """Whether the origin says that another request had begun the generation it answered with."""
     member = answer.headers.get("cache-status", "")
@@ -281,12 +443,13 @@ def _stored(
     served: Serve,
     status_member: str,
     *,
-    timing: str,
+    timing: str | None,
 ) -> Any:
     headers = entry_headers(entry.header, served)
     headers["content-type"] = _content_type(query.segment)
     headers["cache-status"] = status_member
-    headers["server-timing"] = timing
+    if timing is not None:
+        headers["server-timing"] = timing
     return runtime.respond_gzip(headers, view, inflate=query.inflate)
 
 
@@ -294,8 +457,12 @@ def _content_type(segment: str) -> str:
     return "application/json" if segment == SEGMENT_JSON else "text/event-stream; charset=utf-8"
 
 
-def _log(line: str) -> None:
-    print(line)  # noqa: T201 - the Worker's log
+def _log_undecodable(key: str, exc: Exception) -> None:
+    runtime.log(f"kv: undecodable entry {short_key(key)}: {exc}")
+
+
+def _elapsed_ms(began_s: float) -> float:
+    return (time.monotonic() - began_s) * 1000
 
 
 def _now_ms() -> int:

@@ -7,122 +7,306 @@ OpenAI's shape.
 
 from __future__ import annotations
 
+import time
 import traceback
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+import cors
 import runtime
-from answers import Answers, Passage, Query, WaitUntil, relay
+from answers import Answers, Ask, Passage, Query, WaitUntil, relay
+from behind import Reporter, warm
+from control_documents import ControlDocuments
 from edge_settings import EdgeSettings
-from origin_client import OriginClient
+from origin_client import OriginAnswer, OriginClient
 
-from shared.canonical import canonical
+from shared.control_document import ControlDocument, ControlError, canonical_for, key_profile
 from shared.controls import parse_controls
+from shared.edge_counts import EdgeCounts
 from shared.envelope import segment_for
 from shared.errors import ClientError, EncoreError, InternalError, UpstreamError
 from shared.json_text import parse_object
-from shared.keys import LOOPBACK_HOSTS, authenticate, cache_key
+from shared.keys import (
+    LOOPBACK_HOSTS,
+    Client,
+    authenticate,
+    cache_key,
+    check_tenant,
+    ring_of_edge,
+)
 from shared.requests import Endpoint, streaming
-from shared.wire import PRIVATE, accepts_gzip
+from shared.wire import CONTROL_PATH, EDGE_AUTHORIZATION, PRIVATE, accepts_gzip
 
 _ENDPOINTS: dict[str, Endpoint] = {endpoint.value: endpoint for endpoint in Endpoint}
 _HEALTH = "/healthz"
 _MODELS = "/v1/models"
+_ADMIN = "/cache/"
 _READING = ("GET", "HEAD")
+_JSON_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
+MAX_ADMIN_BODY_BYTES = 1 << 20
+MAX_DOCUMENT_BYTES = 2 << 20
+RATE_LIMIT_PATIENCE_S = 10
 MAX_REMEMBERED_CLIENTS = 256
 """`Authorization` headers found good: their HMACs are not computed again. Bad ones are not kept."""
 
 
 class Edge:
-    """One per isolate; every request goes through `fetch`. Holds bindings, no request's objects."""
+    """One per isolate; every request goes through `fetch`. Holds bindings, no request's objects.
 
-    def __init__(self, settings: EdgeSettings, kv_namespace: Any) -> None:
+    `rate_limit` is the platform's binding, or None.
+    """
+
+    def __init__(self, settings: EdgeSettings, kv_namespace: Any, rate_limit: Any = None) -> None:
         self._settings = settings
+        self._rate_limit = rate_limit
         self._client_of = lru_cache(MAX_REMEMBERED_CLIENTS)(partial(authenticate, settings.keys))
         self._origin = OriginClient(settings)
-        self._answers = Answers(kv_namespace, self._origin)
+        self._control = ControlDocuments(kv_namespace, self._origin, settings.control_memo_s)
+        self._counts = EdgeCounts()
+        self._reporter = Reporter(self._counts, origin=self._origin, control=self._control)
+        self._answers = Answers(
+            kv_namespace,
+            keys=settings.keys,
+            origin=self._origin,
+            control=self._control,
+            counts=self._counts,
+        )
 
     async def fetch(self, request: Any, wait_until: WaitUntil) -> Any:
         """Answer a JavaScript Request with a JavaScript Response. Raises nothing."""
         try:
-            return await self._route(request, wait_until)
+            response = await self._route(request, wait_until)
         except EncoreError as error:
-            return runtime.respond_error(error)
+            response = runtime.respond_error(error)
         except Exception:  # noqa: BLE001 - the boundary: a client is never shown a traceback
             traceback.print_exc()
-            return runtime.respond_error(InternalError("The edge failed to handle this request."))
+            response = runtime.respond_error(
+                InternalError("The edge failed to handle this request.")
+            )
+        if self._settings.cors_origins:
+            allowed = cors.allowed_origin(self._settings.cors_origins, runtime.headers_of(request))
+            if allowed is not None and request.method != "OPTIONS":
+                runtime.add_headers(response, cors.answer_headers(allowed))
+        if self._reporter.is_due():
+            wait_until(self._reporter.flush())
+        return response
+
+    async def run_scheduled(self) -> None:
+        """What the cron trigger is for: look after the origin, and fetch entries ahead."""
+        await self.check_origin()
+        try:
+            put = await warm(self._answers, self._origin, self._settings.warm_operations)
+        except (UpstreamError, KeyError, TypeError) as exc:
+            runtime.log(f"warming: {exc}")
+            return
+        if put:
+            runtime.log(f"warming: {put} entries fetched ahead")
 
     async def check_origin(self) -> None:
         """Say in the Worker's log when the origin is not ready to answer."""
         try:
             answer = await self._origin.send("GET", "/readyz", {})
         except UpstreamError as error:
-            print(f"origin not ready: {error.message}")  # noqa: T201 - the Worker's log
+            runtime.log(f"origin not ready: {error.message}")
             return
         if answer.status != 200:
-            print(f"origin not ready: status {answer.status}")  # noqa: T201 - the Worker's log
+            runtime.log(f"origin not ready: status {answer.status}")
 
     async def _route(self, request: Any, wait_until: WaitUntil) -> Any:
         url = urlsplit(request.url)
         path, method = url.path, request.method
+        if method == "OPTIONS" and self._settings.cors_origins:
+            return self._preflight(request)
         endpoint = _ENDPOINTS.get(path)
         if endpoint is not None:
             _require_method(("POST",), method, path)
             return await self._answer(endpoint, request, url, wait_until)
         if path == _HEALTH:
             _require_method(_READING, method, path)
-            headers = {"content-type": "application/json", "cache-control": PRIVATE}
-            return runtime.respond(200, headers, b'{"status":"ok"}')
+            return runtime.respond(200, _JSON_HEADERS, b'{"status":"ok"}')
         if path == _MODELS or path.startswith(_MODELS + "/"):
             _require_method(_READING, method, path)
             headers = runtime.headers_of(request)
             self._authenticate(headers, url)
             answer = await self._origin.send("GET", path, headers)
             return relay(answer, Passage(reason="bypass"))
-        raise ClientError(f"There is no {method} {path} here.", status=404, code="unknown_url")
+        if path.startswith(_ADMIN):
+            _require_method(("GET", "POST"), method, path)
+            return await self._administer(request, url)
+        if path.startswith(CONTROL_PATH) and method == "PUT":
+            return await self._take_document(request, path)
+        raise _unknown_url(method, path)
 
-    def _authenticate(self, headers: dict[str, str], url: SplitResult) -> str:
+    def _authenticate(self, headers: dict[str, str], url: SplitResult) -> Client:
         development = self._settings.development and url.hostname in LOOPBACK_HOSTS
-        return self._client_of(headers.get("authorization"), development=development).tenant
+        return self._client_of(headers.get("authorization"), development=development)
 
     async def _answer(
         self, endpoint: Endpoint, request: Any, url: SplitResult, wait_until: WaitUntil
     ) -> Any:
+        began_s = time.monotonic()
         headers = runtime.headers_of(request)
-        tenant = self._authenticate(headers, url)
-        controls = parse_controls(headers)
+        client = self._authenticate(headers, url)
+        try:
+            controls = parse_controls(headers)
+            if self._rate_limit is not None:
+                await self._respect_rate_limit(client.tenant)
+            body, cacheable = await self._body_of(request, headers)
+            ask = Ask(
+                endpoint=endpoint,
+                tenant=client.tenant,
+                controls=controls,
+                headers=headers,
+                body=body,
+                began_s=began_s,
+                wait_until=wait_until,
+            )
+            if not cacheable:
+                return await self._answers.forward(ask, "too-large")
+            inflate = not accepts_gzip(runtime.client_accept_encoding(request, headers))
+            return await self._answer_keyed(client, ask, inflate=inflate)
+        except EncoreError as error:
+            self._counts.count(
+                client.tenant,
+                "error",
+                latency_ms=(time.monotonic() - began_s) * 1000,
+                trouble="rate-limited" if error.code == "rate_limit_exceeded" else None,
+            )
+            raise
+
+    async def _answer_keyed(self, client: Client, ask: Ask, *, inflate: bool) -> Any:
+        fields = parse_object(runtime.to_bytes(ask.body))
+        stream, include_usage = streaming(fields)
+        key_of = partial(self._key, ask, fields)
+        found = None
+        document = self._control.remembered(ask.tenant)
+        if document is None:
+            # Both reads at once, by the policy that was known last.
+            last = self._control.last_known(ask.tenant)
+            guess = last or ControlDocument(tenant=ask.tenant, revision=0)
+            key = key_of(guess)
+            looking = runtime.start(self._answers.look_up(ask.tenant, key))
+            document = await self._control.read(ask.tenant)
+            found = await looking
+            if document is not None and key_profile(document) != key_profile(guess):
+                key, found = key_of(document), None
+        else:
+            key = key_of(document)
+        listed = client.key_id is None or document is None or document.role_of(client.key_id)
+        if not listed:
+            # Revoked, or so new that the document here does not list it: the origin knows.
+            return await self._answers.forward(ask, "key-not-listed")
+        query = Query(
+            endpoint=ask.endpoint,
+            tenant=ask.tenant,
+            controls=ask.controls,
+            headers=ask.headers,
+            body=ask.body,
+            began_s=ask.began_s,
+            wait_until=ask.wait_until,
+            document=document,
+            key=key,
+            segment=segment_for(stream=stream, include_usage=include_usage),
+            fields=fields,
+            inflate=inflate,
+        )
+        return await self._answers.answer(query, found)
+
+    async def _body_of(self, request: Any, headers: dict[str, str]) -> tuple[Any, bool]:
+        """(body, whether it is small enough to be cached). Raises ClientError 413."""
         size_bytes = _content_length(headers)
         self._refuse_oversized(size_bytes)
         if size_bytes > self._settings.max_cached_body_bytes:
-            body = request.body
-        else:
+            return request.body, False
+        body = await runtime.body_of(request)
+        size_bytes = size_bytes or body.byteLength
+        self._refuse_oversized(size_bytes)
+        return body, size_bytes <= self._settings.max_cached_body_bytes
+
+    def _key(self, ask: Ask, fields: dict[str, Any], document: ControlDocument) -> str:
+        form = canonical_for(document, endpoint=ask.endpoint, controls=ask.controls, fields=fields)
+        return cache_key(self._settings.keys.current, form)
+
+    async def _respect_rate_limit(self, tenant: str) -> None:
+        """Raise ClientError 429 where the platform says that the tenant asks too often."""
+        document = self._control.last_known(tenant)
+        if document is not None and not document.policy.rate_limited:
+            return
+        try:
+            allowed = await runtime.is_allowed(self._rate_limit, tenant)
+        except runtime.PlatformError as exc:
+            runtime.log(f"rate limit: {exc}")
+            return
+        if not allowed:
+            raise ClientError(
+                "Too many requests: the rate limit of this tenant is reached.",
+                status=429,
+                type="rate_limit_error",
+                code="rate_limit_exceeded",
+                retry_after_s=RATE_LIMIT_PATIENCE_S,
+            )
+
+    async def _administer(self, request: Any, url: SplitResult) -> Any:
+        """Pass a request about the cache on, with the client's own credentials and no others.
+
+        A purge is answered when this location's KV has taken it.
+        """
+        headers = runtime.headers_of(request)
+        client = self._authenticate(headers, url)
+        path = f"{url.path}?{url.query}" if url.query else url.path
+        body = None
+        if request.method == "POST":
             body = await runtime.body_of(request)
-            size_bytes = size_bytes or body.byteLength
-            self._refuse_oversized(size_bytes)
-        if size_bytes > self._settings.max_cached_body_bytes:
-            return await self._answers.forward(endpoint, headers, controls, body, "too-large")
-        fields = parse_object(runtime.to_bytes(body))
-        stream, include_usage = streaming(fields)
-        form = canonical(
-            tenant=tenant,
-            scope=controls.scope,
-            endpoint=endpoint.value,
-            bucket=controls.bucket,
-            fields=fields,
-        )
-        query = Query(
-            endpoint=endpoint,
-            tenant=tenant,
-            key=cache_key(self._settings.keys.current, form),
-            segment=segment_for(stream=stream, include_usage=include_usage),
-            controls=controls,
-            headers=headers,
-            body=body,
-            fields=fields,
-            inflate=not accepts_gzip(runtime.client_accept_encoding(request, headers)),
-        )
-        return await self._answers.answer(query, wait_until)
+            if body.byteLength > MAX_ADMIN_BODY_BYTES:
+                raise ClientError(
+                    f"The body has {body.byteLength} bytes; at most {MAX_ADMIN_BODY_BYTES} are "
+                    "accepted.",
+                    status=413,
+                    code="request_too_large",
+                )
+        answer = await self._origin.send(request.method, path, headers, body)
+        if url.path == _ADMIN + "purge" and answer.status == 200:
+            await self._take_purge(client, answer)
+        return relay(answer, Passage(reason="bypass"))
+
+    async def _take_purge(self, client: Client, answer: OriginAnswer) -> None:
+        said = {} if answer.is_event_stream else parse_object(runtime.to_bytes(answer.body))
+        if said.get("edge") == "acknowledged":
+            return  # the origin has left the document here already
+        tenant = said.get("tenant", client.tenant)
+        tenants = list(self._control.revisions()) if tenant == "*" else [str(tenant)]
+        for name in tenants:
+            await self._control.pull(name, at_once=True)
+
+    async def _take_document(self, request: Any, path: str) -> Any:
+        """`PUT /internal/control/TENANT`: what the origin leaves here; to anybody else, a 404."""
+        headers = runtime.headers_of(request)
+        bearer = headers.get(EDGE_AUTHORIZATION, "").removeprefix("Bearer ")
+        if ring_of_edge(self._settings.keys, bearer) is None:
+            raise _unknown_url("PUT", path)
+        body = await runtime.body_of(request)
+        if body.byteLength > MAX_DOCUMENT_BYTES:
+            raise ClientError("The document is too large.", status=413, code="request_too_large")
+        try:
+            tenant = check_tenant(path.removeprefix(CONTROL_PATH))
+            text = runtime.to_bytes(body).decode()
+            revision = await self._control.put(tenant, text)
+        except (ControlError, ValueError) as exc:
+            raise ClientError(f"Not a control document: {exc}.", code="invalid_document") from exc
+        except runtime.PlatformError as exc:
+            runtime.log(f"control document: {exc}")
+            raise InternalError(
+                "KV does not take the document.", status=503, retry_after_s=1
+            ) from exc
+        return runtime.respond(200, _JSON_HEADERS, b'{"revision":%d}' % revision)
+
+    def _preflight(self, request: Any) -> Any:
+        headers = runtime.headers_of(request)
+        allowed = cors.allowed_origin(self._settings.cors_origins, headers)
+        if allowed is None:
+            return runtime.respond(204, {"allow": "GET, POST", "vary": "origin"})
+        return runtime.respond(204, cors.preflight_headers(allowed, headers))
 
     def _refuse_oversized(self, size_bytes: int) -> None:
         limit = self._settings.max_body_bytes
@@ -132,6 +316,10 @@ class Edge:
                 status=413,
                 code="request_too_large",
             )
+
+
+def _unknown_url(method: str, path: str) -> ClientError:
+    return ClientError(f"There is no {method} {path} here.", status=404, code="unknown_url")
 
 
 def _require_method(wanted: tuple[str, ...], method: str, path: str) -> None:

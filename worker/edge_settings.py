@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from shared.keys import KeyRings, check_secret, key_rings
 
+MAX_CONTROL_MEMO_S = 30
+MAX_WARM_OPERATIONS = 200
 _MODES = ("production", "development")
 
 
@@ -17,7 +19,12 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EdgeSettings:
-    """Sizes in bytes, durations in seconds."""
+    """Sizes in bytes, durations in seconds.
+
+    `cors_origins` are the origins of browser pages that may read answers, `*` for any; none by
+    default. `control_memo_s` is how long a tenant's control document is used without a look at KV.
+    `warm_operations` bounds what one run of the cron trigger fetches and writes; 0 turns it off.
+    """
 
     keys: KeyRings
     origin_url: str
@@ -25,6 +32,9 @@ class EdgeSettings:
     origin_timeout_s: float
     max_cached_body_bytes: int
     max_body_bytes: int
+    cors_origins: frozenset[str]
+    control_memo_s: float
+    warm_operations: int
 
 
 def read_settings(variable: Callable[[str], str | None]) -> EdgeSettings:
@@ -44,10 +54,17 @@ def read_settings(variable: Callable[[str], str | None]) -> EdgeSettings:
     secret = variable("ENCORE_SECRET")
     if not secret:
         raise SettingsError("ENCORE_SECRET is not set: `wrangler secret put ENCORE_SECRET`")
+    previous = variable("ENCORE_PREVIOUS_SECRET") or None
+    for name, value in (("ENCORE_SECRET", secret), ("ENCORE_PREVIOUS_SECRET", previous)):
+        try:
+            if value is not None:
+                check_secret(value)
+        except ValueError as exc:
+            raise SettingsError(f"{name}: {exc}") from None
     try:
-        check_secret(secret)
+        keys = key_rings(secret, previous)
     except ValueError as exc:
-        raise SettingsError(f"ENCORE_SECRET: {exc}") from None
+        raise SettingsError(f"ENCORE_PREVIOUS_SECRET: {exc}") from None
     max_cached_body_bytes = _size_bytes(variable, "ENCORE_MAX_CACHED_BODY_BYTES", 1 << 20)
     max_body_bytes = _size_bytes(variable, "ENCORE_MAX_BODY_BYTES", 32 << 20)
     if max_cached_body_bytes > max_body_bytes:
@@ -56,13 +73,37 @@ def read_settings(variable: Callable[[str], str | None]) -> EdgeSettings:
             f"ENCORE_MAX_BODY_BYTES ({max_body_bytes})"
         )
     return EdgeSettings(
-        keys=key_rings(secret),
+        keys=keys,
         origin_url=origin_url.rstrip("/"),
         development=mode == "development",
         origin_timeout_s=_seconds(variable, "ENCORE_ORIGIN_TIMEOUT_S", 120.0),
         max_cached_body_bytes=max_cached_body_bytes,
         max_body_bytes=max_body_bytes,
+        cors_origins=_origins(variable("ENCORE_CORS_ORIGINS") or ""),
+        control_memo_s=_number(variable, "ENCORE_CONTROL_MEMO_S", 30, MAX_CONTROL_MEMO_S),
+        warm_operations=_number(variable, "ENCORE_WARM_OPERATIONS", 40, MAX_WARM_OPERATIONS),
     )
+
+
+def _origins(text: str) -> frozenset[str]:
+    origins = [origin.strip() for origin in text.split(",") if origin.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin not in {"*", f"{parts.scheme}://{parts.netloc}"}:
+            raise SettingsError(
+                "ENCORE_CORS_ORIGINS must be origins like https://app.example.com, by comma, or *, "
+                f"not {origin!r}"
+            )
+    return frozenset(origins)
+
+
+def _number(variable: Callable[[str], str | None], name: str, default: int, most: int) -> int:
+    text = variable(name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= most):
+        raise SettingsError(f"{name} must be a whole number from 0 to {most}, not {text!r}")
+    return int(text)
 
 
 def _seconds(variable: Callable[[str], str | None], name: str, default: float) -> float:

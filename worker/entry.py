@@ -30,7 +30,7 @@ def _edge_of_this_isolate(env: Any) -> Edge:
             raise SettingsError(
                 'KV is not bound: add [[kv_namespaces]] with binding = "KV" to wrangler.toml'
             )
-        _edge = Edge(settings, namespace)
+        _edge = Edge(settings, namespace, runtime.binding(env, "RATE_LIMIT"))
     return _edge
 
 
@@ -58,5 +58,5 @@ class Default(_Bare, WorkerEntrypoint):
         WorkerEntrypoint(self.ctx, self.env).ctx.waitUntil(work)
 
     async def scheduled(self, _controller: Any, _env: Any = None, _ctx: Any = None) -> None:
-        """Run by the cron trigger: say in the Worker's log when the origin is not ready."""
-        await _edge_of_this_isolate(self.env).check_origin()
+        """Run by the cron trigger: look after the origin, and fetch entries ahead of requests."""
+        await _edge_of_this_isolate(self.env).run_scheduled()

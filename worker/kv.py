@@ -12,14 +12,14 @@ from typing import Any
 
 import runtime
 
-from shared.envelope import EnvelopeError, Header, decode_header, header_json
+from shared.envelope import EnvelopeError, Header, associated_data, decode_header, header_json
+from shared.keys import KeyRings, encryption_key
 
 CACHE_TTL_S = 60
 """How long a location may answer from its own cache: stays within the delay KV has anyway."""
 MAX_VALUE_BYTES = 25 * 1024 * 1024
 MIN_LIFE_S = 60
 """KV refuses an expiry nearer than this."""
-MAX_REMEMBERED_PUTS = 1000
 MAX_REMEMBERED_HEADERS = 256
 """Headers of the entries an isolate reads again and again: some 2 kB each."""
 
@@ -28,7 +28,7 @@ _decode_header = lru_cache(MAX_REMEMBERED_HEADERS)(decode_header)
 
 
 class UndecodableError(Exception):
-    """The value stored under a key is not an entry of this key. To be treated as a miss."""
+    """What is stored under a key is not a readable entry of this key. To be treated as a miss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,18 +51,41 @@ class StoredEntry:
         """A view of all segments' bytes."""
         return runtime.view(self.buffer, self.start, sum(self.header.segments.values()))
 
+    async def opened(self, name: str, keys: KeyRings) -> Any | None:
+        """A sealed segment, opened by the platform. Raises UndecodableError where it does not open.
+
+        The format is the fifth invariant of `shared.envelope`.
+        """
+        sealed = self.segment(name)
+        if sealed is None:
+            return None
+        header = self.header
+        ring = keys.by_id(header.encryption or "")
+        if ring is None:
+            raise UndecodableError("sealed under a secret that does not count")
+        try:
+            return await runtime.decrypt(
+                encryption_key(ring, header.tenant), sealed, associated_data(header, name)
+            )
+        except runtime.PlatformError as exc:
+            raise UndecodableError(str(exc)) from exc
+
+
+def is_oversized(header: Header) -> bool:
+    """Whether the entry is larger than a value in KV may be."""
+    return sum(header.segments.values()) > MAX_VALUE_BYTES
+
+
+def is_lasting(header: Header, now_ms: int) -> bool:
+    """Whether the entry has long enough to live for KV to take it."""
+    return header.expires_ms - now_ms >= MIN_LIFE_S * 1000
+
 
 class EntryStore:
-    """The entries of one KV namespace, and what this isolate has put there lately.
-
-    A write costs ten times a read, and a location may go on missing an entry for `CACHE_TTL_S`
-    after it was written: without a memory each of those misses would write it again.
-    """
+    """The entries of one KV namespace."""
 
     def __init__(self, namespace: Any) -> None:
         self._kv = namespace
-        self._puts: dict[str, tuple[int, int]] = {}
-        """Name in KV → (when the entry was made, when it was put), in ms, in the order of puts."""
 
     async def get(self, tenant: str, key: str) -> StoredEntry | None:
         """Read the entry of `key`, or None. Raises PlatformError and UndecodableError."""
@@ -80,43 +103,19 @@ class EntryStore:
             raise UndecodableError("truncated")
         return StoredEntry(header=header, buffer=buffer)
 
-    def claim(self, header: Header, now_ms: int) -> bool:
-        """Whether the caller is to put this entry now.
-
-        Not where KV would refuse it, it would not live long enough to be of use, or this isolate
-        has put it, or a later one of its key, within `CACHE_TTL_S`.
-        """
-        size_bytes = sum(header.segments.values())
-        if header.expires_ms - now_ms < MIN_LIFE_S * 1000 or size_bytes > MAX_VALUE_BYTES:
-            return False
-        name = _name(header.tenant, header.key)
-        created_ms, put_ms = self._puts.pop(name, (-1, 0))
-        if created_ms >= header.created_ms and now_ms - put_ms < CACHE_TTL_S * 1000:
-            self._puts[name] = created_ms, put_ms
-            return False
-        self._puts[name] = header.created_ms, now_ms
-        if len(self._puts) > MAX_REMEMBERED_PUTS:
-            del self._puts[next(iter(self._puts))]
-        return True
-
     async def put(self, entry: StoredEntry) -> None:
-        """Store a claimed entry until it expires: absolute, whatever the copy's age.
+        """Store an entry until it expires: absolute, whatever the copy's age.
 
-        Raises PlatformError; the entry may then be claimed again.
+        Raises PlatformError.
         """
         header = entry.header
-        name = _name(header.tenant, header.key)
-        try:
-            await runtime.kv_put(
-                self._kv,
-                name,
-                entry.segments(),
-                header_json(header).decode(),
-                -(-header.expires_ms // 1000),
-            )
-        except runtime.PlatformError:
-            self._puts.pop(name, None)
-            raise
+        await runtime.kv_put(
+            self._kv,
+            _name(header.tenant, header.key),
+            entry.segments(),
+            header_json(header).decode(),
+            -(-header.expires_ms // 1000),
+        )
 
 
 def _name(tenant: str, key: str) -> str:

@@ -16,15 +16,21 @@ from edge_settings import EdgeSettings
 from kv import StoredEntry
 
 from shared.envelope import MAX_PREFIX_BYTES, MEDIA_TYPE, EnvelopeError, decode_prefix
-from shared.errors import UpstreamError
+from shared.errors import ClientError, UpstreamError
+from shared.json_text import parse_object
 from shared.keys import edge_bearer
 from shared.wire import (
+    CONTROL_PATH,
+    CONTROL_REVISION,
     EDGE_AUTHORIZATION,
+    EDGE_STORE,
     ENTRY_PATH,
     FORWARDED_REQUEST_HEADERS,
     FORWARDED_RESPONSE_HEADERS,
 )
 
+BEHIND_TIMEOUT_S = 10.0
+"""For what is asked behind an answer: the platform ends that 30 s after it."""
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream"
 
@@ -44,7 +50,8 @@ class OriginAnswer:
     """What the origin answered. `headers` are those a client may see.
 
     `body` is a JavaScript stream of events that are still to come, or all of the answer as an
-    ArrayBuffer.
+    ArrayBuffer. `control_revision` is that of the tenant's control document, 0 where the origin
+    does not say; `may_store` grants the one write of this entry to KV.
     """
 
     status: int
@@ -52,6 +59,8 @@ class OriginAnswer:
     body: Any
     is_entry: bool
     is_event_stream: bool
+    control_revision: int
+    may_store: bool
 
     async def discard(self) -> None:
         """Let go of a body that is not going to be read."""
@@ -75,6 +84,7 @@ class OriginClient:
         body: Any = None,
         *,
         want_entry: bool = False,
+        timeout_s: float | None = None,
     ) -> OriginAnswer:
         """Forward a client's request. `body` is a JavaScript buffer or stream, or None.
 
@@ -93,8 +103,9 @@ class OriginClient:
         if want_entry:
             headers["accept"] = f"{MEDIA_TYPE}, {_JSON}"
         status: int | None = None
+        timeout_s = timeout_s or self._timeout_s
         try:
-            async with runtime.deadline(self._timeout_s) as signal:
+            async with runtime.deadline(timeout_s) as signal:
                 response = await runtime.fetch(
                     self._url + path, method=method, headers=headers, body=body, signal=signal
                 )
@@ -102,7 +113,7 @@ class OriginClient:
                 return await _read(response)
         except TimeoutError:
             raise OriginError(
-                f"The origin did not answer within {self._timeout_s:g} s.",
+                f"The origin did not answer within {timeout_s:g} s.",
                 status=504,
                 code="origin_timeout",
                 received=status,
@@ -114,28 +125,69 @@ class OriginClient:
                 ) from exc
             raise _unreadable(status) from exc
 
-    async def finished_entry(self, key: str, client_headers: dict[str, str]) -> StoredEntry | None:
-        """The entry made from a stream that has just ended, or None where none was stored."""
-        answer = await self.send("GET", ENTRY_PATH + key, client_headers, want_entry=True)
-        return entry_of(answer, key) if answer.is_entry else None
+    async def finished_entry(
+        self, key: str, client_headers: dict[str, str]
+    ) -> tuple[StoredEntry, bool] | None:
+        """(entry made from a stream that has just ended, whether it may be stored), or None."""
+        return _entry_and_grant(
+            await self.send("GET", ENTRY_PATH + key, client_headers, want_entry=True), key
+        )
+
+    async def entry_of_tenant(self, tenant: str, key: str) -> tuple[StoredEntry, bool] | None:
+        """The same for no client in particular: to fetch an entry ahead of requests."""
+        path = f"{ENTRY_PATH}{key}?tenant={tenant}"
+        return _entry_and_grant(await self.send("GET", path, {}, want_entry=True), key)
+
+    async def control_document(self, tenant: str) -> str | None:
+        """The tenant's control document, or None where there is none."""
+        answer = await self.send("GET", CONTROL_PATH + tenant, {}, timeout_s=BEHIND_TIMEOUT_S)
+        if answer.status != 200 or answer.is_entry or answer.is_event_stream:
+            await answer.discard()
+            return None
+        return runtime.to_bytes(answer.body).decode("utf-8", "replace")
+
+    async def report(self, path: str, body: bytes, *, timeout_s: float) -> dict[str, Any] | None:
+        """Post JSON of the edge's own; what the origin says to it, None for anything but a 200."""
+        headers = {"content-type": _JSON}
+        answer = await self.send(
+            "POST", path, headers, runtime.to_buffer(body), timeout_s=timeout_s
+        )
+        if answer.status != 200 or answer.is_entry or answer.is_event_stream:
+            await answer.discard()
+            return None
+        try:
+            return parse_object(runtime.to_bytes(answer.body))
+        except ClientError as exc:
+            raise _unreadable(answer.status) from exc
 
 
-def entry_of(answer: OriginAnswer, key: str) -> StoredEntry:
-    """The entry an answer carries. Raises OriginError where it is not a whole entry of `key`."""
+def _entry_and_grant(answer: OriginAnswer, key: str) -> tuple[StoredEntry, bool] | None:
+    if not answer.is_entry:
+        return None
+    entry = entry_of(answer)
+    return (entry, answer.may_store) if entry.header.key == key else None
+
+
+def entry_of(answer: OriginAnswer) -> StoredEntry:
+    """The entry an answer carries. Raises OriginError where it is not a whole one."""
     try:
         size_bytes: int = answer.body.byteLength
         prefix = runtime.view(answer.body, 0, min(size_bytes, MAX_PREFIX_BYTES))
         header, start = decode_prefix(runtime.to_bytes(prefix))
     except EnvelopeError as exc:
         raise _unreadable(answer.status) from exc
-    if header.key != key or size_bytes - start != sum(header.segments.values()):
-        raise OriginError(
-            "The origin's entry is not the one asked for: do edge and origin share one "
-            "ENCORE_SECRET and one version?",
-            code="origin_disagrees",
-            received=answer.status,
-        )
+    if size_bytes - start != sum(header.segments.values()):
+        raise _unreadable(answer.status)
     return StoredEntry(header=header, buffer=answer.body, start=start)
+
+
+def disagrees(answer: OriginAnswer, what: str) -> OriginError:
+    """The origin answered well, and not what was asked."""
+    return OriginError(
+        f"The origin's entry {what}: do edge and origin share one ENCORE_SECRET and one version?",
+        code="origin_disagrees",
+        received=answer.status,
+    )
 
 
 async def _read(response: Any) -> OriginAnswer:
@@ -163,7 +215,13 @@ async def _read(response: Any) -> OriginAnswer:
         body=body,
         is_entry=media_type == MEDIA_TYPE,
         is_event_stream=is_event_stream,
+        control_revision=_revision(received.get(CONTROL_REVISION, "")),
+        may_store=received.get(EDGE_STORE) == "1",
     )
+
+
+def _revision(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 17 else 0
 
 
 def _unreadable(status: int) -> OriginError:

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
-from functools import cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import js
 from pyodide.ffi import JsException, create_proxy, to_js
 
 from shared.errors import EncoreError, error_body, error_headers
+
+Result = TypeVar("Result")
+_NONCE_BYTES = 12
 
 
 class PlatformError(Exception):
@@ -224,6 +227,23 @@ async def kv_get(kv: Any, name: str, cache_ttl_s: int) -> tuple[Any, str] | None
     return value, _globals().stringify(found.metadata)
 
 
+async def kv_get_text(kv: Any, name: str, cache_ttl_s: int) -> str | None:
+    """A text in KV, or None where there is none. Raises PlatformError."""
+    try:
+        text = await kv.get(name, _object({"type": "text", "cacheTtl": cache_ttl_s}))
+    except JsException as exc:
+        raise PlatformError(f"reading KV: {exc}") from exc
+    return text if isinstance(text, str) else None
+
+
+async def kv_put_text(kv: Any, name: str, text: str) -> None:
+    """Write a text that does not expire. Raises PlatformError."""
+    try:
+        await kv.put(name, text)
+    except JsException as exc:
+        raise PlatformError(f"writing KV: {exc}") from exc
+
+
 async def kv_put(kv: Any, name: str, value: Any, metadata: str, expiration_s: int) -> None:
     """Write a KV entry: `metadata` is JSON text, `expiration_s` seconds since the epoch."""
     options = {"expiration": expiration_s, "metadata": json.loads(metadata)}
@@ -231,3 +251,68 @@ async def kv_put(kv: Any, name: str, value: Any, metadata: str, expiration_s: in
         await kv.put(name, value, _object(options))
     except JsException as exc:
         raise PlatformError(f"writing KV: {exc}") from exc
+
+
+@lru_cache(maxsize=64)
+def _raw_key(key: bytes) -> Any:
+    """AES key bytes as JavaScript's, copied once."""
+    return to_js(key)
+
+
+async def decrypt(key: bytes, sealed: Any, associated_data: bytes) -> Any:
+    """AES-256-GCM by WebCrypto: the plain bytes as an ArrayBuffer, never seen by Python.
+
+    `sealed` is a Uint8Array of nonce (12 bytes), ciphertext and tag. Raises PlatformError where it
+    does not open.
+    """
+    subtle = js.crypto.subtle
+    try:
+        imported = await subtle.importKey(
+            "raw",
+            _raw_key(key),
+            "AES-GCM",
+            False,  # noqa: FBT003 - extractable; WebCrypto's own parameter
+            _usages(),
+        )
+        options = js.Object.new()
+        options.name = "AES-GCM"
+        options.iv = sealed.subarray(0, _NONCE_BYTES)
+        options.additionalData = to_js(associated_data)
+        return await subtle.decrypt(options, imported, sealed.subarray(_NONCE_BYTES))
+    except JsException as exc:
+        raise PlatformError(f"opening a sealed segment: {exc}") from exc
+
+
+@cache
+def _usages() -> Any:
+    return to_js(["decrypt"])
+
+
+async def is_allowed(limiter: Any, name: str) -> bool:
+    """Whether the platform's rate limit has room for one more of `name`. Raises PlatformError."""
+    try:
+        outcome = await limiter.limit(_object({"key": name}))
+    except JsException as exc:
+        raise PlatformError(f"asking the rate limit: {exc}") from exc
+    return bool(outcome.success)
+
+
+def add_headers(response: Any, headers: dict[str, str]) -> None:
+    """Append to the headers of a Response that Python made."""
+    for name, value in headers.items():
+        response.headers.append(name, value)
+
+
+def to_buffer(data: bytes) -> Any:
+    """Bytes as JavaScript's, to be sent."""
+    return to_js(data)
+
+
+def start(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    """Let `work` begin now; what it gives is awaited later."""
+    return asyncio.ensure_future(work)
+
+
+def log(line: str) -> None:
+    """Write a line to the Worker's log."""
+    print(line)  # noqa: T201 - that is what the platform's log is

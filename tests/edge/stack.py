@@ -17,7 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from origin.app import create_app
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
-from shared.keys import key_ring, make_api_key
+from origin.stores.memory_control import MemoryControlStore
+from shared.control_document import ControlDocument, decode, encode
+from shared.keys import edge_bearer, key_ring, make_api_key
+from shared.wire import CONTROL_PATH, EDGE_AUTHORIZATION
 from tests.edge.local_edge import ROOT, Edge, StartEdge
 from tests.support.control import control_store
 from tests.support.engines import MODEL, ScriptedEngine
@@ -26,6 +29,7 @@ from tests.support.serving import serving
 SECRET = "a secret of the tests, long enough"
 KEYS = key_ring(SECRET)
 API_KEY = make_api_key(KEYS, "acme", bytes(15))
+ADMIN_API_KEY = make_api_key(KEYS, "acme", bytes([1] * 15))
 OTHER_API_KEY = make_api_key(KEYS, "other", bytes(15))
 CHAT = "/v1/chat/completions"
 
@@ -88,6 +92,7 @@ class Stack:
     edge: Edge
     engine: ScriptedEngine
     store: MemoryStore
+    control: MemoryControlStore
     front: Front
     origin_url: str
     client: httpx.Client
@@ -160,27 +165,53 @@ def origin_settings(**changes: Any) -> Settings:
     return Settings(secret=SecretStr(SECRET), **changes)
 
 
+def leave_document(edge: Edge, document: ControlDocument) -> httpx.Response:
+    """Leave a control document at the edge, as the origin does."""
+    return httpx.put(
+        edge.url + CONTROL_PATH + document.tenant,
+        content=encode(document),
+        headers={EDGE_AUTHORIZATION: f"Bearer {edge_bearer(KEYS)}"},
+    )
+
+
+def documents_at_edge(edge: Edge, store: MemoryControlStore) -> None:
+    """Leave every document of a control store at the edge, so that it may decide by them."""
+    for tenant, (_, text) in store._documents.items():
+        assert leave_document(edge, decode(text, tenant)).status_code == 200
+
+
 @contextmanager
 def stacked(
     start_edge: StartEdge,
     *,
     config: Path | None = None,
     settings: Settings | None = None,
+    control: MemoryControlStore | None = None,
+    informed: bool = True,
     **more: str,
 ) -> Iterator[Stack]:
-    """A stack of one's own; `more` are further variables of the edge."""
+    """A stack of one's own; `more` are further variables of the edge.
+
+    The edge has the control documents already, unless it is not to be `informed`.
+    """
     engine, store = ScriptedEngine(), MemoryStore()
+    control = control or control_store(API_KEY, OTHER_API_KEY, admins=[ADMIN_API_KEY])
     origin = create_app(
-        settings or origin_settings(),
-        engine=engine,
-        store=store,
-        control_store=control_store(API_KEY, OTHER_API_KEY),
+        settings or origin_settings(), engine=engine, store=store, control_store=control
     )
     front = Front(origin)
     with serving(front) as url:
         edge = start_edge(config or ROOT / "wrangler.toml", variables=variables(url, **more))
+        if informed:
+            documents_at_edge(edge, control)
         with client_of(edge) as client:
             yield Stack(
-                edge=edge, engine=engine, store=store, front=front, origin_url=url, client=client
+                edge=edge,
+                engine=engine,
+                store=store,
+                control=control,
+                front=front,
+                origin_url=url,
+                client=client,
             )
         edge.stop()

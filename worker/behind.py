@@ -1,0 +1,78 @@
+"""What the edge does behind answers and by the clock: report its counts, fetch entries ahead.
+
+None of it may fail a request, and none of it is worth a retry: what is lost is counted again, or
+fetched by the next request.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+import runtime
+from answers import Answers
+from control_documents import ControlDocuments
+from origin_client import BEHIND_TIMEOUT_S, OriginClient, OriginError
+
+from shared.edge_counts import EdgeCounts
+from shared.wire import COUNTERS_PATH, WARMING_PATH
+
+FLUSH_REQUESTS = 200
+"""So many requests are worth a flush at once…"""
+FLUSH_S = 30.0
+LEAST_REQUESTS = 10
+"""…or so many when the last flush is `FLUSH_S` old: never one write per request."""
+WARMING_TIMEOUT_S = 25.0
+_OPERATIONS_PER_ENTRY = 2
+_MAX_ENTRIES = 100
+
+
+class Reporter:
+    """Sends an isolate's counts to the origin, in bulk."""
+
+    def __init__(
+        self, counts: EdgeCounts, *, origin: OriginClient, control: ControlDocuments
+    ) -> None:
+        self._counts = counts
+        self._origin = origin
+        self._control = control
+        self._flushed_s = float("-inf")
+
+    def is_due(self) -> bool:
+        """Whether enough has gathered; asked after each answer, so it is quick."""
+        requests = self._counts.requests
+        return requests >= FLUSH_REQUESTS or (
+            requests >= LEAST_REQUESTS and time.monotonic() - self._flushed_s >= FLUSH_S
+        )
+
+    async def flush(self) -> None:
+        """Send what there is; learn which control documents have a later revision, and get them."""
+        self._flushed_s = time.monotonic()
+        body = self._counts.take(self._control.revisions())
+        if body is None:
+            return
+        try:
+            answer = await self._origin.report(COUNTERS_PATH, body, timeout_s=BEHIND_TIMEOUT_S)
+        except OriginError as error:
+            runtime.log(f"counters: {error.message}")
+            return
+        newer = (answer or {}).get("controls")
+        for tenant in newer if isinstance(newer, dict) else ():
+            await self._control.pull(tenant)
+
+
+async def warm(answers: Answers, origin: OriginClient, operations: int) -> int:
+    """Fetch the entries that the origin has made anew ahead of requests; how many came to KV.
+
+    `operations` bounds fetches and writes together. Raises OriginError.
+    """
+    limit = min(operations // _OPERATIONS_PER_ENTRY, _MAX_ENTRIES)
+    if limit == 0:
+        return 0
+    body = json.dumps({"limit": limit}).encode()
+    answer = await origin.report(WARMING_PATH, body, timeout_s=WARMING_TIMEOUT_S)
+    entries = (answer or {}).get("entries")
+    put = 0
+    for entry in entries[:limit] if isinstance(entries, list) else ():
+        put += await answers.put_ahead(entry["tenant"], entry["key"])
+    return put

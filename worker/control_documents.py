@@ -1,0 +1,147 @@
+"""Control documents at the edge: remembered by this isolate, else in KV, else asked of the origin.
+
+    remembered (≤ 30 s) → KV `ctl:TENANT` → the origin, behind an answer that told of a newer one
+
+The largest revision this isolate has seen rules; what it has seen holds for `UNREADABLE_S` after it
+was last confirmed, by KV or by the origin. Without a document nothing is served from KV.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import runtime
+from origin_client import OriginClient, OriginError
+
+from shared.control_document import ControlDocument, ControlError, decode
+
+KV_CACHE_TTL_S = 30
+"""KV's minimum: how long a location may answer from its own cache."""
+UNREADABLE_S = 600
+PULL_PAUSE_S = 30
+"""How long this isolate does not ask the origin again for a tenant's document."""
+MAX_REMEMBERED = 1000
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Times are of `time.monotonic`, in seconds."""
+
+    document: ControlDocument | None = None
+    read_s: float = float("-inf")
+    confirmed_s: float = float("-inf")
+    pulled_s: float = float("-inf")
+
+
+class ControlDocuments:
+    """One per isolate. `memo_s` is how long a document is used without looking at KV again."""
+
+    def __init__(self, namespace: Any, origin: OriginClient, memo_s: float) -> None:
+        self._kv = namespace
+        self._origin = origin
+        self._memo_s = memo_s
+        self._memories: dict[str, _Memory] = {}
+
+    def remembered(self, tenant: str) -> ControlDocument | None:
+        """The document if this isolate has looked at it lately: without waiting, for a hit."""
+        memory = self._memories.get(tenant)
+        if memory is None or time.monotonic() - memory.read_s >= self._memo_s:
+            return None
+        return _usable(memory)
+
+    def last_known(self, tenant: str) -> ControlDocument | None:
+        """The document as this isolate knows it, however old: to guess with, not to decide by."""
+        memory = self._memories.get(tenant)
+        return None if memory is None else memory.document
+
+    def revisions(self) -> dict[str, int]:
+        """What this isolate knows: the revision by tenant."""
+        return {
+            tenant: memory.document.revision
+            for tenant, memory in self._memories.items()
+            if memory.document is not None
+        }
+
+    async def read(self, tenant: str) -> ControlDocument | None:
+        """The document by a look at KV. None where there is none that may be decided by."""
+        memory = self._memory(tenant)
+        try:
+            text = await runtime.kv_get_text(self._kv, _name(tenant), KV_CACHE_TTL_S)
+            if text is not None:
+                _take(memory, decode(text, tenant))
+        except (runtime.PlatformError, ControlError) as exc:
+            runtime.log(f"control document of {tenant}: {exc}")
+        memory.read_s = time.monotonic()
+        return _usable(memory)
+
+    async def pull(self, tenant: str, *, at_once: bool = False) -> ControlDocument | None:
+        """The document as the origin has it, put into KV where it is news.
+
+        Once in a while per tenant, unless `at_once`: a tenant without documents must not cause a
+        request to the origin with each of its own. None where the origin does not give it.
+        """
+        memory = self._memory(tenant)
+        now_s = time.monotonic()
+        if now_s - memory.pulled_s < PULL_PAUSE_S and not at_once:
+            return _usable(memory)
+        memory.pulled_s = now_s
+        try:
+            text = await self._origin.control_document(tenant)
+            document = None if text is None else decode(text, tenant)
+        except (OriginError, ControlError) as exc:
+            runtime.log(f"control document of {tenant}: {exc}")
+            return _usable(memory)
+        if document is not None and text is not None:
+            await self._install(memory, document, text)
+        return _usable(memory)
+
+    async def put(self, tenant: str, text: str) -> int:
+        """Take a document that the origin has sent; the revision that rules then.
+
+        Raises ControlError for one that is none, PlatformError where KV does not take it.
+        """
+        memory = self._memory(tenant)
+        document = decode(text, tenant)
+        if memory.document is None or document.revision >= memory.document.revision:
+            _take(memory, document)
+            memory.read_s = time.monotonic()
+            await runtime.kv_put_text(self._kv, _name(tenant), text)
+        return document.revision if memory.document is None else memory.document.revision
+
+    async def _install(self, memory: _Memory, document: ControlDocument, text: str) -> None:
+        known = memory.document
+        _take(memory, document)
+        memory.read_s = time.monotonic()
+        if known is not None and known.revision >= document.revision:
+            return
+        try:
+            await runtime.kv_put_text(self._kv, _name(document.tenant), text)
+        except runtime.PlatformError as exc:
+            runtime.log(f"control document of {document.tenant}: {exc}")
+
+    def _memory(self, tenant: str) -> _Memory:
+        memory = self._memories.get(tenant)
+        if memory is None:
+            if len(self._memories) >= MAX_REMEMBERED:
+                del self._memories[next(iter(self._memories))]
+            memory = self._memories[tenant] = _Memory()
+        return memory
+
+
+def _take(memory: _Memory, document: ControlDocument) -> None:
+    """Remember a document unless a later one is known: KV may lag behind."""
+    if memory.document is None or document.revision >= memory.document.revision:
+        memory.document = document
+        memory.confirmed_s = time.monotonic()
+
+
+def _usable(memory: _Memory) -> ControlDocument | None:
+    if time.monotonic() - memory.confirmed_s >= UNREADABLE_S:
+        return None
+    return memory.document
+
+
+def _name(tenant: str) -> str:
+    return f"ctl:{tenant}"
