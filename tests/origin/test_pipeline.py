@@ -9,26 +9,39 @@ from typing import Any
 
 import pytest
 
+from origin.encryption import open_segment
 from origin.pipeline import Generating, Hit, Pipeline, Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
-from shared.control_document import ControlDocument
+from shared.compression import decompress
+from shared.control_document import ControlDocument, Policy, Purge, purged
 from shared.controls import parse_controls
-from shared.envelope import Envelope, Header, decode, encode
+from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, Envelope, Header, decode, encode
 from shared.errors import ClientError, UpstreamError
 from shared.freshness import Lifetimes
-from shared.keys import KeyRing, key_rings
+from shared.keys import KeyRing, KeyRings, key_ring, key_rings, tag_digest
 from shared.requests import Endpoint
-from tests.support.engines import MODEL, ScriptedEngine
+from tests.support.engines import MODEL, ScriptedEngine, chat_answer
 
 SECRET = "a secret of the tests, long enough"
 KEYS = key_rings(SECRET)
 START_MS = 1_700_000_000_000
 
 
+OLD_SECRET = "the secret before it, long enough too"
+BOTH_KEYS = key_rings(SECRET, OLD_SECRET)
+OLD_RING = key_ring(OLD_SECRET)
+ENCRYPTED = Policy(encrypted=True)
+
+
 def document_of(tenant: str = "acme", **changes: Any) -> ControlDocument:
     """A control document by which nothing is purged."""
     return ControlDocument(tenant=tenant, revision=1, **changes)
+
+
+def tag_of(name: str, ring: KeyRing = KEYS.current) -> str:
+    """The digest of a tag."""
+    return tag_digest(ring, "acme", name)
 
 
 class Clock:
@@ -45,13 +58,13 @@ class Clock:
 class Bench:
     """A pipeline and the parts a test turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keys: KeyRings = KEYS, admit_after: int = 1) -> None:
         self.clock = Clock()
         self.engine = ScriptedEngine()
         self.clock_fails = False
         self.store = MemoryStore(now_ms=self.clock)
         self.pipeline = Pipeline(
-            keys=KEYS,
+            keys=keys,
             store=self.store,
             engine=self.engine,
             lifetimes=Lifetimes(
@@ -59,6 +72,7 @@ class Bench:
             ),
             deadline_s=5,
             store_clock=self.store_clock,
+            admit_after=admit_after,
             clock_ms=self.clock,
         )
 
@@ -100,6 +114,10 @@ class Bench:
         """The header of what is stored under a query's key."""
         encoded = await self.store.get(self.key(query))
         return None if encoded is None else decode(encoded).header
+
+    def purged(self, document: ControlDocument | None = None, **named: Any) -> ControlDocument:
+        """A document after a purge of what is named, now."""
+        return purged(document or document_of(), Purge(**named), self.clock())
 
     async def run(self, query: Query) -> tuple[str, str]:
         """(how it was answered, what was said), after what follows the answer is done."""
@@ -509,3 +527,473 @@ async def test_no_prompt_reaches_the_log(bench: Bench, caplog: pytest.LogCapture
     assert "refresh of" in caplog.text
     assert "RuntimeError" in caplog.text
     assert "s3cret" not in caplog.text
+
+
+PURGES: dict[str, Any] = {
+    "everything": {"everything": True},
+    "the model asked for": {"models": (MODEL,)},
+    "the model that answered": {"models": ("scripted-2024",)},
+    "its tag": {"tags": (tag_of("a"),)},
+}
+OTHER_PURGES: dict[str, Any] = {
+    "another model": {"models": ("other",)},
+    "another tag": {"tags": (tag_of("b"),)},
+    "another key": {"keys": ("f" * 64,)},
+}
+
+
+def answered_by_another(bench: Bench) -> None:
+    """Let the engine name another model than the one asked for."""
+    bench.engine.whole = chat_answer("Whole") | {"model": "scripted-2024"}
+
+
+@pytest.mark.parametrize("named", PURGES.values(), ids=PURGES.keys())
+async def test_purged_entry_is_a_miss_that_is_replaced(bench: Bench, named: Any) -> None:
+    """Whatever it is purged by; what is made after the purge is a hit again."""
+    answered_by_another(bench)
+    headers = {"encore-tags": "a"}
+    await bench.run(bench.query(headers=headers))
+    document = bench.purged(**named)
+    bench.clock.now_ms += 1
+    answer = await bench.pipeline.answer(bench.query(document=document, headers=headers))
+    assert isinstance(answer, Generating)
+    assert (answer.reason, answer.detail) == ("miss", "purged")
+    with answer.flight.joined():
+        await answer.flight.result()
+    await answer.flight.landed()
+    assert (await bench.run(bench.query(document=document)))[0] == "hit"
+
+
+async def test_purge_by_key_is_one_too(bench: Bench) -> None:
+    """By the short key that answers show, and no other key's entry."""
+    await bench.run(bench.query())
+    await bench.run(bench.query("Other"))
+    document = bench.purged(keys=(bench.key()[:16],))
+    assert (await bench.run(bench.query("Other", document=document)))[0] == "hit"
+    assert (await bench.run(bench.query(document=document)))[0] == "miss"
+
+
+@pytest.mark.parametrize("named", OTHER_PURGES.values(), ids=OTHER_PURGES.keys())
+async def test_purge_of_something_else_costs_no_hit(bench: Bench, named: Any) -> None:
+    """It names others."""
+    await bench.run(bench.query(headers={"encore-tags": "a"}))
+    assert (await bench.run(bench.query(document=bench.purged(**named))))[0] == "hit"
+
+
+async def test_purge_of_another_tenant_costs_no_hit(bench: Bench) -> None:
+    """Its own entries are gone, those of this one are not."""
+    await bench.run(bench.query(tenant="other"))
+    await bench.run(bench.query())
+    everything = bench.purged(document_of("other"), everything=True)
+    assert (await bench.run(bench.query(document=everything)))[0] == "miss"
+    assert (await bench.run(bench.query()))[0] == "hit"
+
+
+@pytest.mark.parametrize("age_ms", [120_000, 200_000], ids=["stale", "stale-if-error"])
+async def test_purged_entry_answers_nothing_stale(bench: Bench, age_ms: int) -> None:
+    """Neither while it is revalidated nor when the engine fails."""
+    await bench.run(bench.query())
+    document = bench.purged(everything=True)
+    bench.clock.now_ms += age_ms
+    answer = await bench.pipeline.answer(bench.query(document=document))
+    assert isinstance(answer, Generating)
+    assert answer.fallback is None
+    assert not bench.pipeline._refreshes
+    await bench.pipeline.close()
+
+
+async def test_purged_entry_is_not_fetched(bench: Bench) -> None:
+    """By the edge, which asks for entries by key."""
+    await bench.run(bench.query())
+    assert await bench.pipeline.entry(document_of(), bench.key()) is not None
+    assert await bench.pipeline.entry(bench.purged(everything=True), bench.key()) is None
+
+
+async def test_header_names_both_models(bench: Bench) -> None:
+    """The one asked for, and the one that answered where that is another."""
+    await bench.run(bench.query())
+    header = await bench.stored()
+    assert header is not None
+    assert (header.model, header.answered_by) == (MODEL, None)
+    answered_by_another(bench)
+    await bench.run(bench.query("Other"))
+    header = await bench.stored(bench.query("Other"))
+    assert header is not None
+    assert (header.model, header.answered_by) == (MODEL, "scripted-2024")
+
+
+@pytest.mark.parametrize("named", [*PURGES.values()], ids=[*PURGES])
+async def test_purged_flight_is_not_joined_and_not_stored(bench: Bench, named: Any) -> None:
+    """It answers those who waited before the purge; a new one answers who came after it."""
+    bench.engine.gate.clear()
+    headers = {"encore-tags": "a"}
+    older = asyncio.create_task(bench.run(bench.query(headers=headers)))
+    await asyncio.sleep(0.01)
+    document = bench.purged(**named)
+    bench.clock.now_ms += 1
+    newer = asyncio.create_task(bench.run(bench.query(document=document, headers=headers)))
+    await asyncio.sleep(0.01)
+    bench.engine.gate.set()
+    assert (await older)[1] == "Answer 1"
+    assert (await newer)[1] == "Answer 2"
+    header = await bench.stored()
+    assert header is not None
+    assert header.generation_started_ms == START_MS + 1
+    assert (await bench.run(bench.query(document=document)))[0] == "hit"
+
+
+async def test_purge_of_the_askers_own_tag_keeps_it_from_joining(bench: Bench) -> None:
+    """Its tag would be on the entry, which then were dead."""
+    bench.engine.gate.clear()
+    first = asyncio.create_task(bench.run(bench.query()))
+    await asyncio.sleep(0.01)
+    document = bench.purged(tags=(tag_of("a"),))
+    tagged = bench.query(document=document, headers={"encore-tags": "a"})
+    answers = [await bench.pipeline.answer(q) for q in (bench.query(document=document), tagged)]
+    assert [getattr(answer, "collapsed", None) for answer in answers] == [True, False]
+    await bench.pipeline.close()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+@pytest.mark.parametrize("named", [{"tags": (tag_of("b"),)}, {"keys": ("f" * 64,)}], ids=str)
+async def test_purge_of_something_else_starts_no_second_generation(
+    bench: Bench, named: Any
+) -> None:
+    """Frequent purges do not end single-flight."""
+    bench.engine.gate.clear()
+    first = await bench.pipeline.answer(bench.query())
+    second = await bench.pipeline.answer(bench.query(document=bench.purged(**named)))
+    assert isinstance(first, Generating)
+    assert isinstance(second, Generating)
+    assert second.flight is first.flight
+    await bench.pipeline.close()
+
+
+async def test_generation_without_a_known_start_is_kept_nowhere(bench: Bench) -> None:
+    """The store's clock fails: the answer is given, said to be troubled, and not stored."""
+    bench.clock_fails = True
+    answer = await bench.pipeline.answer(bench.query())
+    assert isinstance(answer, Generating)
+    assert answer.detail == "l1-error"
+    with answer.flight.joined():
+        await answer.flight.result()
+    await answer.flight.landed()
+    assert answer.flight.entry is None
+    assert await bench.stored() is None
+    bench.clock_fails = False
+    assert (await bench.run(bench.query()))[0] == "miss"
+    assert (await bench.run(bench.query()))[0] == "hit"
+
+
+async def test_single_flight_needs_no_clock_but_an_unchanged_document(bench: Bench) -> None:
+    """When a start is unknown, whoever knows of a change may not rely on it."""
+    bench.clock_fails = True
+    bench.engine.gate.clear()
+    first = await bench.pipeline.answer(bench.query())
+    second = await bench.pipeline.answer(bench.query())
+    third = await bench.pipeline.answer(bench.query(document=bench.purged(keys=("f" * 64,))))
+    assert [getattr(a, "collapsed", None) for a in (first, second, third)] == [False, True, False]
+    await bench.pipeline.close()
+
+
+async def test_start_is_told_by_the_stores_clock(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by this machine's, which may run ahead of the one that purges."""
+
+    async def behind() -> int:
+        return START_MS - 5_000
+
+    monkeypatch.setattr(bench.pipeline, "_store_clock", behind)
+    await bench.run(bench.query())
+    header = await bench.stored()
+    assert header is not None
+    assert (header.generation_started_ms, header.created_ms) == (START_MS - 5_000, START_MS)
+
+
+async def test_normalisation_of_the_policy_is_in_the_key(bench: Bench) -> None:
+    """Requests that differ in what a profile folds share an entry, by that profile alone."""
+    text = document_of(policy=Policy(normalisation="text"))
+    await bench.run(bench.query("Hello  there.", document=text))
+    assert (await bench.run(bench.query("Hello there", document=text)))[0] == "hit"
+    await bench.run(bench.query("Good  day."))
+    assert (await bench.run(bench.query("Good day")))[0] == "miss"
+
+
+async def test_encrypted_tenants_entries_are_sealed_and_answer(bench: Bench) -> None:
+    """What the store holds can be opened by the tenant's key alone; the hit is the plain gzip."""
+    document = document_of(policy=ENCRYPTED)
+    assert (await bench.run(bench.query(document=document)))[1] == "Answer 1"
+    encoded = await bench.store.get(bench.key())
+    assert encoded is not None
+    sealed = decode(encoded)
+    assert sealed.header.encryption == KEYS.current.id
+    assert b"\x1f\x8b" not in {sealed.payload[:2], sealed.payload[12:14]}
+    for stream, segment in ((False, SEGMENT_JSON), (True, SEGMENT_SSE)):
+        hit = await bench.pipeline.answer(bench.query(document=document, stream=stream))
+        assert isinstance(hit, Hit)
+        assert hit.encoded == encoded
+        assert hit.segment == open_segment(KEYS, sealed, segment)
+        assert b"Answer 1" in decompress(hit.segment, max_bytes=10_000)
+
+
+async def test_entry_from_before_encryption_is_a_miss(bench: Bench) -> None:
+    """And is replaced by a sealed one. The other way round the sealed one answers on."""
+    await bench.run(bench.query())
+    document = document_of(policy=ENCRYPTED)
+    answer = await bench.pipeline.answer(bench.query(document=document))
+    assert isinstance(answer, Generating)
+    assert answer.detail == "not-encrypted"
+    with answer.flight.joined():
+        await answer.flight.result()
+    await answer.flight.landed()
+    assert (await bench.run(bench.query(document=document)))[0] == "hit"
+    assert (await bench.run(bench.query()))[0] == "hit"
+
+
+async def test_flight_that_is_not_to_be_sealed_is_not_joined(bench: Bench) -> None:
+    """By who has read that the tenant's entries are encrypted."""
+    bench.engine.gate.clear()
+    await bench.pipeline.answer(bench.query())
+    document = replace(document_of(policy=ENCRYPTED), revision=2)
+    answer = await bench.pipeline.answer(bench.query(document=document))
+    assert isinstance(answer, Generating)
+    assert not answer.collapsed
+    await bench.pipeline.close()
+
+
+@pytest.mark.parametrize("position", [0, 11, 12, 100, -1])
+async def test_damaged_sealed_entry_is_a_miss_that_is_replaced(bench: Bench, position: int) -> None:
+    """Nonce, ciphertext and tag alike; a wrong secret too. Never an error."""
+    document = document_of(policy=ENCRYPTED)
+    query = bench.query(document=document)
+    await bench.run(query)
+    envelope = decode(await bench.store.get(bench.key()) or b"")
+    length = envelope.header.segments[SEGMENT_JSON]
+    payload = bytearray(envelope.payload)
+    payload[position % length] ^= 1
+    damaged = encode(replace(envelope, payload=bytes(payload)))
+    await bench.store.put(bench.key(), damaged, START_MS + 10_000_000)
+    assert await bench.pipeline.entry(document, bench.key()) is None
+    answer = await bench.pipeline.answer(query)
+    assert isinstance(answer, Generating)
+    assert answer.detail == "l1-undecodable"
+    with answer.flight.joined():
+        await answer.flight.result()
+    await answer.flight.landed()
+    assert (await bench.run(query))[0] == "hit"
+
+
+def succeeding(bench: Bench, keys: KeyRings = BOTH_KEYS) -> Bench:
+    """A pipeline over the same store under other secrets, by default new and old."""
+    newer = Bench(keys=keys)
+    newer.store = newer.pipeline._store = bench.store
+    newer.clock = newer.pipeline._clock_ms = bench.clock
+    return newer
+
+
+@pytest.fixture
+def before() -> Bench:
+    """A pipeline under the old secret."""
+    return Bench(keys=key_rings(OLD_SECRET))
+
+
+@pytest.mark.parametrize("policy", [Policy(), ENCRYPTED], ids=["plain", "encrypted"])
+async def test_entry_of_the_previous_secret_is_re_keyed(before: Bench, policy: Policy) -> None:
+    """It is a hit, under the new key from then on, and lives no longer than it would have."""
+    document = document_of(policy=policy)
+    old_query = before.query(document=document, ring=OLD_RING)
+    await before.run(old_query)
+    old = await before.stored(old_query)
+    bench = succeeding(before)
+    query = bench.query(document=document)
+    before.clock.now_ms += 7_000
+    assert (await bench.run(query))[0] == "hit"
+    new = await bench.stored(query)
+    assert old is not None
+    assert new is not None
+    assert new == replace(
+        old, key=bench.key(query), encryption=KEYS.current.id if policy.encrypted else None
+    )
+    await bench.store.delete(before.key(old_query))
+    assert (await bench.run(query))[0] == "hit"
+    assert bench.engine.runs == 0
+    assert (await succeeding(bench, KEYS).run(query))[0] == "hit"
+
+
+@pytest.mark.parametrize("policy", [Policy(), ENCRYPTED], ids=["plain", "encrypted"])
+async def test_edge_that_has_the_previous_secret_gets_entries_of_its_own(
+    before: Bench, policy: Policy
+) -> None:
+    """While it is redeployed: under its key, and from what the new secret made."""
+    bench, document = succeeding(before), document_of(policy=policy)
+    old_query = bench.query(document=document, ring=OLD_RING)
+    assert (await bench.run(bench.query(document=document)))[0] == "miss"
+    assert (await bench.run(old_query))[0] == "hit"
+    header = await bench.stored(old_query)
+    assert header is not None
+    assert header.encryption == (OLD_RING.id if policy.encrypted else None)
+    assert (await bench.run(bench.query("Other", ring=OLD_RING)))[0] == "miss"
+    assert (await bench.run(bench.query("Other")))[0] == "hit"
+
+
+async def test_tagged_entry_is_not_re_keyed(before: Bench) -> None:
+    """Its tags are digests by the old secret: under the new key no purge would find them."""
+    query = before.query(ring=OLD_RING, headers={"encore-tags": "a"})
+    await before.run(query)
+    bench = succeeding(before)
+    assert (await bench.run(bench.query()))[0] == "miss"
+
+
+@pytest.mark.parametrize("named", ["everything", "models", "keys", "other keys"])
+async def test_purged_entry_is_not_re_keyed(before: Bench, named: str) -> None:
+    """Cut-offs that name it under either key."""
+    old_query = before.query(ring=OLD_RING)
+    await before.run(old_query)
+    bench = succeeding(before)
+    purge: dict[str, Any] = {
+        "everything": {"everything": True},
+        "models": {"models": (MODEL,)},
+        "keys": {"keys": (before.key(old_query),)},
+        "other keys": {"keys": (bench.key(bench.query()),)},
+    }[named]
+    query = bench.query(document=bench.purged(**purge))
+    assert (await bench.run(query))[0] == "miss"
+
+
+async def test_purge_by_the_old_key_means_what_was_re_keyed(before: Bench) -> None:
+    """A client may have the old one written down."""
+    old_query = before.query(ring=OLD_RING)
+    await before.run(old_query)
+    bench = succeeding(before)
+    assert (await bench.run(bench.query()))[0] == "hit"
+    document = bench.purged(keys=(before.key(old_query),))
+    assert (await bench.run(bench.query(document=document)))[0] == "miss"
+
+
+async def test_secret_that_is_gone_opens_nothing(before: Bench) -> None:
+    """An entry sealed by a secret that no longer counts is a miss."""
+    document = document_of(policy=ENCRYPTED)
+    query = before.query(document=document, ring=OLD_RING)
+    await before.run(query)
+    bench = succeeding(before, KEYS)
+    envelope = decode(await before.store.get(before.key(query)) or b"")
+    moved = replace(envelope, header=replace(envelope.header, key=bench.key()))
+    await bench.store.put(bench.key(), encode(moved), START_MS + 10_000_000)
+    assert (await bench.run(bench.query(document=document)))[0] == "miss"
+
+
+async def granted(bench: Bench, document: ControlDocument | None = None) -> bool:
+    """Whether the edge may write the entry that everybody asks for."""
+    header = await bench.stored()
+    assert header is not None
+    return await bench.pipeline.grant(document or document_of(), header)
+
+
+async def test_edge_is_granted_one_write_a_minute(bench: Bench) -> None:
+    """Per key."""
+    await bench.run(bench.query())
+    assert [await granted(bench) for _ in range(3)] == [True, False, False]
+    bench.clock.now_ms += 60_000
+    assert [await granted(bench) for _ in range(2)] == [True, False]
+
+
+async def test_admission_wants_requests_first() -> None:
+    """What is asked for once costs no write."""
+    bench = Bench(admit_after=3)
+    await bench.run(bench.query())
+    assert [await granted(bench) for _ in range(4)] == [False, False, True, False]
+
+
+async def test_some_entries_are_never_granted(bench: Bench) -> None:
+    """Those that stay at the origin, are stale, or end within a minute."""
+    origin_only = document_of(policy=Policy(residency="origin-only"))
+    await bench.run(bench.query())
+    assert not await granted(bench, origin_only)
+    header = await bench.stored()
+    assert header is not None
+    for later_ms in (100_001, 299_000):
+        bench.clock.now_ms = START_MS + later_ms
+        assert not await granted(bench)
+    short = replace(
+        header, stale_until_ms=header.fresh_until_ms, error_until_ms=header.fresh_until_ms
+    )
+    bench.clock.now_ms = header.fresh_until_ms - 59_999
+    assert not await bench.pipeline.grant(document_of(), short)
+    bench.clock.now_ms = header.fresh_until_ms - 60_000
+    assert await bench.pipeline.grant(document_of(), short)
+
+
+async def test_store_that_fails_grants_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails no request either."""
+
+    async def fail(*_: object, **__: object) -> bool:
+        raise StoreError("down")
+
+    await bench.run(bench.query())
+    monkeypatch.setattr(bench.store, "grant", fail)
+    assert not await granted(bench)
+
+
+async def test_refused_replacement_is_pending_until_its_minute_is_over(bench: Bench) -> None:
+    """The edge still has what a client had replaced; it is told once when it may write again."""
+    replacing = bench.query(headers={"cache-control": "no-cache"})
+    await bench.run(bench.query())
+    assert await granted(bench)
+    bench.clock.now_ms += 10_000
+    await bench.run(replacing)
+    assert not await granted(bench)
+    bench.clock.now_ms += 59_999
+    assert bench.pipeline.pending_edge_writes(10) == []
+    bench.clock.now_ms += 1
+    assert bench.pipeline.pending_edge_writes(0) == []
+    assert bench.pipeline.pending_edge_writes(10) == [("acme", bench.key())]
+    assert bench.pipeline.pending_edge_writes(10) == []
+
+
+async def test_granted_replacement_is_not_pending(bench: Bench) -> None:
+    """Nor is one that must not leave the origin; a grant for an older entry changes nothing."""
+    replacing = {"cache-control": "no-cache"}
+    await bench.run(bench.query())
+    older = await bench.stored()
+    assert older is not None
+    bench.clock.now_ms += 1
+    await bench.run(bench.query(headers=replacing))
+    assert len(bench.pipeline._pending) == 1
+    assert await bench.pipeline.grant(document_of(), older)
+    assert len(bench.pipeline._pending) == 1
+    bench.clock.now_ms += 60_000
+    assert await granted(bench)
+    assert not bench.pipeline._pending
+    origin_only = document_of(policy=Policy(residency="origin-only"))
+    await bench.run(bench.query(document=origin_only, headers=replacing))
+    assert not bench.pipeline._pending
+
+
+async def test_pending_writes_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is forgotten; one that is replaced again keeps its turn."""
+    monkeypatch.setattr("origin.pipeline.MAX_PENDING", 2)
+    texts = ("One", "Two", "One", "Three")
+    for text in texts:
+        await bench.run(bench.query(text, headers={"cache-control": "no-cache"}))
+        bench.clock.now_ms += 1_000
+    bench.clock.now_ms += 60_000
+    expected = [("acme", bench.key(bench.query(text))) for text in ("Two", "Three")]
+    assert bench.pipeline.pending_edge_writes(10) == expected
+
+
+async def test_refresh_on_demand_makes_the_entry_anew(bench: Bench) -> None:
+    """And says which one is there then; what is gone, or purged, is not made anew."""
+    await bench.run(bench.query())
+    old = await bench.stored()
+    assert old is not None
+    bench.clock.now_ms += 1
+    new = await bench.pipeline.refresh(bench.query(), old)
+    assert new == await bench.stored() != old
+    assert await bench.pipeline.refresh(bench.query(), old) == new
+    assert bench.engine.runs == 2
+    gone = bench.query(document=bench.purged(everything=True))
+    assert await bench.pipeline.refresh(gone, old) is None
+    assert bench.engine.runs == 2

@@ -16,11 +16,12 @@ from origin.app import create_app
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
-from shared.envelope import MEDIA_TYPE, SEGMENT_JSON, SEGMENT_SSE, decode
+from shared.control_document import Policy
+from shared.envelope import MEDIA_TYPE, SEGMENT_JSON, SEGMENT_SSE, Envelope, decode, encode
 from shared.errors import UpstreamError
 from shared.keys import edge_bearer, key_ring, make_api_key
-from shared.wire import EDGE_AUTHORIZATION, ENTRY_PATH
-from tests.support.control import control_store
+from shared.wire import CONTROL_REVISION, EDGE_AUTHORIZATION, EDGE_STORE, ENTRY_PATH
+from tests.support.control import control_store, document_of, put_document
 from tests.support.engines import MODEL, ScriptedEngine
 from tests.support.serving import serving
 
@@ -46,16 +47,19 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-async def client(engine: ScriptedEngine, store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
+def documents() -> MemoryControlStore:
+    """The control documents behind the application."""
+    return control_store(API_KEY, OTHER_API_KEY)
+
+
+@pytest.fixture
+async def client(
+    engine: ScriptedEngine, store: MemoryStore, documents: MemoryControlStore
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application that holds a key of tenant `acme`."""
     settings = Settings(secret=SecretStr(SECRET), max_cached_body_bytes=2000, max_body_bytes=4000)
     transport = httpx.ASGITransport(
-        create_app(
-            settings,
-            engine=engine,
-            store=store,
-            control_store=control_store(API_KEY, OTHER_API_KEY),
-        )
+        create_app(settings, engine=engine, store=store, control_store=documents)
     )
     async with httpx.AsyncClient(
         transport=transport,
@@ -373,3 +377,129 @@ async def test_malformed_control_names_the_header(client: httpx.AsyncClient) -> 
     response = await client.post(CHAT, json=HELLO, headers={"encore-bucket": "many"})
     assert response.status_code == 400
     assert error_of(response)["param"] == "Encore-Bucket"
+
+
+async def test_edge_is_told_the_revision_and_clients_are_not(
+    client: httpx.AsyncClient, documents: MemoryControlStore, engine: ScriptedEngine
+) -> None:
+    """On every answer after authentication: miss, stream, hit, error, entry and no entry."""
+    revision = str(await documents.revision("acme"))
+    miss = await client.post(CHAT, json=HELLO, headers=EDGE)
+    key = decode(miss.content).header.key
+    assert CONTROL_REVISION not in (await stored(client)).headers
+    answers = [
+        miss,
+        await client.post(CHAT, json=HELLO, headers=EDGE),
+        await client.post(CHAT, json={**HELLO, "stream": True, "seed": 1}, headers=EDGE),
+        await client.post(CHAT, content=b"{", headers=EDGE),
+        await client.get(ENTRY_PATH + key, headers=EDGE),
+        await client.get(ENTRY_PATH + "0" * 64, headers=EDGE),
+    ]
+    engine.failure = UpstreamError("It broke.")
+    answers.append(await client.post(CHAT, json={**HELLO, "seed": 2}, headers=EDGE))
+    assert [a.status_code for a in answers] == [200, 200, 200, 400, 200, 404, 502]
+    assert {a.headers.get(CONTROL_REVISION) for a in answers} == {revision}
+    refused = await client.post(CHAT, json=HELLO, headers={**EDGE, "authorization": "Bearer x"})
+    assert CONTROL_REVISION not in refused.headers
+
+
+async def test_edge_is_granted_one_write(client: httpx.AsyncClient) -> None:
+    """With the first answer that carries the entry; a direct client is granted and counts nothing.
+
+    `Cache-Status` says nothing of it.
+    """
+    assert EDGE_STORE not in (await client.post(CHAT, json=HELLO)).headers
+    assert EDGE_STORE not in (await stored(client)).headers
+    first = await client.post(CHAT, json=HELLO, headers=EDGE)
+    second = await client.post(CHAT, json=HELLO, headers=EDGE)
+    assert first.headers[EDGE_STORE] == "1"
+    assert EDGE_STORE not in second.headers
+    assert "stored" not in first.headers["cache-status"]
+    other = await client.post(CHAT, json={**HELLO, "seed": 1}, headers=EDGE)
+    assert other.headers[EDGE_STORE] == "1"
+
+
+async def test_edge_is_granted_the_entry_that_it_comes_back_for(
+    client: httpx.AsyncClient, store: MemoryStore
+) -> None:
+    """After a streamed miss, whose answer carries no entry."""
+    streamed = await client.post(CHAT, json={**HELLO, "stream": True}, headers=EDGE)
+    assert EDGE_STORE not in streamed.headers
+    await stored(client)
+    (key,) = store._entries
+    fetched = [await client.get(ENTRY_PATH + key, headers=EDGE) for _ in range(2)]
+    assert [answer.headers.get(EDGE_STORE) for answer in fetched] == ["1", None]
+
+
+async def test_origin_only_entries_are_granted_to_nobody(
+    client: httpx.AsyncClient, documents: MemoryControlStore
+) -> None:
+    """By residency; the answer is the same."""
+    await put_document(documents, document_of(API_KEY, policy=Policy(residency="origin-only")))
+    answer = await client.post(CHAT, json=HELLO, headers=EDGE)
+    assert answer.status_code == 200
+    assert EDGE_STORE not in answer.headers
+
+
+async def test_edge_warms_by_its_bearer_and_a_tenants_name(client: httpx.AsyncClient) -> None:
+    """Without a client: what the tenant has that it names, and nobody but the edge may."""
+    key = decode((await client.post(CHAT, json=HELLO, headers=EDGE)).content).header.key
+    await stored(client)
+    del client.headers["authorization"]
+    path = ENTRY_PATH + key
+    warmed = await client.get(path, params={"tenant": "acme"}, headers=EDGE)
+    assert warmed.status_code == 200
+    assert decode(warmed.content).header.key == key
+    for query in ("tenant=other", "tenant=nobody", "tenant=", "", "tenant=acme&tenant=other"):
+        assert (await client.get(f"{path}?{query}", headers=EDGE)).status_code == 404
+    unknown = await client.get(path, params={"tenant": "acme"})
+    assert error_of(unknown)["code"] == "unknown_url"
+    wrong = {EDGE_AUTHORIZATION: "Bearer nope"}
+    answer = await client.get(path, params={"tenant": "acme"}, headers=wrong)
+    assert answer.status_code == 401
+
+
+async def test_client_cannot_name_another_tenant(client: httpx.AsyncClient) -> None:
+    """Where an API key is shown, it alone says whose entry may be had."""
+    key = decode((await client.post(CHAT, json=HELLO, headers=EDGE)).content).header.key
+    await stored(client)
+    for authorization, status in ((f"Bearer {OTHER_API_KEY}", 404), ("", 401), ("Bearer x", 401)):
+        headers = {**EDGE, "authorization": authorization}
+        answer = await client.get(ENTRY_PATH + key, params={"tenant": "acme"}, headers=headers)
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+async def test_encrypted_tenants_client_gets_plain_answers(
+    client: httpx.AsyncClient, documents: MemoryControlStore, stream: bool, encoding: str
+) -> None:
+    """A miss and a hit alike; the edge gets what the store holds, sealed."""
+    await put_document(documents, document_of(API_KEY, policy=Policy(encrypted=True)))
+    body, headers = {**HELLO, "stream": stream}, {"accept-encoding": encoding}
+    miss = await client.post(CHAT, json=body, headers=headers)
+    assert "Answer" in miss.text
+    await stored(client)
+    hit = await client.post(CHAT, json=body, headers=headers)
+    assert "hit" in hit.headers["cache-status"]
+    assert "Answer 1" in hit.text
+    sealed = decode((await client.post(CHAT, json=body, headers=EDGE)).content)
+    assert sealed.header.encryption == KEYS.id
+    assert not sealed.payload.startswith(b"\x1f\x8b")
+
+
+async def test_damage_to_a_sealed_entry_costs_no_client_anything(
+    client: httpx.AsyncClient, documents: MemoryControlStore, store: MemoryStore
+) -> None:
+    """It is a miss, replaced."""
+    await put_document(documents, document_of(API_KEY, policy=Policy(encrypted=True)))
+    await stored(client)
+    ((key, (encoded, expires_at_ms)),) = store._entries.items()
+    envelope = decode(encoded)
+    damaged = Envelope(header=envelope.header, payload=bytes(len(envelope.payload)))
+    await store.put(key, encode(damaged), expires_at_ms)
+    answer = await client.post(CHAT, json=HELLO)
+    assert answer.status_code == 200
+    assert answer.headers["cache-status"] == (
+        "encore-origin; fwd=miss; stored; detail=l1-undecodable"
+    )
