@@ -178,12 +178,16 @@ class Answers:
 
     async def forward(self, ask: Ask, why: str) -> Any:
         """Answer past this cache, saying why."""
+        only_if_cached = ask.controls.directives.only_if_cached
         try:
             answer = await self._origin.send("POST", ask.endpoint.value, ask.headers, ask.body)
         except OriginError as error:
-            if ask.controls.directives.only_if_cached:
+            if only_if_cached:
                 raise not_cached() from error
             raise
+        if only_if_cached and answer.status >= 500:
+            await answer.discard()
+            raise not_cached()
         self._follow(ask, answer)
         self._count(ask, "bypass")
         return relay(answer, Passage(reason="bypass", detail=why))

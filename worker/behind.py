@@ -17,11 +17,9 @@ from origin_client import BEHIND_TIMEOUT_S, OriginClient, OriginError
 from shared.edge_counts import EdgeCounts
 from shared.wire import COUNTERS_PATH, WARMING_PATH
 
-FLUSH_REQUESTS = 200
-"""So many requests are worth a flush at once…"""
-FLUSH_S = 30.0
-LEAST_REQUESTS = 10
-"""…or so many when the last flush is `FLUSH_S` old: never one write per request."""
+FLUSHES = ((200, 0.0), (10, 30.0), (1, 300.0))
+"""(requests, seconds): what is worth a flush is so many requests when the last one is so old. A
+flush is also how an isolate that only hits learns of a new control document."""
 WARMING_TIMEOUT_S = 25.0
 _OPERATIONS_PER_ENTRY = 2
 _MAX_ENTRIES = 100
@@ -36,14 +34,13 @@ class Reporter:
         self._counts = counts
         self._origin = origin
         self._control = control
-        self._flushed_s = float("-inf")
+        self._flushed_s = time.monotonic()
 
     def is_due(self) -> bool:
         """Whether enough has gathered; asked after each answer, so it is quick."""
         requests = self._counts.requests
-        return requests >= FLUSH_REQUESTS or (
-            requests >= LEAST_REQUESTS and time.monotonic() - self._flushed_s >= FLUSH_S
-        )
+        since_s = time.monotonic() - self._flushed_s
+        return any(requests >= least and since_s >= age_s for least, age_s in FLUSHES)
 
     async def flush(self) -> None:
         """Send what there is; learn which control documents have a later revision, and get them."""

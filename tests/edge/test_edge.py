@@ -166,7 +166,7 @@ def test_no_cache_replaces_the_entry(stack: Stack) -> None:
     """
     stack.ask("again")
     old = content(stack.hit("again"))
-    stack.store._granted_until_ms.clear()  # that minute is over
+    stack.end_minute()
     new = stack.ask("again", {"cache-control": "no-cache"})
     assert content(new) != old
     until(lambda: stack.ask("again"), lambda response: content(response) == content(new))
@@ -183,6 +183,7 @@ def test_identical_misses_at_once_are_stored_once(start_edge: StartEdge) -> None
     """One generation, and one write to KV, though two isolates were asked."""
     with stacked(start_edge) as here:
         there = start_edge(variables=variables(here.origin_url))
+        documents_at_edge(there, here.control)
         here.engine.gate.clear()
         with client_of(there) as client, ThreadPoolExecutor(12) as pool:
             stacks = [here, replace(here, edge=there, client=client)] * 6
@@ -208,7 +209,7 @@ def test_an_entry_of_the_origins_is_stored_once(start_edge: StartEdge, projects:
         assert status(again).endswith("encore-edge; fwd=miss")
         replaced = stack.ask("unseen", {"cache-control": "no-cache"})
         assert status(replaced).endswith("encore-edge; fwd=miss")
-        stack.store._granted_until_ms.clear()  # a minute later
+        stack.end_minute()
         replaced = stack.ask("unseen", {"cache-control": "no-cache"})
         assert status(replaced).endswith("encore-edge; fwd=miss; stored")
 
