@@ -845,19 +845,19 @@ async def test_tagged_entry_is_not_re_keyed(before: Bench) -> None:
     assert (await bench.run(bench.query()))[0] == "miss"
 
 
-@pytest.mark.parametrize("named", ["everything", "models", "keys", "other keys"])
+@pytest.mark.parametrize("named", ["everything", "model", "key", "other key"])
 async def test_purged_entry_is_not_re_keyed(before: Bench, named: str) -> None:
     """Cut-offs that name it under either key."""
     old_query = before.query(ring=OLD_RING)
     await before.run(old_query)
     bench = succeeding(before)
-    purge: dict[str, Any] = {
+    purges: dict[str, dict[str, Any]] = {
         "everything": {"everything": True},
-        "models": {"models": (MODEL,)},
-        "keys": {"keys": (before.key(old_query),)},
-        "other keys": {"keys": (bench.key(bench.query()),)},
-    }[named]
-    query = bench.query(document=bench.purged(**purge))
+        "model": {"models": (MODEL,)},
+        "key": {"keys": (before.key(old_query),)},
+        "other key": {"keys": (bench.key(),)},
+    }
+    query = bench.query(document=bench.purged(**purges[named]))
     assert (await bench.run(query))[0] == "miss"
 
 

@@ -22,6 +22,7 @@ import pytest
 import origin.pipeline
 from origin.encryption import open_segment
 from origin.engine.contract import Chunk, Event, Finished, ModelInfo
+from origin.entries import build_entry
 from origin.pipeline import Hit, Pipeline, Query
 from origin.stores.memory import MemoryStore
 from shared.compression import decompress
@@ -366,10 +367,9 @@ async def test_flights_joined_by_key_alone_are_seen(monkeypatch: pytest.MonkeyPa
 
 async def test_start_told_too_late_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """They show it when an entry counts from the end of its generation."""
-    build = origin.pipeline.build_entry
 
     def late(*args: Any, **named: Any) -> Envelope:
-        return build(*args, **(named | {"generation_started_ms": named["created_ms"]}))
+        return build_entry(*args, **(named | {"generation_started_ms": named["created_ms"]}))
 
     monkeypatch.setattr(origin.pipeline, "build_entry", late)
     assert await _violations() > 0
