@@ -261,7 +261,8 @@ class Answers:
     async def _fill(self, query: Query, answer: OriginAnswer, passage: Passage) -> Any:
         """Answer from the origin, and put its entry into KV behind the answer."""
         document = query.document
-        self._follow(query, answer)
+        if document is not None or not (answer.is_entry and answer.may_store):
+            self._follow(query, answer)  # else what is put behind the answer gets the document
         if answer.is_entry:
             entry = entry_of(answer)
             header = entry.header
@@ -346,7 +347,9 @@ class Answers:
     async def _put_behind(
         self, tenant: str, document: ControlDocument | None, entry: StoredEntry
     ) -> None:
-        await self._put(entry, document or await self._control.pull(tenant))
+        """Write an entry. Without a document one is fetched now: the grant is for once."""
+        document = document or self._control.remembered(tenant)
+        await self._put(entry, document or await self._control.pull(tenant, at_once=True))
 
     async def _put(self, entry: StoredEntry, document: ControlDocument | None) -> bool:
         """Write a granted entry, if it may be."""

@@ -102,8 +102,10 @@ class ControlDocuments:
 
         Raises ControlError for one that is none, PlatformError where KV does not take it.
         """
-        memory = self._memory(tenant)
         document = decode(text, tenant)
+        if self.remembered(tenant) is None:
+            await self.read(tenant)  # another isolate may have put a later one into KV
+        memory = self._memory(tenant)
         if memory.document is None or document.revision >= memory.document.revision:
             _take(memory, document)
             memory.read_s = time.monotonic()
