@@ -74,6 +74,12 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Projects:
 
 
 @pytest.fixture(scope="session")
+def lab_config(projects: Projects) -> Path:
+    """The Worker itself, whose KV `tests.edge.lab.Lab` opens; built and imported once."""
+    return projects.of_the_worker((FIXTURES / "kv_lab.py").read_text())
+
+
+@pytest.fixture(scope="session")
 def start_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartEdge]:
     """Start local edges, on free ports with a new state each; all stop with the session."""
     require_node()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from origin.app import create_app
+from origin.control import MEMO_S
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
-from shared.control_document import ControlDocument, decode, encode
+from shared.control_document import ControlDocument, decode, encode, revised
 from shared.keys import edge_bearer, key_ring, make_api_key
 from shared.wire import CONTROL_PATH, EDGE_AUTHORIZATION
 from tests.edge.local_edge import ROOT, Edge, StartEdge
@@ -47,7 +49,8 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        self.asked.append(f"{scope['method']} {scope['path']}")
+        if scope["type"] == "http":
+            self.asked.append(f"{scope['method']} {scope['path']}")
         await (self.instead or self._origin)(scope, receive, send)
 
     def was_asked(self, start: str) -> int:
@@ -103,6 +106,17 @@ class Stack:
         """Send a chat request that no other test sends."""
         body = {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
         return self.client.post(CHAT, json=body, headers=headers)
+
+    def document(self, tenant: str = "acme") -> ControlDocument:
+        """The control document as the origin has it."""
+        return decode(self.control._documents[tenant][1], tenant)
+
+    def revise(self, tenant: str = "acme", **changes: Any) -> ControlDocument:
+        """Change the document at the origin, and tell nobody; return when the origin goes by it."""
+        document = revised(self.document(tenant), time.time_ns() // 1_000_000, **changes)
+        self.control._documents[tenant] = (document.revision, encode(document))
+        time.sleep(MEMO_S)
+        return document
 
     def end_minute(self) -> None:
         """Let every key be written to KV again, as the origin does a minute after each write."""
@@ -192,30 +206,49 @@ def stacked(
     settings: Settings | None = None,
     control: MemoryControlStore | None = None,
     informed: bool = True,
+    pushing: bool = False,
     **more: str,
 ) -> Iterator[Stack]:
     """A stack of one's own; `more` are further variables of the edge.
 
-    The edge has the control documents already, unless it is not to be `informed`.
+    The edge has the control documents already, unless it is not to be `informed`. With `pushing`
+    the origin leaves later ones there.
     """
     engine, store = ScriptedEngine(), MemoryStore()
     control = control or control_store(API_KEY, OTHER_API_KEY, admins=[ADMIN_API_KEY])
-    origin = create_app(
-        settings or origin_settings(), engine=engine, store=store, control_store=control
-    )
-    front = Front(origin)
-    with serving(front) as url:
-        edge = start_edge(config or ROOT / "wrangler.toml", variables=variables(url, **more))
+    settings = settings or origin_settings()
+    with ExitStack() as exits:
+
+        def start(origin_url: str) -> Edge:
+            edge = start_edge(
+                config or ROOT / "wrangler.toml", variables=variables(origin_url, **more)
+            )
+            exits.callback(edge.stop)
+            return edge
+
+        port = _free_port() if pushing else 0
+        edge = start(f"http://127.0.0.1:{port}") if pushing else None
+        if edge is not None:
+            settings = settings.model_copy(update={"edge_url": edge.url})
+        origin = create_app(settings, engine=engine, store=store, control_store=control)
+        front = Front(origin)
+        url = exits.enter_context(serving(front, port, lifespan=pushing))
+        edge = edge or start(url)
         if informed:
             documents_at_edge(edge, control)
-        with client_of(edge) as client:
-            yield Stack(
-                edge=edge,
-                engine=engine,
-                store=store,
-                control=control,
-                front=front,
-                origin_url=url,
-                client=client,
-            )
-        edge.stop()
+        client = exits.enter_context(client_of(edge))
+        yield Stack(
+            edge=edge,
+            engine=engine,
+            store=store,
+            control=control,
+            front=front,
+            origin_url=url,
+            client=client,
+        )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
