@@ -5,6 +5,11 @@
 Both run in the same workerd and Miniflare, each with a real KV namespace, behind one origin that
 answers with a text of the size asked for. In every round both Workers take every kind of load in
 turn. CPU is user and system time of workerd per request. "Local runtime", not Cloudflare's network.
+
+Per hit it counts calls of Python functions and crossings between Python and JavaScript: how is said
+in tests/edge/fixtures/counting.py. A cold start lasts from the start of a workerd to its first
+answer; its Python comes from a memory snapshot, which holds our code imported. What that import
+takes without a snapshot, from source, is timed in an isolate that has not done it.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 from pydantic import SecretStr
 
@@ -36,7 +42,8 @@ from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from shared.keys import edge_bearer, key_ring, make_api_key
 from shared.requests import Request
-from tests.edge.local_edge import ROOT, edges, node_environment
+from tests.edge.local_edge import ROOT, StartEdge, edges, node_environment
+from tests.edge.projects import Projects
 from tests.support.control import control_store
 from tests.support.engines import MODEL, chat_answer
 from tests.support.serving import serving
@@ -47,6 +54,8 @@ API_KEY = make_api_key(KEYS, "acme", bytes(15))
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CONNECTIONS = (1, 16)
 WARM_UP_REQUESTS = 200
+COUNTED_HITS = 100
+COUNTS = ("calls", "crossings")
 
 
 class SizedEngine:
@@ -90,9 +99,7 @@ class Worker:
         parts = urlsplit(url)
         self.name = name
         self._address = (parts.hostname, parts.port)
-        self._workerd = next(
-            child for child in process.children(recursive=True) if child.name() == "workerd"
-        )
+        self._workerd = _workerd_of(process)
         self.loads: dict[tuple[int, int, bool], Load] = {}
 
     async def run(self, size: int, connections: int, requests: int, *, stream: bool) -> None:
@@ -193,6 +200,50 @@ def report(python: Worker, javascript: Worker) -> None:
         )
 
 
+def count(start_edge: StartEdge, projects: Projects, variables: dict[str, str], what: str) -> float:
+    """What one hit takes of `what`: `calls` or `crossings`."""
+    edge = start_edge(projects.counting(), variables={**variables, "COUNT": what})
+    worker = Worker(what, edge.url, psutil.Process(edge.process.pid))
+
+    def counted() -> int:
+        number: int = httpx.get(edge.url + "/counted").json()
+        return number
+
+    asyncio.run(_fill(worker, SIZES[0]))
+    counted()
+    asyncio.run(worker.send(SIZES[0], 1, 1, stream=False))
+    counted()
+    asking = counted()
+    asyncio.run(worker.send(SIZES[0], 1, COUNTED_HITS, stream=False))
+    per_hit = (counted() - asking) / COUNTED_HITS
+    edge.stop()
+    return per_hit
+
+
+def cold_start_ms(url: str, process: subprocess.Popen[bytes]) -> float:
+    """From the start of the edge's workerd to its first answer, which this asks for."""
+    httpx.get(url + "/healthz")
+    began_s: float = _workerd_of(psutil.Process(process.pid)).create_time()
+    return (time.time() - began_s) * 1000
+
+
+def import_ms(start_edge: StartEdge, projects: Projects) -> float:
+    """What the import of our own code takes."""
+    edge = start_edge(projects.importing())
+    with httpx.Client(base_url=edge.url, timeout=60) as client:
+        walls = []
+        for path in ("/", "/", "/import", "/"):
+            began = time.perf_counter()
+            client.get(path).raise_for_status()
+            walls.append((time.perf_counter() - began) * 1000)
+    edge.stop()
+    return walls[2] - walls[3]
+
+
+def _workerd_of(process: psutil.Process) -> psutil.Process:
+    return next(child for child in process.children(recursive=True) if child.name() == "workerd")
+
+
 def _cpu_ms(load: Load) -> float:
     return load.cpu_s * 1000 / load.requests
 
@@ -239,11 +290,20 @@ def main() -> None:
         edges(lambda: Path(tempfile.mkdtemp(dir=folder))) as start_edge,
         _javascript_edge(origin_url) as (javascript_url, javascript_process),
     ):
-        edge = start_edge(variables={"ENCORE_SECRET": SECRET, "ENCORE_ORIGIN_URL": origin_url})
+        variables = {"ENCORE_SECRET": SECRET, "ENCORE_ORIGIN_URL": origin_url}
+        projects = Projects(lambda: Path(tempfile.mkdtemp(dir=folder)))
+        javascript_cold_ms = cold_start_ms(javascript_url, javascript_process)
+        start_edge(variables=variables).stop()  # makes the snapshot
+        edge = start_edge(variables=variables)
+        cold_ms = cold_start_ms(edge.url, edge.process)
         python = Worker("Python", edge.url, psutil.Process(edge.process.pid))
         javascript = Worker("JavaScript", javascript_url, psutil.Process(javascript_process.pid))
         asyncio.run(measure([python, javascript], arguments.rounds, arguments.requests))
-    report(python, javascript)
+        report(python, javascript)
+        calls, crossings = (count(start_edge, projects, variables, w) for w in COUNTS)
+        print(f"\na hit: {calls:g} calls of Python functions, {crossings:g} crossings")
+        print(f"cold start: {cold_ms:.0f} ms, JavaScript {javascript_cold_ms:.0f} ms")
+        print(f"import of our own code from source: {import_ms(start_edge, projects):.0f} ms")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import pytest
 
 from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, decode
 from shared.requests import Endpoint
-from tests.edge.conftest import Projects
 from tests.edge.local_edge import StartEdge
+from tests.edge.projects import Projects
 from tests.edge.stack import (
     API_KEY,
     CHAT,

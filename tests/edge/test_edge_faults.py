@@ -18,8 +18,8 @@ from shared.envelope import MEDIA_TYPE
 from shared.errors import UpstreamError
 from shared.keys import key_ring, make_api_key
 from shared.wire import ENTRY_PATH
-from tests.edge.conftest import Projects
 from tests.edge.local_edge import StartEdge
+from tests.edge.projects import Projects
 from tests.edge.stack import (
     API_KEY,
     CHAT,

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.edge.conftest import Projects
 from tests.edge.local_edge import Edge, StartEdge, run_edge
+from tests.edge.projects import Projects
 
 # Entropy, network, timers, bindings, threads and processes.
 REFUSED_AT_IMPORT = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.edge.conftest import Projects
 from tests.edge.local_edge import ROOT, StartEdge
+from tests.edge.projects import Projects
 
 VECTORS = ROOT / "tests/vectors"
 WORKER = """
