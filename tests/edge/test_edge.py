@@ -292,3 +292,10 @@ def test_embeddings_are_cached_and_never_streamed(
     hit = until(lambda: stack.client.post(path, json=body), is_hit)
     assert hit.json()["data"] == answer["data"]
     check_stream_is_refused()
+
+
+def test_edge_without_a_document_keeps_its_first_answer(start_edge: StartEdge) -> None:
+    """It gets the document behind the answer, and puts the entry long before the next grant."""
+    with stacked(start_edge, informed=False) as stack:
+        assert status(stack.ask("before any document")).endswith("detail=no-control")
+        stack.hit("before any document")
