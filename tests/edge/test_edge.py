@@ -23,6 +23,7 @@ from tests.edge.stack import (
     Stack,
     client_of,
     content,
+    documents_at_edge,
     error_of,
     is_hit,
     origin_settings,
