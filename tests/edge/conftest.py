@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.edge.local_edge import Edge, StartEdge, edges, node_environment, require_node
-from tests.edge.projects import Projects
+from tests.edge.projects import FIXTURES, Projects
 from tests.edge.stack import Stack, stacked
 
 

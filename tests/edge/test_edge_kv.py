@@ -16,9 +16,9 @@ import origin.pipeline
 import origin.stores.memory
 from shared.control_document import Policy
 from shared.envelope import decode_header
-from tests.edge.conftest import Projects
 from tests.edge.counting import CountedKV, counted, flush, run_cron
 from tests.edge.local_edge import StartEdge
+from tests.edge.projects import Projects
 from tests.edge.stack import (
     API_KEY,
     Stack,
