@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 30
@@ -39,6 +37,7 @@ def encore_dev(folder: Path, **environment: str) -> Iterator[EncoreDev]:
     """Run it in `folder` on free ports for the length of the block; end it as Ctrl-C does."""
     edge_port, origin_port = _free_ports()
     with (folder / "log").open("ab") as log:
+        said_before = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "origin.cli", "dev"],
             cwd=folder,
@@ -60,7 +59,7 @@ def encore_dev(folder: Path, **environment: str) -> Iterator[EncoreDev]:
         process=process,
     )
     try:
-        _wait_until_ready(running)
+        _wait_until_ready(running, said_before)
         yield running
     finally:
         process.send_signal(signal.SIGINT)
@@ -71,20 +70,13 @@ def encore_dev(folder: Path, **environment: str) -> Iterator[EncoreDev]:
             raise
 
 
-def _wait_until_ready(running: EncoreDev) -> None:
+def _wait_until_ready(running: EncoreDev, said_before: int) -> None:
+    """Until the banner, in what it says from that byte of its log on."""
     deadline = time.monotonic() + READY_TIMEOUT_S
-    for url in (f"{running.edge_url}/healthz", f"{running.origin_url}/readyz"):
-        while not _answers(url):
-            if running.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"`encore dev` did not get ready:\n{running.log()}")
-            time.sleep(0.1)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).is_success
-    except httpx.TransportError:
-        return False
+    while b"Encore is ready" not in (running.folder / "log").read_bytes()[said_before:]:
+        if running.process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"`encore dev` did not get ready:\n{running.log()}")
+        time.sleep(0.1)
 
 
 def _free_ports() -> tuple[int, int]:
