@@ -57,12 +57,15 @@ class ControlDocuments:
         return None if memory is None else memory.document
 
     def revisions(self) -> dict[str, int]:
-        """What this isolate knows: the revision by tenant."""
-        return {
-            tenant: memory.document.revision
-            for tenant, memory in self._memories.items()
-            if memory.document is not None
-        }
+        """By tenant, the revision of the document that may be decided by."""
+        usable = ((tenant, _usable(memory)) for tenant, memory in self._memories.items())
+        return {tenant: document.revision for tenant, document in usable if document is not None}
+
+    def revision(self, tenant: str) -> int:
+        """That of one tenant, 0 where there is none."""
+        memory = self._memories.get(tenant)
+        document = None if memory is None else _usable(memory)
+        return 0 if document is None else document.revision
 
     async def read(self, tenant: str) -> ControlDocument | None:
         """The document by a look at KV. None where there is none that may be decided by."""
@@ -113,7 +116,7 @@ class ControlDocuments:
         return document.revision if memory.document is None else memory.document.revision
 
     async def _install(self, memory: _Memory, document: ControlDocument, text: str) -> None:
-        known = memory.document
+        known = _usable(memory)
         _take(memory, document)
         memory.read_s = time.monotonic()
         if known is not None and known.revision >= document.revision:
