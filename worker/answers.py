@@ -354,6 +354,8 @@ class Answers:
     async def _put(self, entry: StoredEntry, document: ControlDocument | None) -> bool:
         """Write a granted entry, if it may be."""
         tenant = entry.header.tenant
+        if is_oversized(entry.header):
+            self._counts.note(tenant, "oversized")
         if document is None or document.tenant != tenant or not self._may_put(document, entry):
             return False
         try:
@@ -367,19 +369,16 @@ class Answers:
 
     def _may_put(self, document: ControlDocument, entry: StoredEntry) -> bool:
         header = entry.header
-        if is_oversized(header):
-            self._counts.note(header.tenant, "oversized")
-            return False
         return (
             document.policy.residency == "edge"
+            and not is_oversized(header)
             and objection(document, header) is None
             and is_lasting(header, _now_ms())
         )
 
     def _follow(self, ask: Ask, answer: OriginAnswer) -> None:
         """Get the control document that the origin says is newer, behind the answer."""
-        known = self._control.last_known(ask.tenant)
-        if answer.control_revision > (0 if known is None else known.revision):
+        if answer.control_revision > self._control.revision(ask.tenant):
             ask.wait_until(self._pull(ask.tenant))
 
     async def _pull(self, tenant: str) -> None:
