@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
 from tests.edge.local_edge import Edge
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planted:
+    """A value that is to stand in KV. `metadata` is any JSON value."""
+
+    name: str
+    value: bytes
+    metadata: Any = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,22 +49,65 @@ class Lab:
         )
         assert response.is_success
 
+    def plant(self, values: Iterable[Planted]) -> None:
+        """Put all of these, at once."""
+        self._set(
+            "values",
+            [[one.name, base64.b64encode(one.value).decode(), one.metadata] for one in values],
+        )
+
     def delete(self, name: str) -> None:
         """Take a value away."""
         assert httpx.delete(f"{self.edge.url}/lab/value", params={"name": name}).is_success
 
+    def forget(self) -> None:
+        """Note calls anew."""
+        assert httpx.delete(f"{self.edge.url}/lab/calls").is_success
+
+    def noted(self, what: str = "", name: str = "") -> list[dict[str, Any]]:
+        """The calls that the Worker has made, in order, of which both begin like this.
+
+        `what` is `get control`, `get entry`, `put entry` or so.
+        """
+        return [
+            call
+            for call in self._get("calls").json()
+            if call["call"].startswith(what) and call.get("name", "").startswith(name)
+        ]
+
     def calls(self, what: str) -> int:
-        """How often the Worker has made a call: `get control`, `get entry`, `put entry` or so."""
-        return int(self._get("calls").json().get(what, 0))
+        """How many calls those are."""
+        return len(self.noted(what))
+
+    def writes(self, at_least: int = 0) -> list[dict[str, Any]]:
+        """The writes of entries, once there are so many: they are made behind the answers."""
+        deadline = time.monotonic() + 10
+        while len(writes := self.noted("put entry")) < at_least:
+            assert time.monotonic() < deadline, writes
+            time.sleep(0.02)
+        return writes
 
     @contextmanager
     def failing(self, *calls: str) -> Iterator[None]:
-        """For the length of the block these calls fail."""
-        self._set_faults(calls)
+        """For the length of the block these calls fail; reads that are `blind` find nothing."""
+        self._set("faults", dict.fromkeys(calls))
         try:
             yield
         finally:
-            self._set_faults(())
+            self._set("faults", {})
+
+    def refuse(self, call: str, times: int) -> None:
+        """Let the next of these calls fail."""
+        self._set("faults", {call: times})
+
+    @contextmanager
+    def limit_values(self, size_bytes: int) -> Iterator[None]:
+        """For the length of the block the Worker takes this for the most that a value may have."""
+        self._set("limit", size_bytes)
+        try:
+            yield
+        finally:
+            self._set("limit", 25 << 20)
 
     def wait_for(self, name: str) -> bytes:
         """The value of a name, once it is there."""
@@ -66,6 +120,6 @@ class Lab:
     def _get(self, what: str, **params: str) -> httpx.Response:
         return httpx.get(f"{self.edge.url}/lab/{what}", params=params)
 
-    def _set_faults(self, calls: tuple[str, ...]) -> None:
-        response = httpx.put(f"{self.edge.url}/lab/faults", json=calls)
-        assert response.is_success
+    def _set(self, what: str, value: Any) -> None:
+        response = httpx.put(f"{self.edge.url}/lab/{what}", json=value, timeout=60)
+        assert response.is_success, response.text

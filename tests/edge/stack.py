@@ -22,7 +22,7 @@ from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
 from shared.control_document import ControlDocument, decode, encode, revised
 from shared.keys import edge_bearer, key_ring, make_api_key
-from shared.wire import CONTROL_PATH, EDGE_AUTHORIZATION
+from shared.wire import CONTROL_PATH, COUNTERS_PATH, EDGE_AUTHORIZATION
 from tests.edge.local_edge import ROOT, Edge, StartEdge
 from tests.support.control import control_store
 from tests.support.engines import MODEL, ScriptedEngine
@@ -34,6 +34,9 @@ API_KEY = make_api_key(KEYS, "acme", bytes(15))
 ADMIN_API_KEY = make_api_key(KEYS, "acme", bytes([1] * 15))
 OTHER_API_KEY = make_api_key(KEYS, "other", bytes(15))
 CHAT = "/v1/chat/completions"
+REQUESTS_OF_A_FLUSH = 200
+_FLUSH = f"POST {COUNTERS_PATH}"
+_CRON = "/cdn-cgi/local/scheduled?cron=*/5+*+*+*+*"
 
 
 class Front:
@@ -117,6 +120,31 @@ class Stack:
         self.control._documents[tenant] = (document.revision, encode(document))
         time.sleep(MEMO_S)
         return document
+
+    def run_cron(self) -> None:
+        """Let the cron trigger fire; return when what it runs has ended."""
+        assert httpx.get(self.edge.url + _CRON, timeout=60).is_success
+
+    def counted(self, api_key: str = API_KEY) -> dict[str, Any]:
+        """What `GET /cache/stats` says of the edge to a client."""
+        headers = {"authorization": f"Bearer {api_key}"}
+        response = self.client.get("/cache/stats", headers=headers)
+        assert response.status_code == 200
+        edge: dict[str, Any] = response.json()["edge"]
+        return edge
+
+    def flush(self) -> None:
+        """Ask until the edge has sent what it had counted before, and the origin has taken it."""
+        before = self.front.was_asked(_FLUSH)
+        refused = 0
+        while self.front.was_asked(_FLUSH) == before:
+            self.client.post(CHAT, content=b"")  # a counted error, and quick
+            refused += 1
+            assert refused <= 2 * REQUESTS_OF_A_FLUSH
+        counted_then = -1
+        while (count := self.counted()["latency_ms"]["count"]) != counted_then:
+            counted_then = count
+            time.sleep(0.1)
 
     def end_minute(self) -> None:
         """Let every key be written to KV again, as the origin does a minute after each write."""
