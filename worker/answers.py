@@ -369,6 +369,8 @@ class Answers:
 
     def _may_put(self, document: ControlDocument, entry: StoredEntry) -> bool:
         header = entry.header
+        # A purge or another policy may have come while the answer was made.
+        document = self._control.last_known(header.tenant) or document
         return (
             document.policy.residency == "edge"
             and not is_oversized(header)
