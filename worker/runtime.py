@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import js
-from pyodide.ffi import JsException, create_proxy, to_js
+from pyodide.ffi import JsException, create_proxy, jsnull, to_js
 
 from shared.errors import EncoreError, error_body, error_headers
 
@@ -222,7 +222,7 @@ async def kv_get(kv: Any, name: str, cache_ttl_s: int) -> tuple[Any, str] | None
     except JsException as exc:
         raise PlatformError(f"reading KV: {exc}") from exc
     value = found.value
-    if not value:  # null, which Pyodide shows as a falsy value of its own
+    if value is jsnull:  # an empty value is something, if falsy
         return None
     return value, _globals().stringify(found.metadata)
 
