@@ -11,7 +11,7 @@ import time
 import traceback
 from functools import lru_cache, partial
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import cors
 import runtime
@@ -127,12 +127,14 @@ class Edge:
             return runtime.respond(200, _JSON_HEADERS, b'{"status":"ok"}')
         if path == _MODELS or path.startswith(_MODELS + "/"):
             _require_method(_READING, method, path)
+            _require_plain(method, path)
             headers = runtime.headers_of(request)
             self._authenticate(headers, url)
             answer = await self._origin.send("GET", path, headers)
             return relay(answer, Passage(reason="bypass"))
         if path.startswith(_ADMIN):
             _require_method(("GET", "POST"), method, path)
+            _require_plain(method, path)
             return await self._administer(request, url)
         if path.startswith(CONTROL_PATH) and method == "PUT":
             return await self._take_document(request, path)
@@ -320,6 +322,15 @@ class Edge:
 
 def _unknown_url(method: str, path: str) -> ClientError:
     return ClientError(f"There is no {method} {path} here.", status=404, code="unknown_url")
+
+
+def _require_plain(method: str, path: str) -> None:
+    """Refuse a path that a server before the origin might decode and tidy into an internal one.
+
+    What is passed on has the edge's bearer with it.
+    """
+    if not {"", ".", ".."}.isdisjoint(unquote(path[1:]).replace("\\", "/").split("/")):
+        raise _unknown_url(method, path)
 
 
 def _require_method(wanted: tuple[str, ...], method: str, path: str) -> None:
