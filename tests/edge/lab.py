@@ -96,6 +96,10 @@ class Lab:
         finally:
             self._set("faults", {})
 
+    def slow_down(self, most_ms: int) -> None:
+        """Let reads and writes take up to so long; 0 ends it."""
+        self._set("faults", {"slow": most_ms})
+
     def refuse(self, call: str, times: int) -> None:
         """Let the next of these calls fail."""
         self._set("faults", {call: times})

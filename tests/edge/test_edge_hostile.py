@@ -142,6 +142,7 @@ def real_entry(stack: Stack, lab: Lab) -> tuple[bytes, Metadata]:
     return found[0], json.loads(found[1])
 
 
+@pytest.mark.timeout(60 + COUNT // 10)
 def test_junk_in_kv_is_a_counted_miss_and_is_replaced(hostile: Stack) -> None:
     """Random bytes, broken metadata, truncated values, another key's header: all the same."""
     lab = Lab(edge=hostile.edge)
@@ -278,6 +279,7 @@ def is_valid(endpoint: Endpoint, body: bytes) -> bool:
     return True
 
 
+@pytest.mark.timeout(60 + COUNT // 10)
 def test_junk_bodies_are_the_clients_errors(hostile: Stack) -> None:
     """Each is refused by name, as CPython would, or answered by the origin."""
     dice = Random(7)  # noqa: S311 - seeded on purpose
