@@ -1,7 +1,8 @@
 """What an isolate of the edge counts between two flushes to the origin, and how that travels.
 
 The counts are approximate: an isolate that the platform ends takes what it has not flushed with it,
-and a flush that fails is not repeated. Nothing may depend on them but dashboards and warming.
+and a flush that arrives though its answer does not is counted twice. Nothing may depend on them but
+dashboards and warming.
 
 Invariants
 1. A flush is bounded whatever comes: by tenants, by keys, and so by bytes (`MAX_FLUSH_BYTES`).
@@ -165,6 +166,21 @@ class EdgeCounts:
         }
         self._start()
         return _encode(fields).encode()
+
+    def put_back(self, taken: bytes) -> None:
+        """Count what `take` gave once more: it did not arrive. Alone it is no reason to flush."""
+        for tenant, counts in parse(taken).tenants.items():
+            known = self._tenants.get(tenant) or self._new(tenant)
+            for key, count in counts.hits.items():
+                if key in known.hits or (
+                    len(known.hits) < MAX_TENANT_KEYS and self._keys < MAX_KEYS
+                ):
+                    self._keys += key not in known.hits
+                    known.hits[key] = known.hits.get(key, 0) + count
+                else:
+                    known.other_hits += count
+            counts.hits = {}
+            known.merge(counts)
 
     def _start(self) -> None:
         self.requests = 0

@@ -1,7 +1,7 @@
 """What the edge does behind answers and by the clock: report its counts, fetch entries ahead.
 
-None of it may fail a request, and none of it is worth a retry: what is lost is counted again, or
-fetched by the next request.
+None of it may fail a request. A report that does not arrive goes with the next one; what is not
+fetched ahead is fetched by the next request.
 """
 
 from __future__ import annotations
@@ -52,8 +52,11 @@ class Reporter:
             answer = await self._origin.report(COUNTERS_PATH, body, timeout_s=BEHIND_TIMEOUT_S)
         except OriginError as error:
             runtime.log(f"counters: {error.message}")
+            answer = None
+        if answer is None:
+            self._counts.put_back(body)
             return
-        newer = (answer or {}).get("controls")
+        newer = answer.get("controls")
         for tenant in newer if isinstance(newer, dict) else ():
             await self._control.pull(tenant)
 

@@ -56,17 +56,17 @@ class Counters:
             flush = parse(body)
         except ValueError as exc:
             raise ClientError(f"Not a flush of counters: {exc}", code="invalid_counters") from exc
-        for tenant, counts in flush.tenants.items():
-            self._warming.hits(tenant, counts.hits)
         try:
             await self._counters.add(flush.tenants)
         except StoreError as exc:
             raise InternalError(
-                "The counters cannot be reached; what was sent is dropped.",
+                "The counters cannot be reached.",
                 status=503,
                 code="counters_unavailable",
                 retry_after_s=1,
             ) from exc
+        for tenant, counts in flush.tenants.items():
+            self._warming.hits(tenant, counts.hits)
         return {"controls": await self._newer(flush.controls)}
 
     async def _newer(self, revisions: Mapping[str, int]) -> dict[str, int]:

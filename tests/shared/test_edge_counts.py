@@ -52,9 +52,8 @@ EVENTS = st.builds(
 )
 
 
-def counted(events: list[Event]) -> Flush:
-    """What the origin reads after one isolate has counted all of them."""
-    counts = EdgeCounts()
+def add(counts: EdgeCounts, events: list[Event]) -> None:
+    """Count all of them."""
     for event in events:
         if event.outcome is not None:
             counts.count(
@@ -67,8 +66,19 @@ def counted(events: list[Event]) -> Flush:
             )
         elif event.trouble is not None:
             counts.note(event.tenant, event.trouble)
+
+
+def taken(counts: EdgeCounts) -> Flush:
+    """What the origin reads of it."""
     body = counts.take()
     return Flush(tenants={}, controls={}) if body is None else parse(body)
+
+
+def counted(events: list[Event]) -> Flush:
+    """What the origin reads after one isolate has counted all of them."""
+    counts = EdgeCounts()
+    add(counts, events)
+    return taken(counts)
 
 
 @given(st.lists(EVENTS, max_size=60), st.lists(st.booleans(), min_size=60, max_size=60))
@@ -135,6 +145,39 @@ def test_nothing_gathered_is_nothing_to_flush() -> None:
     assert counts.take() is not None
     assert counts.requests == 0
     assert counts.take() is None
+
+
+@given(st.lists(EVENTS, max_size=60), st.integers(0, 60))
+def test_what_did_not_arrive_goes_with_the_next_flush(events: list[Event], at: int) -> None:
+    """Nothing is lost, nothing counted twice, and a flush is no more due than before."""
+    counts = EdgeCounts()
+    add(counts, events[:at])
+    lost = counts.take()
+    add(counts, events[at:])
+    requests = counts.requests
+    if lost is not None:
+        counts.put_back(lost)
+    assert counts.requests == requests
+    assert taken(counts) == counted(events)
+
+
+def test_what_did_not_arrive_stays_within_the_bounds() -> None:
+    """However often: of keys, of tenants, and so of bytes."""
+    counts = EdgeCounts()
+    lost = b""
+    for flush in range(3):
+        if lost:
+            counts.put_back(lost)
+        for number in range(MAX_TENANTS):
+            name, key = f"t{flush}-{number}", f"{flush:08x}{number:08x}"
+            counts.count("acme", "hit", latency_ms=1, short_key=key)
+            counts.count(name, "hit", latency_ms=1, short_key=key)
+        lost = counts.take() or b""
+    tenants = parse(lost).tenants
+    assert len(tenants) == MAX_TENANTS
+    acme = tenants["acme"]
+    assert len(acme.hits) == MAX_TENANT_KEYS
+    assert sum(acme.hits.values()) + acme.other_hits == 3 * MAX_TENANTS
 
 
 def test_revisions_go_along() -> None:
