@@ -2,8 +2,8 @@
 
 Each tenant has clients that ask at random and an admin who purges at random; engine and KV take
 their time, at random too. Whoever asks after a purge was acknowledged must not be answered by a
-generation that had begun when it was sent. In the environment PURGE_INTERLEAVINGS is how many purges
-that are, and PURGE_SEED throws other dice.
+generation that had begun when it was sent. In the environment PURGE_INTERLEAVINGS is the number of
+purges, and PURGE_SEED throws other dice.
 
 What the origin does in all orders of its own steps is shown in `tests/origin/test_purge_races.py`.
 """
