@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import runtime
@@ -37,10 +37,10 @@ from shared.cache_headers import (
     server_timing,
 )
 from shared.canonical import UNKEYED
-from shared.control_document import ControlDocument, objection
+from shared.control_document import ControlDocument, Objection, objection
 from shared.controls import Controls
 from shared.edge_counts import TROUBLES, EdgeCounts, Outcome, Trouble
-from shared.envelope import SEGMENT_JSON
+from shared.envelope import SEGMENT_JSON, Header
 from shared.errors import not_cached
 from shared.freshness import MISS, Decision, Forward, Serve, decide, serve
 from shared.keys import KeyRings, short_key
@@ -75,12 +75,14 @@ class Query(Ask):
     """A request that may be answered from the cache. `fields` is its body, parsed.
 
     `document` is the tenant's, None where the edge has none it may decide by; `key` is of the
-    policy in it. `inflate` is whether the client cannot read gzip, `segment` the form of answer it
+    policy in it, `previous_key` the same by the secret that is being replaced, None where no purge
+    could name it. `inflate` is whether the client cannot read gzip, `segment` the form of answer it
     wants.
     """
 
     document: ControlDocument | None
     key: str
+    previous_key: str | None
     segment: str
     fields: dict[str, Any]
     inflate: bool
@@ -154,8 +156,8 @@ class Answers:
         if found is None:
             found = await self.look_up(query.tenant, query.key)
         entry, trouble = found.entry, found.trouble
-        if entry is not None and (objected := objection(document, entry.header)) is not None:
-            entry, trouble = None, objected
+        if entry is not None and (why_not := _objection(query, document, entry.header)):
+            entry, trouble = None, why_not
         decision = MISS if entry is None else decide(entry.header, _now_ms(), directives)
         view = None if entry is None else entry.segment(query.segment)
         if entry is not None and entry.header.encryption is not None and _is_usable(decision):
@@ -415,6 +417,14 @@ class Answers:
 def relay(answer: OriginAnswer, passage: Passage) -> Any:
     """Pass an origin's answer on as it comes."""
     return runtime.respond_with(answer.status, passage.headers(answer), answer.body)
+
+
+def _objection(query: Query, document: ControlDocument, header: Header) -> Objection | None:
+    """Why the query must not be answered by an entry. A purge by either of its keys means it."""
+    found = objection(document, header)
+    if found is None and query.previous_key is not None:
+        found = objection(document, replace(header, key=query.previous_key))
+    return found
 
 
 def _is_proven_by_key(query: Query) -> bool:

@@ -30,6 +30,7 @@ from shared.json_text import parse_object
 from shared.keys import (
     LOOPBACK_HOSTS,
     Client,
+    KeyRing,
     authenticate,
     cache_key,
     check_tenant,
@@ -199,6 +200,9 @@ class Edge:
         if not listed:
             # Revoked, or so new that the document here does not list it: the origin knows.
             return await self._answers.forward(ask, "key-not-listed")
+        previous, previous_key = self._settings.keys.previous, None
+        if previous is not None and document is not None and document.cut_offs.keys:
+            previous_key = key_of(document, ring=previous)
         query = Query(
             endpoint=ask.endpoint,
             tenant=ask.tenant,
@@ -209,6 +213,7 @@ class Edge:
             wait_until=ask.wait_until,
             document=document,
             key=key,
+            previous_key=previous_key,
             segment=segment_for(stream=stream, include_usage=include_usage),
             fields=fields,
             inflate=inflate,
@@ -226,9 +231,16 @@ class Edge:
         self._refuse_oversized(size_bytes)
         return body, size_bytes <= self._settings.max_cached_body_bytes
 
-    def _key(self, ask: Ask, fields: dict[str, Any], document: ControlDocument) -> str:
+    def _key(
+        self,
+        ask: Ask,
+        fields: dict[str, Any],
+        document: ControlDocument,
+        *,
+        ring: KeyRing | None = None,
+    ) -> str:
         form = canonical_for(document, endpoint=ask.endpoint, controls=ask.controls, fields=fields)
-        return cache_key(self._settings.keys.current, form)
+        return cache_key(ring or self._settings.keys.current, form)
 
     async def _respect_rate_limit(self, tenant: str) -> None:
         """Raise ClientError 429 where the platform says that the tenant asks too often."""
