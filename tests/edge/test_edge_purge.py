@@ -11,13 +11,17 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from origin.app import create_app
 from origin.embedded_redis import embedded_redis
+from origin.settings import Settings
 from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_store import RedisStore
-from shared.control_document import decode, encode
-from shared.keys import make_api_key
+from shared.control_document import canonical_for, decode, encode
+from shared.controls import Controls
+from shared.keys import cache_key, key_ring, make_api_key, short_key
+from shared.requests import Endpoint
 from tests.edge.lab import Lab
 from tests.edge.local_edge import StartEdge
 from tests.edge.stack import (
@@ -46,6 +50,7 @@ from tests.support.engines import MODEL, ScriptedEngine
 from tests.support.serving import serving
 
 MEMO_S = 1
+OLD_SECRET = "the secret that was there before it"
 OPERATOR_API_KEY = make_api_key(KEYS, "operator", bytes(15))
 OTHER = {"authorization": f"Bearer {OTHER_API_KEY}"}
 TAGGED = {"encore-tags": "listing-7, other-tag"}
@@ -334,6 +339,24 @@ def said(response: httpx.Response) -> Iterator[str]:
         if data and data != "[DONE]":
             for choice in httpx.Response(200, content=data).json()["choices"]:
                 yield choice["delta"].get("content") or ""
+
+
+def test_purge_by_either_key_while_the_secret_is_replaced(start_edge: StartEdge) -> None:
+    """What a client was told before, as Encore-Key, still names the entry."""
+    old_ring = key_ring(OLD_SECRET)
+    settings = Settings(secret=SecretStr(SECRET), previous_secret=SecretStr(OLD_SECRET))
+    with stacked(start_edge, settings=settings, ENCORE_PREVIOUS_SECRET=OLD_SECRET) as stack:
+        for text, is_old in (("by the old key", True), ("by the new key", False)):
+            old = fill(stack, text)
+            fields = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
+            form = canonical_for(
+                stack.document(), endpoint=Endpoint.CHAT, controls=Controls(), fields=fields
+            )
+            key = cache_key(old_ring if is_old else KEYS, form)
+            assert (short_key(key) == old.headers["encore-key"]) is not is_old
+            assert purge(stack, {"keys": [key]}).status_code == 200
+            check_dead(stack, text, old)
+        assert is_hit(stack.ask(text))
 
 
 def test_purge_by_command_holds_at_the_edge(start_edge: StartEdge, tmp_path: Path) -> None:
