@@ -52,8 +52,6 @@ class Reporter:
             answer = await self._origin.report(COUNTERS_PATH, body, timeout_s=BEHIND_TIMEOUT_S)
         except OriginError as error:
             runtime.log(f"counters: {error.message}")
-            answer = None
-        if answer is None:
             self._counts.put_back(body)
             return
         newer = answer.get("controls")
@@ -71,7 +69,7 @@ async def warm(answers: Answers, origin: OriginClient, operations: int) -> int:
         return 0
     body = json.dumps({"limit": limit}).encode()
     answer = await origin.report(WARMING_PATH, body, timeout_s=WARMING_TIMEOUT_S)
-    entries = (answer or {}).get("entries")
+    entries = answer.get("entries")
     put = 0
     for entry in entries[:limit] if isinstance(entries, list) else ():
         put += await answers.put_ahead(entry["tenant"], entry["key"])

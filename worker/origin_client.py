@@ -146,15 +146,22 @@ class OriginClient:
             return None
         return runtime.to_bytes(answer.body).decode("utf-8", "replace")
 
-    async def report(self, path: str, body: bytes, *, timeout_s: float) -> dict[str, Any] | None:
-        """Post JSON of the edge's own; what the origin says to it, None for anything but a 200."""
+    async def report(self, path: str, body: bytes, *, timeout_s: float) -> dict[str, Any]:
+        """Post JSON of the edge's own; what the origin says to it.
+
+        Raises OriginError for anything but a 200, too.
+        """
         headers = {"content-type": _JSON}
         answer = await self.send(
             "POST", path, headers, runtime.to_buffer(body), timeout_s=timeout_s
         )
         if answer.status != 200 or answer.is_entry or answer.is_event_stream:
             await answer.discard()
-            return None
+            raise OriginError(
+                f"The origin does not take it: status {answer.status}.",
+                code="origin_failed",
+                received=answer.status,
+            )
         try:
             return parse_object(runtime.to_bytes(answer.body))
         except ClientError as exc:
