@@ -36,7 +36,7 @@ OTHER_API_KEY = make_api_key(KEYS, "other", bytes(15))
 CHAT = "/v1/chat/completions"
 REQUESTS_OF_A_FLUSH = 200
 _FLUSH = f"POST {COUNTERS_PATH}"
-_CRON = "/cdn-cgi/local/scheduled?cron=*/5+*+*+*+*"
+CRON = "/cdn-cgi/local/scheduled?cron=*/5+*+*+*+*"
 
 
 class Front:
@@ -55,6 +55,20 @@ class Front:
         if scope["type"] == "http":
             self.asked.append(f"{scope['method']} {scope['path']}")
         await (self.instead or self._origin)(scope, receive, send)
+
+    @contextmanager
+    def answers_instead(self, answer: ASGIApp, path: str) -> Iterator[None]:
+        """For the length of the block `answer` is what answers requests for paths that begin so."""
+
+        async def instead(scope: Scope, receive: Receive, send: Send) -> None:
+            chosen = str(scope.get("path", "")).startswith(path)
+            await (answer if chosen else self._origin)(scope, receive, send)
+
+        self.instead = instead
+        try:
+            yield
+        finally:
+            self.instead = None
 
     def was_asked(self, start: str) -> int:
         """How many requests began like this."""
@@ -123,7 +137,7 @@ class Stack:
 
     def run_cron(self) -> None:
         """Let the cron trigger fire; return when what it runs has ended."""
-        assert httpx.get(self.edge.url + _CRON, timeout=60).is_success
+        assert httpx.get(self.edge.url + CRON, timeout=60).is_success
 
     def counted(self, api_key: str = API_KEY) -> dict[str, Any]:
         """What `GET /cache/stats` says of the edge to a client."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 import origin.api.counters
 from shared.edge_counts import Flush, parse
@@ -34,16 +34,6 @@ def counting(start_edge: StartEdge, lab_config: Path) -> Iterator[Stack]:
     """A stack of this module's own: counts are never set back."""
     with stacked(start_edge, config=lab_config) as stack:
         yield stack
-
-
-def refusing(stack: Stack, refusal: ASGIApp) -> ASGIApp:
-    """The origin, but for the edge's counts."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        refused = scope.get("path") == COUNTERS_PATH
-        await (refusal if refused else stack.front._origin)(scope, receive, send)
-
-    return answer
 
 
 def reports(stack: Stack) -> int:
@@ -88,9 +78,8 @@ def test_every_outcome_is_counted(counting: Stack, taken: list[Flush]) -> None:
     time.sleep(1.1)
     hits.append(counting.ask("counted, soon stale"))
     assert all(map(is_hit, hits))
-    counting.front.instead = answering(503, "application/json", b"{}")
-    failed = counting.ask("counted", {"cache-control": "max-age=0"})
-    counting.front.instead = None
+    with counting.front.answers_instead(answering(503, "application/json", b"{}"), CHAT):
+        failed = counting.ask("counted", {"cache-control": "max-age=0"})
     assert "stale-if-error" in status(failed)
     counting.ask("counted", {"cache-control": "no-store"})
     ask_badly(counting, 2)
@@ -135,16 +124,15 @@ def test_what_the_origin_refuses_is_sent_again(counting: Stack, refusal: ASGIApp
     """With the next report, no sooner; nothing is lost, nothing counted twice."""
     counting.flush()
     before, asked = counting.counted(), reports(counting)
-    counting.front.instead = refusing(counting, refusal)
-    ask_badly(counting, REQUESTS_OF_A_FLUSH)
-    deadline = time.monotonic() + 10
-    while reports(counting) == asked:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    ask_badly(counting, 50)
-    assert reports(counting) - asked == 1
-    assert counting.counted() == before
-    counting.front.instead = None
+    with counting.front.answers_instead(refusal, COUNTERS_PATH):
+        ask_badly(counting, REQUESTS_OF_A_FLUSH)
+        deadline = time.monotonic() + 10
+        while reports(counting) == asked:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        ask_badly(counting, 50)
+        assert reports(counting) - asked == 1
+        assert counting.counted() == before
     counting.flush()
     after = counting.counted()
     assert more(after["counts"], before["counts"]) == {"error": 2 * REQUESTS_OF_A_FLUSH}
