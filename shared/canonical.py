@@ -51,12 +51,19 @@ _encode = json.JSONEncoder(
 
 
 def canonical(
-    *, tenant: str, scope: str, endpoint: str, bucket: int, fields: dict[str, Any]
+    *,
+    tenant: str,
+    scope: str,
+    endpoint: str,
+    bucket: int,
+    fields: dict[str, Any],
+    profile: str | None = None,
 ) -> bytes:
     """The canonical bytes of a request.
 
     `fields` is the body as `shared.json_text.parse_object` gives it; it is not changed. `endpoint`
-    is the path (`/v1/chat/completions`), `scope` is empty where the client names none.
+    is the path (`/v1/chat/completions`), `scope` is empty where the client names none. `profile`
+    names what has normalised the fields: what one holds for the same, another may not.
 
     Raises ClientError where a string holds a lone surrogate (it has no UTF-8 form).
     """
@@ -68,7 +75,8 @@ def canonical(
     n = kept.get("n")
     if type(n) is int and n == 1:
         del kept["n"]
-    text = _encode([VERSION, tenant, scope, endpoint, bucket, kept])
+    form = [VERSION, tenant, scope, endpoint, bucket, kept]
+    text = _encode(form if profile is None else [*form, profile])
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -250,8 +250,10 @@ def canonical_for(
 
     Raises ClientError for a request that no key can be made of.
     """
-    keyed = templated(document.templates, endpoint, fields)
+    keyed, profile = templated(document.templates, endpoint, fields), None
     if keyed is None:
+        if document.policy.normalisation != "exact":
+            profile = document.policy.normalisation
         keyed = normalise(document.policy.normalisation, endpoint, fields)
     return canonical(
         tenant=document.tenant,
@@ -259,6 +261,7 @@ def canonical_for(
         endpoint=endpoint.value,
         bucket=controls.bucket,
         fields=keyed,
+        profile=profile,
     )
 
 

@@ -4,8 +4,9 @@ An operator registers `name@version` with a pattern:
 
     Analyze this property: {address:address}, {beds:beds}/{baths:baths}, {price:money}
 
-A chat whose last user message matches a pattern in full gets its key from the template's label, the
-slots in their one spelling, and all other fields; any other request gets its ordinary key. Slots
+A chat whose last user message matches a pattern in full gets its key from the template's label and
+pattern, the slots in their one spelling, and all other fields; any other request gets its ordinary
+key. Slots
 are `text` (as written; `text(500)` sets its limit), `integer`, `number`, `money`, `address`,
 `beds`, `baths`, `area`, `date` and `enum(a|b)`; `{{` and `}}` stand for braces.
 
@@ -18,6 +19,7 @@ Invariants
    whose label comes first. The order of registration plays no part.
 4. A client cannot name a key: the form that takes the place of the message is an object, which no
    request may hold there.
+5. A key never changes its meaning: a template with another pattern makes other keys.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ class Template:
     """A pattern cut up: a literal, and then slots, each with the literal behind it."""
 
     label: str
+    pattern: str
     head: str
     slots: tuple[tuple[Slot, str], ...]
 
@@ -135,7 +138,7 @@ def parse_template(label: str, pattern: str) -> Template:
     )
     if not 0 < len(slots) <= MAX_SLOTS:
         raise _error(label, f"a pattern has 1 to {MAX_SLOTS} slots, not {len(slots)}")
-    return Template(label=label, head=str(pieces[0]), slots=slots)
+    return Template(label=label, pattern=pattern, head=str(pieces[0]), slots=slots)
 
 
 def templated(
@@ -225,7 +228,7 @@ def _form(templates: Templates, text: str) -> dict[str, Any] | None:
     for template in templates.ordered:
         slots = _match(template, stripped, tokens)
         if slots is not None:
-            return {"template": template.label, "slots": slots}
+            return {"template": template.label, "pattern": template.pattern, "slots": slots}
     return None
 
 

@@ -58,6 +58,12 @@ def shuffled(value: Any, seed: random.Random) -> Any:
     return value
 
 
+def test_normalised_fields_have_keys_of_their_own() -> None:
+    """One profile's form of a request is another request where the profile is another."""
+    profiles = (None, "text", "property")
+    assert len({form({"model": "m"}, profile=profile) for profile in profiles}) == len(profiles)
+
+
 @given(FIELDS)
 def test_the_form_is_utf8_json_and_changes_nothing(fields: dict[str, Any]) -> None:
     """It can be read back, and the request it was made from is as it was."""

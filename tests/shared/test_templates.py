@@ -44,6 +44,12 @@ def chat(content: Any, **others: Any) -> dict[str, Any]:
 
 def slots_of(text: str, templates: Templates = TEMPLATES) -> Any:
     """The label and slots of the template that matches a message, or None."""
+    form = form_of(text, templates)
+    return form and {name: form[name] for name in ("template", "slots")}
+
+
+def form_of(text: str, templates: Templates = TEMPLATES) -> Any:
+    """What stands for a message in its key, or None where no template matches."""
     fields = templated(templates, Endpoint.CHAT, chat(text))
     return fields and fields["messages"][0]["content"]
 
@@ -238,7 +244,7 @@ def test_a_text_part_is_matched_and_its_image_kept() -> None:
 @pytest.mark.parametrize("as_part", [False, True])
 def test_a_client_cannot_name_a_key(templates: Templates, as_part: bool) -> None:
     """The form of a template is refused where a client writes it, templates registered or not."""
-    form = slots_of("Say {hi} 2 times")
+    form = form_of("Say {hi} 2 times")
     content = [{"type": "text", "text": form}] if as_part else form
     with pytest.raises(ClientError) as caught:
         templated(templates, Endpoint.CHAT, chat(content))
@@ -255,7 +261,14 @@ def test_a_spelt_out_form_is_another_key() -> None:
     spelt = chat(str(fields["messages"][0]["content"]))
     assert templated(TEMPLATES, Endpoint.CHAT, spelt) is None
     assert write(fields=spelt) != made
-    assert b'{"slots":{"times":"2","words":"hi"},"template":"say@2024-05.1"}' in made
+    assert b'"slots":{"times":"2","words":"hi"},"template":"say@2024-05.1"}' in made
+
+
+def test_another_pattern_makes_other_keys() -> None:
+    """An operator may change a template's words and keep its label."""
+    praise, criticise = (register({"a@1": f"{verb} {{it:text}}"}) for verb in ("Praise", "Blame"))
+    assert slots_of("Praise it", praise) == slots_of("Blame it", criticise)
+    assert form_of("Praise it", praise) != form_of("Blame it", criticise)
 
 
 @pytest.mark.parametrize("body", ['{"messages": 1}', '{"messages": [1]}', '{"messages": []}', "{}"])
