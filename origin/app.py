@@ -74,7 +74,7 @@ def create_app(
     )
     warming = Warming(pipeline, control, limit=settings.warm_limit)
     models = Models(engine=engine, access=access)
-    documents = ControlDocuments(control=control, access=access)
+    documents = ControlDocuments(control=control, access=access, store=store)
     purges = Purges(control=control, access=access, keys=keys)
     stats = Stats(counters=counters, access=access)
     health = Health(store=store, engine=engine)

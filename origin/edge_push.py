@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import httpx
 
@@ -37,13 +38,11 @@ class EdgePush:
     ) -> None:
         self._client = httpx.AsyncClient(
             base_url=url,
-            headers={
-                EDGE_AUTHORIZATION: f"Bearer {edge_bearer(keys.current)}",
-                "content-type": "application/json",
-            },
+            headers={"content-type": "application/json"},
             timeout=TIMEOUT_S,
             transport=transport,
         )
+        self._bearers = [edge_bearer(ring) for ring in keys]
         self._retries: dict[str, _Retry] = {}
 
     async def push(self, document: ControlDocument) -> bool:
@@ -87,9 +86,15 @@ class EdgePush:
                 del self._retries[tenant]
 
     async def _try(self, document: ControlDocument) -> bool:
+        content = encode(document)
         with contextlib.suppress(httpx.HTTPError):
-            response = await self._client.put(
-                CONTROL_PATH + document.tenant, content=encode(document)
-            )
-            return response.is_success
+            for bearer in self._bearers:
+                response = await self._client.put(
+                    CONTROL_PATH + document.tenant,
+                    content=content,
+                    headers={EDGE_AUTHORIZATION: f"Bearer {bearer}"},
+                )
+                # An edge that has not heard of the new secret yet hides the route.
+                if response.status_code != HTTPStatus.NOT_FOUND:
+                    return response.is_success
         return False

@@ -75,6 +75,23 @@ async def test_the_edge_gets_the_document_and_our_bearer(edge: Edge, push: EdgeP
     assert decode(request.content, "acme") == document()
 
 
+async def test_an_edge_that_has_the_previous_secret_only_is_told() -> None:
+    """As in the first step of a rotation: the origin has both secrets, the edge the old one."""
+    previous = key_ring("fedcba9876543210fedcba9876543210")
+
+    def edge_of_before(request: httpx.Request) -> httpx.Response:
+        known = request.headers["encore-edge-authorization"] == f"Bearer {edge_bearer(previous)}"
+        return httpx.Response(200 if known else 404)
+
+    push = EdgePush(
+        "http://edge",
+        replace(RINGS, previous=previous),
+        transport=httpx.MockTransport(edge_of_before),
+    )
+    assert await push.push(document())
+    await push.close()
+
+
 @pytest.mark.parametrize("status", [None, 302, 401, 404, 500, 503])
 async def test_what_is_not_taken_is_tried_until_it_is(
     edge: Edge, push: EdgePush, status: int | None

@@ -17,7 +17,7 @@ from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
 from shared.control_document import ControlDocument, decode, revised
 from shared.keys import edge_bearer, key_id, key_ring, make_api_key, tag_digest
-from shared.wire import CONTROL_PATH, EDGE_AUTHORIZATION
+from shared.wire import CONTROL_PATH, EDGE_AUTHORIZATION, EDGE_STORE
 from tests.support.control import control_store, put_document
 from tests.support.engines import ScriptedEngine
 
@@ -108,6 +108,16 @@ async def test_keys_and_edges_of_the_previous_secret_still_count(
     old_edge = {EDGE_AUTHORIZATION: f"Bearer {edge_bearer(OLD_KEYS)}"}
     assert (await client.get("/v1/models", headers=by(OLD, old_edge))).status_code == 200
     assert (await client.get(f"{CONTROL_PATH}acme", headers=old_edge)).status_code == 200
+
+
+async def test_one_in_a_minute_is_granted_to_put_a_revision_into_kv(
+    client: httpx.AsyncClient, store: MemoryControlStore
+) -> None:
+    """However many isolates ask for it; the next revision is another one's to put."""
+    for _ in range(2):
+        asked = [await client.get(f"{CONTROL_PATH}acme", headers=EDGE) for _ in range(3)]
+        assert [each.headers.get(EDGE_STORE) for each in asked] == ["1", None, None]
+        await put_document(store, revised(await ruling(store), 1))
 
 
 async def test_edge_gets_the_document(client: httpx.AsyncClient, store: MemoryControlStore) -> None:
