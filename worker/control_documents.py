@@ -8,6 +8,7 @@ was last confirmed, by KV or by the origin. Without a document nothing is served
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ KV_CACHE_TTL_S = 30
 UNREADABLE_S = 600
 PULL_PAUSE_S = 30
 """How long this isolate does not ask the origin again for a tenant's document."""
+WRITE_PAUSE_S = 1.1
+"""KV takes one write a second of a name; the next one is refused with a 429."""
 MAX_REMEMBERED = 1000
 
 
@@ -121,10 +124,17 @@ class ControlDocuments:
         memory.read_s = time.monotonic()
         if known is not None and known.revision >= document.revision:
             return
-        try:
-            await runtime.kv_put_text(self._kv, _name(document.tenant), text)
-        except runtime.PlatformError as exc:
-            runtime.log(f"control document of {document.tenant}: {exc}")
+        for pause_s in (WRITE_PAUSE_S, None):
+            if memory.document is not None and memory.document.revision > document.revision:
+                return  # a later one is known, or came in the pause
+            try:
+                await runtime.kv_put_text(self._kv, _name(document.tenant), text)
+            except runtime.PlatformError as exc:
+                runtime.log(f"control document of {document.tenant}: {exc}")
+            else:
+                return
+            if pause_s is not None:
+                await asyncio.sleep(pause_s)
 
     def _memory(self, tenant: str) -> _Memory:
         memory = self._memories.get(tenant)
