@@ -279,6 +279,15 @@ def test_purge_holds_here_though_kv_does_not_take_it(forgetful: Stack) -> None:
     check_dead(forgetful, "kv refuses", old)
 
 
+def test_purge_that_kv_refuses_once_is_in_kv_when_it_is_answered(forgetful: Stack) -> None:
+    """KV takes one write a second of a name: two purges at once are two."""
+    lab = Lab(edge=forgetful.edge)
+    lab.refuse("put control", 1)
+    assert purge(forgetful, {"tags": ["refused"]}).status_code == 200
+    text, _ = lab.value("ctl:acme") or (b"", "")
+    assert decode(text, "acme") == forgetful.document()
+
+
 def test_another_location_learns_from_any_answer(forgetful: Stack, start_edge: StartEdge) -> None:
     """With a KV of its own: whatever the origin answers it there tells of the purge."""
     there = start_edge(variables=variables(forgetful.origin_url))
