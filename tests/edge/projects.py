@@ -58,10 +58,6 @@ class Projects:
         shutil.copytree(ROOT / "shared", config.parent / "shared", dirs_exist_ok=True)
         return config
 
-    def with_kv_faults(self) -> Path:
-        """A project of the Worker itself, whose KV fails as the variable FAULT says."""
-        return self.of_the_worker((FIXTURES / "kv_faults.py").read_text())
-
     def counting(self) -> Path:
         """A project of the Worker itself that counts what the variable COUNT says."""
         return self.of_the_worker((FIXTURES / "counting.py").read_text())

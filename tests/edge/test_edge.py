@@ -7,6 +7,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,8 +15,8 @@ import pytest
 
 from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, decode
 from shared.requests import Endpoint
+from tests.edge.lab import Lab
 from tests.edge.local_edge import StartEdge
-from tests.edge.projects import Projects
 from tests.edge.stack import (
     API_KEY,
     CHAT,
@@ -200,9 +201,9 @@ def test_identical_misses_at_once_are_stored_once(start_edge: StartEdge) -> None
     assert members.count("encore-edge; fwd=miss") == len(stacks) - 1
 
 
-def test_an_entry_of_the_origins_is_stored_once(start_edge: StartEdge, projects: Projects) -> None:
+def test_an_entry_of_the_origins_is_stored_once(start_edge: StartEdge, lab_config: Path) -> None:
     """A location that does not see its own write yet, as KV allows, does not repeat it."""
-    with stacked(start_edge, config=projects.with_kv_faults(), FAULT="blind") as stack:
+    with stacked(start_edge, config=lab_config) as stack, Lab(edge=stack.edge).failing("blind"):
         assert status(stack.ask("unseen")).endswith("encore-edge; fwd=miss; stored")
         again = stack.ask("unseen")
         assert status(again).startswith("encore-origin; hit")

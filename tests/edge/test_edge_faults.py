@@ -18,6 +18,7 @@ from shared.envelope import MEDIA_TYPE
 from shared.errors import UpstreamError
 from shared.keys import key_ring, make_api_key
 from shared.wire import ENTRY_PATH
+from tests.edge.lab import Lab
 from tests.edge.local_edge import StartEdge
 from tests.edge.projects import Projects
 from tests.edge.stack import (
@@ -244,18 +245,22 @@ def test_edge_of_another_secret_is_a_502(impatient: Stack, start_edge: StartEdge
     edge.stop()
 
 
-@pytest.mark.parametrize("fault", ["get", "put"])
-def test_failing_kv_is_a_miss(start_edge: StartEdge, projects: Projects, fault: str) -> None:
+def test_failing_kv_is_a_miss(start_edge: StartEdge, lab_config: Path) -> None:
     """Every request is answered; `Cache-Status` names a failed read, the log both."""
-    with stacked(start_edge, config=projects.with_kv_faults(), FAULT=fault) as stack:
-        for _ in range(2):
-            answer = stack.ask(_PROMPT)
-            assert content(answer) == "Answer 1"
-            assert ("detail=kv-error" in status(answer)) == (fault == "get")
-            assert "; stored" in status(answer).split(", ")[-1]
-            stack.end_minute()  # what was not written is written again
-            stack.edge.wait_for_log(f"KV {fault.upper()} failed")
-        assert stack.ask(_PROMPT, stream=True).text.endswith("data: [DONE]\n\n")
+    with stacked(start_edge, config=lab_config) as stack:
+        for fault in ("get entry", "put entry"):
+            text = f"{_PROMPT}: {fault}"
+            with Lab(edge=stack.edge).failing(fault):
+                first = content(stack.ask(text))
+                for _ in range(2):
+                    stack.end_minute()  # what was not written is written again
+                    answer = stack.ask(text)
+                    assert content(answer) == first
+                    assert ("detail=kv-error" in status(answer)) == (fault == "get entry")
+                    assert "; stored" in status(answer).split(", ")[-1]
+                streamed = stack.ask(text, stream=True)
+                assert streamed.text.endswith("data: [DONE]\n\n")
+                stack.edge.wait_for_log(f"{fault} failed")
         log = stack.edge.log()
     assert _PROMPT not in log
     assert API_KEY not in log
