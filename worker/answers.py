@@ -50,6 +50,10 @@ from shared.wire import PRIVATE
 
 WaitUntil = Callable[[Coroutine[Any, Any, None]], None]
 
+REFRESH_PAUSE_S = 1.0
+"""How long this isolate lets one refresh of a key be the last."""
+MAX_REFRESHED = 1000
+
 _UNPROVEN = UNKEYED - {"stream", "stream_options"}
 """Fields outside the key that are not checked before it is made."""
 
@@ -136,6 +140,7 @@ class Answers:
         self._origin = origin
         self._control = control
         self._counts = counts
+        self._refreshed_s: dict[str, float] = {}
 
     async def answer(self, query: Query, found: Found | None = None) -> Any:
         """Answer from KV, else from the origin. Raises ClientError and UpstreamError.
@@ -168,7 +173,7 @@ class Answers:
                 entry, view, decision, trouble = None, None, MISS, "kv-undecodable"
         if isinstance(decision, Serve):
             if entry is not None and view is not None:
-                if decision.revalidate:
+                if decision.revalidate and self._is_refresh_due(query.key):
                     query.wait_until(self._refresh(query, entry))
                 self._count_hit(query, entry, stale=decision.ttl_s < 0)
                 member = hit_status(EDGE, decision)
@@ -289,12 +294,22 @@ class Answers:
             headers["content-type"] = _content_type(query.segment)
             return runtime.respond_gzip(headers, view, inflate=query.inflate)
         self._count_passage(query, passage)
-        if answer.is_event_stream and answer.status == 200:
+        is_stream = answer.is_event_stream and answer.status == 200
+        if is_stream and document is not None and not _is_collapsed(answer):
             readable, done = runtime.pass_through(answer.body)
-            if document is not None and not _is_collapsed(answer):
-                query.wait_until(self._put_after(done, query))
+            query.wait_until(self._put_after(done, query))
             return runtime.respond_with(answer.status, passage.headers(answer), readable)
         return relay(answer, passage)
+
+    def _is_refresh_due(self, key: str) -> bool:
+        """Whether no refresh of the key has begun here lately: a hot entry is asked for often."""
+        now_s = time.monotonic()
+        if now_s - self._refreshed_s.get(key, float("-inf")) < REFRESH_PAUSE_S:
+            return False
+        if len(self._refreshed_s) >= MAX_REFRESHED:
+            self._refreshed_s.clear()
+        self._refreshed_s[key] = now_s
+        return True
 
     async def _refresh(self, query: Query, stale: StoredEntry) -> None:
         """Have the origin make a new entry behind a stale answer, and take what it has by now.

@@ -20,8 +20,12 @@ from shared.wire import COUNTERS_PATH, WARMING_PATH
 FLUSHES = ((200, 0.0), (10, 30.0), (1, 300.0))
 """(requests, seconds): what is worth a flush is so many requests when the last one is so old. A
 flush is also how an isolate that only hits learns of a new control document."""
+MAX_PULLS = 20
+"""Control documents fetched at a time, for subrequests are limited: the next flush tells of the
+rest."""
 WARMING_TIMEOUT_S = 25.0
-_OPERATIONS_PER_ENTRY = 2
+_OPERATIONS_PER_ENTRY = 3
+"""A fetch, a write, and a look at the control document of a tenant that is new to this isolate."""
 _MAX_ENTRIES = 100
 
 
@@ -34,7 +38,7 @@ class Reporter:
         self._counts = counts
         self._origin = origin
         self._control = control
-        self._flushed_s = time.monotonic()
+        self._flushed_s = float("-inf")  # an isolate that lives shortly hears of changes, too
 
     def is_due(self) -> bool:
         """Whether enough has gathered; asked after each answer, so it is quick."""
@@ -55,14 +59,14 @@ class Reporter:
             self._counts.put_back(body)
             return
         newer = answer.get("controls")
-        for tenant in newer if isinstance(newer, dict) else ():
+        for tenant in list(newer)[:MAX_PULLS] if isinstance(newer, dict) else ():
             await self._control.pull(tenant)
 
 
 async def warm(answers: Answers, origin: OriginClient, operations: int) -> int:
     """Fetch the entries that the origin has made anew ahead of requests; how many came to KV.
 
-    `operations` bounds fetches and writes together. Raises OriginError.
+    `operations` bounds fetches, reads and writes together. Raises OriginError.
     """
     limit = min(operations // _OPERATIONS_PER_ENTRY, _MAX_ENTRIES)
     if limit == 0:
@@ -72,5 +76,8 @@ async def warm(answers: Answers, origin: OriginClient, operations: int) -> int:
     entries = answer.get("entries")
     put = 0
     for entry in entries[:limit] if isinstance(entries, list) else ():
-        put += await answers.put_ahead(entry["tenant"], entry["key"])
+        try:
+            put += await answers.put_ahead(entry["tenant"], entry["key"])
+        except OriginError as error:
+            runtime.log(f"warming: {error.message}")  # the others may still come
     return put

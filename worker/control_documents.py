@@ -82,11 +82,14 @@ class ControlDocuments:
         memory.read_s = time.monotonic()
         return _usable(memory)
 
-    async def pull(self, tenant: str, *, at_once: bool = False) -> ControlDocument | None:
-        """The document as the origin has it, put into KV where it is news.
+    async def pull(
+        self, tenant: str, *, at_once: bool = False, keep: bool = True
+    ) -> ControlDocument | None:
+        """The document as the origin has it, put into KV where it is news and the origin grants it.
 
         Once in a while per tenant, unless `at_once`: a tenant without documents must not cause a
-        request to the origin with each of its own. None where the origin does not give it.
+        request to the origin with each of its own. Without `keep` KV is known to have it. None
+        where the origin does not give it.
         """
         memory = self._memory(tenant)
         now_s = time.monotonic()
@@ -94,13 +97,14 @@ class ControlDocuments:
             return _usable(memory)
         memory.pulled_s = now_s
         try:
-            text = await self._origin.control_document(tenant)
-            document = None if text is None else decode(text, tenant)
+            pulled = await self._origin.control_document(tenant)
+            document = None if pulled is None else decode(pulled[0], tenant)
         except (OriginError, ControlError) as exc:
             runtime.log(f"control document of {tenant}: {exc}")
             return _usable(memory)
-        if document is not None and text is not None:
-            await self._install(memory, document, text)
+        if document is not None and pulled is not None:
+            text, may_store = pulled
+            await self._install(memory, document, text if keep and may_store else None)
         return _usable(memory)
 
     async def put(self, tenant: str, text: str) -> int:
@@ -118,11 +122,12 @@ class ControlDocuments:
             await runtime.kv_put_text(self._kv, _name(tenant), text)
         return document.revision if memory.document is None else memory.document.revision
 
-    async def _install(self, memory: _Memory, document: ControlDocument, text: str) -> None:
+    async def _install(self, memory: _Memory, document: ControlDocument, text: str | None) -> None:
+        """Remember a document, and put its text, if given, into KV where it is news here."""
         known = _usable(memory)
         _take(memory, document)
         memory.read_s = time.monotonic()
-        if known is not None and known.revision >= document.revision:
+        if text is None or (known is not None and known.revision >= document.revision):
             return
         for pause_s in (WRITE_PAUSE_S, None):
             if memory.document is not None and memory.document.revision > document.revision:

@@ -7,6 +7,7 @@ OpenAI's shape.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from functools import lru_cache, partial
@@ -16,7 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import cors
 import runtime
 from answers import Answers, Ask, Passage, Query, WaitUntil, relay
-from behind import Reporter, warm
+from behind import MAX_PULLS, Reporter, warm
 from control_documents import ControlDocuments
 from edge_settings import EdgeSettings
 from origin_client import OriginAnswer, OriginClient
@@ -131,7 +132,7 @@ class Edge:
             _require_plain(method, path)
             headers = runtime.headers_of(request)
             self._authenticate(headers, url)
-            answer = await self._origin.send("GET", path, headers)
+            answer = await self._origin.send("GET", path, headers, as_edge=False)
             return relay(answer, Passage(reason="bypass"))
         if path.startswith(_ADMIN):
             _require_method(("GET", "POST"), method, path)
@@ -279,19 +280,19 @@ class Edge:
                     status=413,
                     code="request_too_large",
                 )
-        answer = await self._origin.send(request.method, path, headers, body)
+        answer = await self._origin.send(request.method, path, headers, body, as_edge=False)
         if url.path == _ADMIN + "purge" and answer.status == 200:
             await self._take_purge(client, answer)
         return relay(answer, Passage(reason="bypass"))
 
     async def _take_purge(self, client: Client, answer: OriginAnswer) -> None:
         said = {} if answer.is_event_stream else parse_object(runtime.to_bytes(answer.body))
-        if said.get("edge") == "acknowledged":
-            return  # the origin has left the document here already
+        # What the origin has left here already, it may have left with another isolate.
+        keep = said.get("edge") != "acknowledged"
         tenant = said.get("tenant", client.tenant)
-        tenants = list(self._control.revisions()) if tenant == "*" else [str(tenant)]
-        for name in tenants:
-            await self._control.pull(name, at_once=True)
+        tenants = list(self._control.revisions())[:MAX_PULLS] if tenant == "*" else [str(tenant)]
+        pulls = (self._control.pull(name, at_once=True, keep=keep) for name in tenants)
+        await asyncio.gather(*pulls)
 
     async def _take_document(self, request: Any, path: str) -> Any:
         """`PUT /internal/control/TENANT`: what the origin leaves here; to anybody else, a 404."""

@@ -23,13 +23,13 @@ def _edge_of_this_isolate(env: Any) -> Edge:
     """Build the edge at the first request: bindings and secrets exist in a handler only."""
     global _edge  # noqa: PLW0603 - one per isolate, and isolates are the platform's processes
     if _edge is None:
-        runtime.hasten_event_loop()
         settings = read_settings(lambda name: runtime.variable(env, name))
         namespace = runtime.binding(env, "KV")
         if namespace is None:
             raise SettingsError(
                 'KV is not bound: add [[kv_namespaces]] with binding = "KV" to wrangler.toml'
             )
+        runtime.hasten_event_loop()
         _edge = Edge(settings, namespace, runtime.binding(env, "RATE_LIMIT"))
     return _edge
 

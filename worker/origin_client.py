@@ -84,20 +84,23 @@ class OriginClient:
         body: Any = None,
         *,
         want_entry: bool = False,
+        as_edge: bool = True,
         timeout_s: float | None = None,
     ) -> OriginAnswer:
         """Forward a client's request. `body` is a JavaScript buffer or stream, or None.
 
-        With `want_entry` the origin may answer with an envelope instead of the plain answer. The
-        whole answer must be there in time, of an event stream its beginning. Raises OriginError 502
-        or 504.
+        Without `as_edge` the origin hears of the client alone: where a client names the path, the
+        edge's word must not go along. With `want_entry` the origin may answer with an envelope
+        instead of the plain answer. The whole answer must be there in time, of an event stream its
+        beginning. Raises OriginError 502 or 504.
         """
         headers = {
             name: client_headers[name]
             for name in FORWARDED_REQUEST_HEADERS
             if name in client_headers
         }
-        headers[EDGE_AUTHORIZATION] = self._bearer
+        if as_edge:
+            headers[EDGE_AUTHORIZATION] = self._bearer
         # What is not an envelope passes through as it is, so it must not arrive compressed.
         headers["accept-encoding"] = "identity"
         if want_entry:
@@ -138,13 +141,13 @@ class OriginClient:
         path = f"{ENTRY_PATH}{key}?tenant={tenant}"
         return _entry_and_grant(await self.send("GET", path, {}, want_entry=True), key)
 
-    async def control_document(self, tenant: str) -> str | None:
-        """The tenant's control document, or None where there is none."""
+    async def control_document(self, tenant: str) -> tuple[str, bool] | None:
+        """(the tenant's control document, whether it may be put into KV), or None without one."""
         answer = await self.send("GET", CONTROL_PATH + tenant, {}, timeout_s=BEHIND_TIMEOUT_S)
         if answer.status != 200 or answer.is_entry or answer.is_event_stream:
             await answer.discard()
             return None
-        return runtime.to_bytes(answer.body).decode("utf-8", "replace")
+        return runtime.to_bytes(answer.body).decode("utf-8", "replace"), answer.may_store
 
     async def report(self, path: str, body: bytes, *, timeout_s: float) -> dict[str, Any]:
         """Post JSON of the edge's own; what the origin says to it.

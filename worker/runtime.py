@@ -42,11 +42,15 @@ def hasten_event_loop() -> None:
     ready: deque[asyncio.Handle] = deque()
 
     def run_ready() -> None:
-        asyncio._set_running_loop(loop)  # noqa: SLF001 - as a loop does before each callback
-        while ready:
-            handle = ready.popleft()
-            if not handle.cancelled():
-                handle._run()  # noqa: SLF001 - as above
+        try:
+            asyncio._set_running_loop(loop)  # noqa: SLF001 - as a loop does before each callback
+            while ready:
+                handle = ready.popleft()
+                if not handle.cancelled():
+                    handle._run()  # noqa: SLF001 - as above
+        finally:
+            if ready:  # the CPU limit of one request, raised here, must not end the others
+                queue(run)
 
     queue, run = js.queueMicrotask, create_proxy(run_ready)
 
