@@ -40,10 +40,13 @@ class Reporter:
         self._control = control
         self._flushed_s = float("-inf")  # an isolate that lives shortly hears of changes, too
 
-    def is_due(self) -> bool:
-        """Whether enough has gathered; asked after each answer, so it is quick."""
+    def is_due(self, now_s: float) -> bool:
+        """Whether enough has gathered; asked after each answer, so it is quick.
+
+        `now_s` is of `time.monotonic`.
+        """
         requests = self._counts.requests
-        since_s = time.monotonic() - self._flushed_s
+        since_s = now_s - self._flushed_s
         return any(requests >= least and since_s >= age_s for least, age_s in FLUSHES)
 
     async def flush(self) -> None:

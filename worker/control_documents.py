@@ -50,9 +50,10 @@ class ControlDocuments:
     def remembered(self, tenant: str) -> ControlDocument | None:
         """The document if this isolate has looked at it lately: without waiting, for a hit."""
         memory = self._memories.get(tenant)
-        if memory is None or time.monotonic() - memory.read_s >= self._memo_s:
+        now_s = time.monotonic()
+        if memory is None or now_s - memory.read_s >= self._memo_s:
             return None
-        return _usable(memory)
+        return _usable(memory, now_s)
 
     def last_known(self, tenant: str) -> ControlDocument | None:
         """The document as this isolate knows it, however old: to guess with, not to decide by."""
@@ -157,8 +158,8 @@ def _take(memory: _Memory, document: ControlDocument) -> None:
         memory.confirmed_s = time.monotonic()
 
 
-def _usable(memory: _Memory) -> ControlDocument | None:
-    if time.monotonic() - memory.confirmed_s >= UNREADABLE_S:
+def _usable(memory: _Memory, now_s: float | None = None) -> ControlDocument | None:
+    if (now_s or time.monotonic()) - memory.confirmed_s >= UNREADABLE_S:
         return None
     return memory.document
 

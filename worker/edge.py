@@ -47,7 +47,8 @@ _ADMIN = "/cache/"
 _READING = ("GET", "HEAD")
 _JSON_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
 MAX_ADMIN_BODY_BYTES = 1 << 20
-MAX_DOCUMENT_BYTES = 2 << 20
+MAX_DOCUMENT_BYTES = 8 << 20
+"""Twice what a document with the longest names can have."""
 RATE_LIMIT_PATIENCE_S = 10
 MAX_REMEMBERED_CLIENTS = 256
 """`Authorization` headers found good: their HMACs are not computed again. Bad ones are not kept."""
@@ -77,8 +78,9 @@ class Edge:
 
     async def fetch(self, request: Any, wait_until: WaitUntil) -> Any:
         """Answer a JavaScript Request with a JavaScript Response. Raises nothing."""
+        began_s = time.monotonic()
         try:
-            response = await self._route(request, wait_until)
+            response = await self._route(request, began_s, wait_until)
         except EncoreError as error:
             response = runtime.respond_error(error)
         except Exception:  # noqa: BLE001 - the boundary: a client is never shown a traceback
@@ -90,7 +92,7 @@ class Edge:
             allowed = cors.allowed_origin(self._settings.cors_origins, runtime.headers_of(request))
             if allowed is not None and request.method != "OPTIONS":
                 runtime.add_headers(response, cors.answer_headers(allowed))
-        if self._reporter.is_due():
+        if self._reporter.is_due(began_s):
             wait_until(self._reporter.flush())
         return response
 
@@ -115,7 +117,7 @@ class Edge:
         if answer.status != 200:
             runtime.log(f"origin not ready: status {answer.status}")
 
-    async def _route(self, request: Any, wait_until: WaitUntil) -> Any:
+    async def _route(self, request: Any, began_s: float, wait_until: WaitUntil) -> Any:
         url = urlsplit(request.url)
         path, method = url.path, request.method
         if method == "OPTIONS" and self._settings.cors_origins:
@@ -123,7 +125,7 @@ class Edge:
         endpoint = _ENDPOINTS.get(path)
         if endpoint is not None:
             _require_method(("POST",), method, path)
-            return await self._answer(endpoint, request, url, wait_until)
+            return await self._answer(endpoint, request, url, began_s, wait_until)
         if path == _HEALTH:
             _require_method(_READING, method, path)
             return runtime.respond(200, _JSON_HEADERS, b'{"status":"ok"}')
@@ -147,9 +149,13 @@ class Edge:
         return self._client_of(headers.get("authorization"), development=development)
 
     async def _answer(
-        self, endpoint: Endpoint, request: Any, url: SplitResult, wait_until: WaitUntil
+        self,
+        endpoint: Endpoint,
+        request: Any,
+        url: SplitResult,
+        began_s: float,
+        wait_until: WaitUntil,
     ) -> Any:
-        began_s = time.monotonic()
         headers = runtime.headers_of(request)
         client = self._authenticate(headers, url)
         try:
@@ -224,13 +230,11 @@ class Edge:
     async def _body_of(self, request: Any, headers: dict[str, str]) -> tuple[Any, bool]:
         """(body, whether it is small enough to be cached). Raises ClientError 413."""
         size_bytes = _content_length(headers)
-        self._refuse_oversized(size_bytes)
+        _refuse_oversized(size_bytes, self._settings.max_body_bytes)
         if size_bytes > self._settings.max_cached_body_bytes:
             return request.body, False
-        body = await runtime.body_of(request)
-        size_bytes = size_bytes or body.byteLength
-        self._refuse_oversized(size_bytes)
-        return body, size_bytes <= self._settings.max_cached_body_bytes
+        body = await _body_within(request, size_bytes, self._settings.max_body_bytes)
+        return body, body.byteLength <= self._settings.max_cached_body_bytes
 
     def _key(
         self,
@@ -272,14 +276,8 @@ class Edge:
         path = f"{url.path}?{url.query}" if url.query else url.path
         body = None
         if request.method == "POST":
-            body = await runtime.body_of(request)
-            if body.byteLength > MAX_ADMIN_BODY_BYTES:
-                raise ClientError(
-                    f"The body has {body.byteLength} bytes; at most {MAX_ADMIN_BODY_BYTES} are "
-                    "accepted.",
-                    status=413,
-                    code="request_too_large",
-                )
+            size_bytes = _content_length(headers)
+            body = await _body_within(request, size_bytes, MAX_ADMIN_BODY_BYTES)
         answer = await self._origin.send(request.method, path, headers, body, as_edge=False)
         if url.path == _ADMIN + "purge" and answer.status == 200:
             await self._take_purge(client, answer)
@@ -300,9 +298,7 @@ class Edge:
         bearer = headers.get(EDGE_AUTHORIZATION, "").removeprefix("Bearer ")
         if ring_of_edge(self._settings.keys, bearer) is None:
             raise _unknown_url("PUT", path)
-        body = await runtime.body_of(request)
-        if body.byteLength > MAX_DOCUMENT_BYTES:
-            raise ClientError("The document is too large.", status=413, code="request_too_large")
+        body = await _body_within(request, _content_length(headers), MAX_DOCUMENT_BYTES)
         try:
             tenant = check_tenant(path.removeprefix(CONTROL_PATH))
             text = runtime.to_bytes(body).decode()
@@ -322,15 +318,6 @@ class Edge:
         if allowed is None:
             return runtime.respond(204, {"allow": "GET, POST", "vary": "origin"})
         return runtime.respond(204, cors.preflight_headers(allowed, headers))
-
-    def _refuse_oversized(self, size_bytes: int) -> None:
-        limit = self._settings.max_body_bytes
-        if size_bytes > limit:
-            raise ClientError(
-                f"The body has {size_bytes} bytes; at most {limit} are accepted.",
-                status=413,
-                code="request_too_large",
-            )
 
 
 def _unknown_url(method: str, path: str) -> ClientError:
@@ -356,7 +343,30 @@ def _require_method(wanted: tuple[str, ...], method: str, path: str) -> None:
         )
 
 
+async def _body_within(request: Any, size_bytes: int, limit_bytes: int) -> Any:
+    """The whole body; one whose size is not announced (0) is read no further than the limit.
+
+    Raises ClientError 413.
+    """
+    _refuse_oversized(size_bytes, limit_bytes)
+    if size_bytes:
+        return await runtime.body_of(request)
+    body = await runtime.body_within(request, limit_bytes)
+    if body is None:
+        _refuse_oversized(limit_bytes + 1, limit_bytes)
+    return body
+
+
+def _refuse_oversized(size_bytes: int, limit_bytes: int) -> None:
+    if size_bytes > limit_bytes:
+        raise ClientError(
+            f"The body has more than {limit_bytes} bytes, which is the most that is accepted.",
+            status=413,
+            code="request_too_large",
+        )
+
+
 def _content_length(headers: dict[str, str]) -> int:
-    """The announced size in bytes, 0 where none is: then the body itself is measured."""
+    """The announced size in bytes, 0 where none is."""
     value = headers.get("content-length", "")
     return int(value) if value.isascii() and value.isdigit() else 0

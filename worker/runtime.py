@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -31,17 +31,22 @@ class PlatformError(Exception):
 
 
 def hasten_event_loop() -> None:
-    """Run what the event loop has ready as a microtask, all of it in one. For the whole isolate.
+    """Run what becomes ready at once where JavaScript calls in, else as a microtask. For the whole
+    isolate.
 
     Pyodide gives each callback two timers and a WebAssembly stack of its own, and a hit has seven
-    callbacks; here they take three microtasks. workerd runs microtasks before it leaves the request
-    that queued them, so a callback never runs in the middle of another request's I/O. Timers
-    (`call_later`) stay as they are. `run_sync` cannot be used in what runs this way.
-    """
+    callbacks. Here a promise's answer resumes who waits for it within the same call. A callback
+    never runs in the middle of a task or another callback, nor of another request's I/O: workerd
+    runs microtasks before it leaves the request that queued them. `run_sync` cannot be used in what
+    runs this way.
+    """  # noqa: D205 - two sentences
     loop = asyncio.get_running_loop()
     ready: deque[asyncio.Handle] = deque()
+    is_running = False
 
     def run_ready() -> None:
+        nonlocal is_running
+        is_running = True
         try:
             asyncio._set_running_loop(loop)  # noqa: SLF001 - as a loop does before each callback
             while ready:
@@ -49,6 +54,7 @@ def hasten_event_loop() -> None:
                 if not handle.cancelled():
                     handle._run()  # noqa: SLF001 - as above
         finally:
+            is_running = False
             if ready:  # the CPU limit of one request, raised here, must not end the others
                 queue(run)
 
@@ -58,12 +64,23 @@ def hasten_event_loop() -> None:
         callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, loop, context)
-        if not ready:
-            queue(run)
         ready.append(handle)
+        if not is_running:
+            if asyncio.current_task(loop) is None:
+                run_ready()
+            elif len(ready) == 1:
+                queue(run)
         return handle
 
+    on_timer = loop.call_later
+
+    def call_later(
+        delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> Any:
+        return on_timer(delay, partial(call_soon, callback, *args, context=context))
+
     loop.call_soon = call_soon  # type: ignore[method-assign, assignment]
+    loop.call_later = call_later  # type: ignore[method-assign, assignment]
 
 
 def variable(env: Any, name: str) -> str | None:
@@ -119,6 +136,24 @@ async def body_of(message: Any) -> Any:
     """The whole body of a Request or Response as a JavaScript ArrayBuffer."""
     try:
         return await message.arrayBuffer()
+    except JsException as exc:
+        raise PlatformError(f"reading a body: {exc}") from exc
+
+
+async def body_within(message: Any, limit_bytes: int) -> Any | None:
+    """The same for a body whose size is not known; None for one that turns out to be larger."""
+    stream = message.body
+    if not stream:  # null
+        return await body_of(message)
+    reader, chunks, size_bytes = stream.getReader(), js.Array.new(), 0
+    try:
+        while not (step := await reader.read()).done:
+            size_bytes += step.value.byteLength
+            if size_bytes > limit_bytes:
+                await reader.cancel()
+                return None
+            chunks.push(step.value)
+        return await js.Blob.new(chunks).arrayBuffer()
     except JsException as exc:
         raise PlatformError(f"reading a body: {exc}") from exc
 

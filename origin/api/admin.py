@@ -64,7 +64,7 @@ class Purges:
             )
         asked = _read(await read_body(receive, headers, _MAX_BODY_BYTES))
         tenant = asked.pop("tenant", caller.tenant)
-        check_reach(caller, tenant)
+        check_reach(caller, tenant, or_every=True)
         if tenant == EVERY_TENANT:
             if asked != {"everything": True}:
                 raise ClientError(
@@ -95,8 +95,11 @@ def _read(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def check_reach(caller: Caller, tenant: str) -> None:
-    """Raise ClientError where a tenant is not one, or the caller must not act for it."""
+def check_reach(caller: Caller, tenant: str, *, or_every: bool = False) -> None:
+    """Raise ClientError where a tenant is not one, or the caller must not act for it.
+
+    With `or_every` it may be `EVERY_TENANT`.
+    """
     if tenant == caller.tenant:
         return
     if caller.tenant != OPERATOR_TENANT or caller.role != "admin":
@@ -106,7 +109,7 @@ def check_reach(caller: Caller, tenant: str) -> None:
             param="tenant",
             code="operator_required",
         )
-    if tenant != EVERY_TENANT:
+    if not (or_every and tenant == EVERY_TENANT):
         try:
             check_tenant(tenant)
         except ValueError as exc:

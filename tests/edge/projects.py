@@ -62,6 +62,10 @@ class Projects:
         """A project of the Worker itself that counts what the variable COUNT says."""
         return self.of_the_worker((FIXTURES / "counting.py").read_text())
 
+    def event_loop(self) -> Path:
+        """A project of a Worker that says in which order its event loop does things."""
+        return self.of_the_worker((FIXTURES / "event_loop.py").read_text())
+
     def importing(self) -> Path:
         """A project of a Worker that imports the Worker itself while it serves."""
         return self.of_the_worker((FIXTURES / "importing.py").read_text())
