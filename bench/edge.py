@@ -8,8 +8,9 @@ turn. CPU is user and system time of workerd per request. "Local runtime", not C
 
 Per hit it counts calls of Python functions and crossings between Python and JavaScript: how is said
 in tests/edge/fixtures/counting.py. A cold start lasts from the start of a workerd to its first
-answer; its Python comes from a memory snapshot, which holds our code imported. What that import
-takes without a snapshot, from source, is timed in an isolate that has not done it.
+answer; its Python comes from a memory snapshot, which holds our code imported: what that import
+costs then is what an empty Worker is quicker by. What it takes without a snapshot, from source, is
+timed in an isolate that has not done it.
 """
 
 from __future__ import annotations
@@ -40,21 +41,31 @@ from origin.app import create_app
 from origin.engine.contract import Event, Finished, ModelInfo
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
-from shared.keys import edge_bearer, key_ring, make_api_key
+from shared.keys import edge_bearer, make_api_key
 from shared.requests import Request
 from tests.edge.local_edge import ROOT, StartEdge, edges, node_environment
 from tests.edge.projects import Projects
+from tests.edge.stack import KEYS, SECRET, documents_at_edge
 from tests.support.control import control_store
 from tests.support.engines import MODEL, chat_answer
 from tests.support.serving import serving
 
-SECRET = "a secret of the bench, long enough"  # noqa: S105 - made up
-KEYS = key_ring(SECRET)
 API_KEY = make_api_key(KEYS, "acme", bytes(15))
+CONTROL = control_store(API_KEY)
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CONNECTIONS = (1, 16)
 WARM_UP_REQUESTS = 200
 COUNTED_HITS = 100
+COLD_STARTS = 5
+EMPTY_WORKER = """\
+import js
+from workers import WorkerEntrypoint
+
+
+class Default(WorkerEntrypoint):
+    async def fetch(self, request):
+        return js.Response.new("ok")
+"""
 COUNTS = ("calls", "crossings")
 
 
@@ -203,6 +214,7 @@ def report(python: Worker, javascript: Worker) -> None:
 def count(start_edge: StartEdge, projects: Projects, variables: dict[str, str], what: str) -> float:
     """What one hit takes of `what`: `calls` or `crossings`."""
     edge = start_edge(projects.counting(), variables={**variables, "COUNT": what})
+    documents_at_edge(edge, CONTROL)
     worker = Worker(what, edge.url, psutil.Process(edge.process.pid))
 
     def counted() -> int:
@@ -226,6 +238,22 @@ def cold_start_ms(url: str, process: subprocess.Popen[bytes]) -> float:
     httpx.get(url + "/healthz")
     began_s: float = _workerd_of(psutil.Process(process.pid)).create_time()
     return (time.time() - began_s) * 1000
+
+
+def python_cold_starts_ms(
+    start_edge: StartEdge, projects: Projects, variables: dict[str, str]
+) -> list[float]:
+    """The median of our Worker, and of one that does nothing; each has its snapshot."""
+    configs = [projects.of_the_worker(), projects.make(EMPTY_WORKER)]
+    walls: list[list[float]] = [[], []]
+    for config in configs:
+        start_edge(config, variables=variables).stop()  # makes the snapshot
+    for _ in range(COLD_STARTS):
+        for config, times in zip(configs, walls, strict=True):
+            edge = start_edge(config, variables=variables)
+            times.append(cold_start_ms(edge.url, edge.process))
+            edge.stop()
+    return [statistics.median(times) for times in walls]
 
 
 def import_ms(start_edge: StartEdge, projects: Projects) -> float:
@@ -283,7 +311,7 @@ def main() -> None:
         settings,
         engine=SizedEngine(),
         store=MemoryStore(),
-        control_store=control_store(API_KEY),
+        control_store=CONTROL,
     )
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -294,16 +322,19 @@ def main() -> None:
         variables = {"ENCORE_SECRET": SECRET, "ENCORE_ORIGIN_URL": origin_url}
         projects = Projects(lambda: Path(tempfile.mkdtemp(dir=folder)))
         javascript_cold_ms = cold_start_ms(javascript_url, javascript_process)
-        start_edge(variables=variables).stop()  # makes the snapshot
+        cold_ms, empty_cold_ms = python_cold_starts_ms(start_edge, projects, variables)
         edge = start_edge(variables=variables)
-        cold_ms = cold_start_ms(edge.url, edge.process)
+        documents_at_edge(edge, CONTROL)
         python = Worker("Python", edge.url, psutil.Process(edge.process.pid))
         javascript = Worker("JavaScript", javascript_url, psutil.Process(javascript_process.pid))
         asyncio.run(measure([python, javascript], arguments.rounds, arguments.requests))
         report(python, javascript)
         calls, crossings = (count(start_edge, projects, variables, w) for w in COUNTS)
         print(f"\na hit: {calls:g} calls of Python functions, {crossings:g} crossings")
-        print(f"cold start: {cold_ms:.0f} ms, JavaScript {javascript_cold_ms:.0f} ms")
+        print(
+            f"cold start: {cold_ms:.0f} ms, of an empty Python Worker {empty_cold_ms:.0f} ms, "
+            f"JavaScript {javascript_cold_ms:.0f} ms"
+        )
         print(f"import of our own code from source: {import_ms(start_edge, projects):.0f} ms")
 
 
