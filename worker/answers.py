@@ -50,7 +50,7 @@ from shared.wire import PRIVATE
 
 WaitUntil = Callable[[Coroutine[Any, Any, None]], None]
 
-REFRESH_PAUSE_S = 1.0
+REFRESH_PAUSE_S = 0.2
 """How long this isolate lets one refresh of a key be the last."""
 MAX_REFRESHED = 1000
 

@@ -66,7 +66,9 @@ def hasten_event_loop() -> None:
         handle = asyncio.Handle(callback, args, loop, context)
         ready.append(handle)
         if not is_running:
-            if asyncio.current_task(loop) is None:
+            # A future that fails counts as unheard from after its callbacks are called on.
+            failed = args and getattr(args[0], "_exception", None)
+            if not failed and asyncio.current_task(loop) is None:
                 run_ready()
             elif len(ready) == 1:
                 queue(run)

@@ -30,6 +30,14 @@ def test_event_loop_keeps_its_order(event_loop: Edge, fact: str, order: list[str
     assert httpx.get(f"{event_loop.url}/{fact}", timeout=10).json() == order
 
 
+def test_failure_that_is_handled_is_not_logged(event_loop: Edge) -> None:
+    """Futures whose exception nobody has taken are complained of."""
+    assert httpx.get(f"{event_loop.url}/failures", timeout=10).json() == ["Error: it failed"]
+    for _ in range(3):
+        httpx.get(f"{event_loop.url}/tasks", timeout=10)
+    assert "never retrieved" not in event_loop.log()
+
+
 def test_event_loop_outlives_an_interrupted_request(event_loop: Edge) -> None:
     """The CPU limit of one request may strike anywhere; the isolate serves the next ones."""
     assert httpx.get(f"{event_loop.url}/interrupts", timeout=10).status_code == 500
