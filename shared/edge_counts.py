@@ -34,6 +34,7 @@ Trouble = Literal[
     "oversized",
     "put",
     "put-error",
+    "origin-error",
     "rate-limited",
     "no-control",
 ]

@@ -115,7 +115,12 @@ class Passage:
         headers["cache-control"] = PRIVATE
         headers["cache-status"] = append_status(
             headers.get("cache-status"),
-            forward_status(EDGE, self.reason, stored=stored, detail=self.detail),
+            forward_status(
+                EDGE,
+                self.reason,
+                stored=stored,
+                detail="origin-error" if answer.status >= 500 else self.detail,
+            ),
         )
         timings = filter(None, (headers.get("server-timing"), self.timing))
         if timing := ", ".join(timings):
@@ -196,7 +201,7 @@ class Answers:
             await answer.discard()
             raise not_cached()
         self._follow(ask, answer)
-        self._count(ask, "bypass")
+        self._count_answer(ask, answer, "bypass")
         return relay(answer, Passage(reason="bypass", detail=why))
 
     async def look_up(self, tenant: str, key: str) -> Found:
@@ -249,6 +254,7 @@ class Answers:
             if only_if_cached:
                 raise not_cached() from error
             if fallback is None or fallback[1] is None:
+                error.reason = passage.reason
                 raise
             entry, view = fallback
             self._count(query, "stale_if_error")
@@ -289,11 +295,11 @@ class Answers:
             if may_store:
                 stored = document is not None and self._may_put(document, entry)
                 query.wait_until(self._put_behind(query.tenant, document, entry))
-            self._count_passage(query, passage)
+            self._count_passage(query, answer, passage)
             headers = entry_headers(header, None) | passage.headers(answer, stored=stored)
             headers["content-type"] = _content_type(query.segment)
             return runtime.respond_gzip(headers, view, inflate=query.inflate)
-        self._count_passage(query, passage)
+        self._count_passage(query, answer, passage)
         is_stream = answer.is_event_stream and answer.status == 200
         if is_stream and document is not None and not _is_collapsed(answer):
             readable, done = runtime.pass_through(answer.body)
@@ -412,16 +418,20 @@ class Answers:
             short_key=short_key(query.key),
         )
 
-    def _count_passage(self, query: Query, passage: Passage) -> None:
+    def _count_passage(self, query: Query, answer: OriginAnswer, passage: Passage) -> None:
         outcome: Outcome = "bypass" if passage.reason == "bypass" else "miss"
         trouble: str | None = passage.detail
         if trouble == "not-encrypted":
             trouble = "purged"
-        self._count(
-            query,
-            outcome,
-            next((name for name in TROUBLES if name == trouble), None),
-        )
+        known = next((name for name in TROUBLES if name == trouble), None)
+        self._count_answer(query, answer, outcome, known)
+
+    def _count_answer(
+        self, ask: Ask, answer: OriginAnswer, outcome: Outcome, trouble: Trouble | None = None
+    ) -> None:
+        if answer.status >= 400:
+            outcome = "error"
+        self._count(ask, outcome, "origin-error" if answer.status >= 500 else trouble)
 
     def _count(self, ask: Ask, outcome: Outcome, trouble: Trouble | None = None) -> None:
         self._counts.count(

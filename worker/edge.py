@@ -20,11 +20,12 @@ from answers import Answers, Ask, Passage, Query, WaitUntil, relay
 from behind import MAX_PULLS, Reporter, warm
 from control_documents import ControlDocuments
 from edge_settings import EdgeSettings
-from origin_client import OriginAnswer, OriginClient
+from origin_client import OriginAnswer, OriginClient, OriginError
 
+from shared.cache_headers import EDGE, forward_status
 from shared.control_document import ControlDocument, ControlError, canonical_for, key_profile
 from shared.controls import parse_controls
-from shared.edge_counts import EdgeCounts
+from shared.edge_counts import EdgeCounts, Trouble
 from shared.envelope import segment_for
 from shared.errors import ClientError, EncoreError, InternalError, UpstreamError
 from shared.json_text import parse_object
@@ -83,6 +84,11 @@ class Edge:
             response = await self._route(request, began_s, wait_until)
         except EncoreError as error:
             response = runtime.respond_error(error)
+            if isinstance(error, OriginError):
+                status = forward_status(
+                    EDGE, error.reason, status=error.received, detail="origin-error"
+                )
+                runtime.add_headers(response, {"cache-status": status})
         except Exception:  # noqa: BLE001 - the boundary: a client is never shown a traceback
             traceback.print_exc()
             response = runtime.respond_error(
@@ -181,7 +187,7 @@ class Edge:
                 client.tenant,
                 "error",
                 latency_ms=(time.monotonic() - began_s) * 1000,
-                trouble="rate-limited" if error.code == "rate_limit_exceeded" else None,
+                trouble=_trouble_of(error),
             )
             raise
 
@@ -318,6 +324,12 @@ class Edge:
         if allowed is None:
             return runtime.respond(204, {"allow": "GET, POST", "vary": "origin"})
         return runtime.respond(204, cors.preflight_headers(allowed, headers))
+
+
+def _trouble_of(error: EncoreError) -> Trouble | None:
+    if isinstance(error, OriginError):
+        return "origin-error"
+    return "rate-limited" if error.code == "rate_limit_exceeded" else None
 
 
 def _unknown_url(method: str, path: str) -> ClientError:

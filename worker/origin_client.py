@@ -15,6 +15,7 @@ import runtime
 from edge_settings import EdgeSettings
 from kv import StoredEntry
 
+from shared.cache_headers import Forwarded
 from shared.envelope import MAX_PREFIX_BYTES, MEDIA_TYPE, EnvelopeError, decode_prefix
 from shared.errors import ClientError, UpstreamError
 from shared.json_text import parse_object
@@ -36,7 +37,12 @@ _EVENT_STREAM = "text/event-stream"
 
 
 class OriginError(UpstreamError):
-    """The origin failed. `received` is the status it answered with, None where nothing came."""
+    """The origin failed. `received` is the status it answered with, None where nothing came.
+
+    `reason` is why it was asked.
+    """
+
+    reason: Forwarded = "bypass"
 
     def __init__(
         self, message: str, *, code: str, status: int = 502, received: int | None = None

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -229,9 +230,33 @@ def test_origin_that_is_down_is_a_502(start_edge: StartEdge) -> None:
         response = client.post(CHAT, json=body)
         cached = client.post(CHAT, json=body, headers={"cache-control": "only-if-cached"})
     assert (response.status_code, error_of(response)["code"]) == (502, "origin_unreachable")
+    assert status(response) == "encore-edge; fwd=bypass; detail=origin-error"
     assert "127.0.0.1" not in response.text
     assert (cached.status_code, error_of(cached)["code"]) == (504, "only_if_cached")
     edge.stop()
+
+
+@pytest.mark.parametrize(
+    ("response", "headers", "member"),
+    [
+        ((503, _JSON, b'{"error":{"message":"busy"}}'), {}, "fwd=miss; detail=origin-error"),
+        ((503, _HTML), {}, "fwd=miss; fwd-status=503; detail=origin-error"),
+        ((302, _HTML), {}, "fwd=miss; fwd-status=302; detail=origin-error"),
+        (
+            (500, _HTML),
+            {"cache-control": "no-store"},
+            "fwd=bypass; fwd-status=500; detail=origin-error",
+        ),
+    ],
+)
+def test_failure_of_the_origin_is_named(
+    impatient: Stack, front: Front, response: Any, headers: dict[str, str], member: str
+) -> None:
+    """`Cache-Status` tells an error of the origin's from the client's own."""
+    front.instead = answering(*response)
+    answer = impatient.ask(f"failing {member}", headers)
+    assert answer.status_code >= 500
+    assert status(answer) == f"encore-edge; {member}"
 
 
 def test_edge_of_another_secret_is_a_502(impatient: Stack, start_edge: StartEdge) -> None:
