@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +39,12 @@ TEXTS = st.one_of(
     st.lists(PIECES, max_size=12).map("".join),
     st.lists(PIECES, max_size=12).map(" ".join),
 )
+
+# Pairs of requests in words of our own, `same` where one answer serves both.
+PAIRS = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "data/adversarial.jsonl").read_text("utf-8").splitlines()
+]
 
 # Near-misses: for each frame, values none of which may be taken for another.
 NEAR_MISSES = {
@@ -245,3 +253,22 @@ def test_embeddings_are_of_the_spelling() -> None:
     """The vector of a text is that of its letters; nothing is folded."""
     fields = {"model": "m", "input": "Please explain it."}
     assert normalise("property", Endpoint.EMBEDDINGS, fields) is fields
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_near_misses_never_collide(profile: str) -> None:
+    """Not one pair that wants two answers; of the others a profile need not know all."""
+    different = [pair for pair in PAIRS if not pair["same"]]
+    assert len(different) == 314
+    collided = [pair for pair in different if form(profile, pair["a"]) == form(profile, pair["b"])]
+    assert collided == []
+
+
+def test_profiles_know_paraphrases() -> None:
+    """The pairs are not told apart by a profile that folds nothing."""
+    same = [pair for pair in PAIRS if pair["same"]]
+    known = {
+        profile: sum(form(profile, pair["a"]) == form(profile, pair["b"]) for pair in same)
+        for profile in PROFILES
+    }
+    assert known == {"exact": 0, "text": 10, "property": 58}
