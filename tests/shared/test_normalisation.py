@@ -256,7 +256,7 @@ def test_embeddings_are_of_the_spelling() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_near_misses_never_collide(profile: str) -> None:
+def test_pairs_that_want_two_answers_never_collide(profile: str) -> None:
     """Not one pair that wants two answers; of the others a profile need not know all."""
     different = [pair for pair in PAIRS if not pair["same"]]
     assert len(different) == 314
