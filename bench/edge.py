@@ -83,7 +83,12 @@ class SizedEngine:
     def check(self, request: Request) -> None:
         """Refuse nothing."""
 
-    async def run(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def run(
+        self,
+        request: Request,
+        *,
+        tenant: str | None = None,  # noqa: ARG002
+    ) -> AsyncGenerator[Event, None]:
         """Answer at once."""
         size = int(request.fields["messages"][0]["content"])
         noise = random.Random(size).randbytes(size)  # noqa: S311 - reproducible filler

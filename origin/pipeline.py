@@ -491,7 +491,7 @@ class Pipeline:
 
         flight = self._flights.start(
             query.key or "",
-            self._engine.run(request),
+            self._engine.run(request, tenant=query.tenant),
             shared=shared,
             to_be=to_be,
             revision=query.document.revision,

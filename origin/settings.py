@@ -11,11 +11,12 @@ a secret's) and the fix. In development mode it makes the secret that is missing
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import secrets
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -33,6 +34,7 @@ from shared.keys import (
     MIN_SECRET_CHARACTERS,
     KeyRings,
     check_secret,
+    check_tenant,
     key_rings,
 )
 
@@ -46,12 +48,43 @@ CONFIG_FILE = "encore.toml"
 
 _UNPREFIXED = {"redis_url": "REDIS_URL"}
 _NOT_SETTINGS = frozenset({"ENCORE_REQUIRE_ALL"})  # the test suite's own switch
+_IN_ENVIRONMENT = "env:"
 _DAY_S = 86_400
 _MIB = 1 << 20
 
 
 class SettingsError(Exception):
     """A part refuses to start: each line names a variable, what is wrong with it and the fix."""
+
+
+class Upstream(BaseModel):
+    """An OpenAI-compatible API that answers misses. A key is `env:NAME`, or written out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    base_url: str
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("*",), min_length=1)
+    api_key: SecretStr | None = None
+    tenant_api_keys: dict[str, SecretStr] = {}
+    timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
+
+    @field_validator("base_url")
+    @classmethod
+    def _http_url(cls, value: str) -> str:
+        return http_url(value)
+
+    @field_validator("api_key")
+    @classmethod
+    def _header_text(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else _upstream_key(value)
+
+    @field_validator("tenant_api_keys")
+    @classmethod
+    def _of_tenants(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        try:
+            return {check_tenant(tenant): _upstream_key(key) for tenant, key in value.items()}
+        except ValueError:  # quotes what may be a key in the wrong place
+            raise ValueError("not a table of tenants' names and their keys") from None
 
 
 class Settings(BaseModel):
@@ -154,6 +187,12 @@ class Settings(BaseModel):
         gt=0,
         description="Longest silence of the upstream before a 504; a plain answer is one silence.",
     )
+    upstreams: tuple[Upstream, ...] = Field(
+        (),
+        description="Several upstreams, told apart by the model's name, in place of "
+        "`ENCORE_UPSTREAM`: a JSON array of objects, in `encore.toml` `[[upstreams]]` "
+        "([operations.md](operations.md#upstreams)).",
+    )
 
     embedder: str | None = Field(
         None,
@@ -217,17 +256,22 @@ class Settings(BaseModel):
     @field_validator("upstream", "origin_url", "edge_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("credentials do not belong in this URL (see ENCORE_UPSTREAM_API_KEY)")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("not an http:// or https:// URL with a host")
-        if parts.query or parts.fragment:
-            raise ValueError("a base URL has no query and no fragment")
-        _ = parts.port  # raises ValueError when it is not a port
-        return value.rstrip("/")
+        return None if value is None else http_url(value)
+
+    @field_validator("upstream_api_key")
+    @classmethod
+    def _upstream_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else _upstream_key(value)
+
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _json_array(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("not a JSON array") from None
 
     @field_validator("redis_url")
     @classmethod
@@ -265,6 +309,9 @@ class Settings(BaseModel):
             )
         if self.upstream is None and self.upstream_api_key is not None:
             raise ValueError("ENCORE_UPSTREAM_API_KEY is set without ENCORE_UPSTREAM; set both")
+        if self.upstreams and (self.upstream is not None or self.model is not None):
+            other = "ENCORE_MODEL" if self.upstream is None else "ENCORE_UPSTREAM"
+            raise ValueError(f"ENCORE_UPSTREAMS and {other} exclude each other; unset one")
         if self.ttl_s > self.max_ttl_s:
             raise ValueError(
                 f"ENCORE_TTL_S={self.ttl_s} is more than ENCORE_MAX_TTL_S={self.max_ttl_s}"
@@ -282,6 +329,18 @@ class Settings(BaseModel):
         return self.mode == "development"
 
     @property
+    def all_upstreams(self) -> tuple[Upstream, ...]:
+        """Who answers misses, in order; empty where a local model does."""
+        if self.upstream is None:
+            return self.upstreams
+        only = Upstream(
+            base_url=self.upstream,
+            api_key=self.upstream_api_key,
+            timeout_s=self.upstream_timeout_s,
+        )
+        return (only,)
+
+    @property
     def keys(self) -> KeyRings:
         """The keys derived from the secrets."""
         previous = self.previous_secret
@@ -293,6 +352,19 @@ class Settings(BaseModel):
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with `changes`, validated like any other."""
         return Settings.model_validate({**self.model_dump(), **changes})
+
+
+def http_url(value: str) -> str:
+    """Check a base URL, and return it without slashes at its end. Raises ValueError."""
+    parts = urlsplit(value)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("credentials do not belong in this URL (see ENCORE_UPSTREAM_API_KEY)")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("not an http:// or https:// URL with a host")
+    if parts.query or parts.fragment:
+        raise ValueError("a base URL has no query and no fragment")
+    _ = parts.port  # raises ValueError when it is not a port
+    return value.rstrip("/")
 
 
 def load_settings(
@@ -313,6 +385,7 @@ def load_settings(
     for name, value in _read_environment(environ, complaints).items():
         values[name], labels[name] = value, variable(name)
     values.update(overrides)
+    values.update(_with_keys(values.get("upstreams"), environ, complaints))
     if complaints:
         raise SettingsError("\n".join(complaints))
     if isinstance(template := values.get("chat_template"), str):
@@ -410,11 +483,41 @@ def _read_environment(environ: Mapping[str, str], complaints: list[str]) -> dict
     return {names[key]: value for key, value in environ.items() if key in names and value}
 
 
+def _with_keys(upstreams: Any, environ: Mapping[str, str], complaints: list[str]) -> dict[str, Any]:
+    """`upstreams`, if there are any, with the keys that are said to be in the environment."""
+    try:
+        upstreams = json.loads(upstreams) if isinstance(upstreams, str) else upstreams
+    except (ValueError, RecursionError):
+        return {}  # the field's own validator says what is wrong with it
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolved(item) for item in value]
+        if isinstance(value, dict):
+            return {name: resolved(item) for name, item in value.items()}
+        if not (isinstance(value, str) and value.startswith(_IN_ENVIRONMENT)):
+            return value
+        name = value.removeprefix(_IN_ENVIRONMENT)
+        if not environ.get(name):
+            complaints.append(f"{name} is not set, but ENCORE_UPSTREAMS says that a key is in it")
+        return environ.get(name, "")
+
+    return {} if upstreams is None else {"upstreams": resolved(upstreams)}
+
+
 def _suggestion(name: str, known: set[str]) -> str:
     if (bare := name.removeprefix(PREFIX)) in known:
         return f"; did you mean {bare}?"
     nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f"; did you mean {nearest[0]}?" if nearest else "; see docs/configuration.md"
+
+
+def _upstream_key(key: SecretStr) -> SecretStr:
+    """A key that can stand in a header. Raises ValueError without it."""
+    text = key.get_secret_value()
+    if not text or not all("!" <= character <= "~" for character in text):
+        raise ValueError("a key has at least one character, all of them visible ASCII")
+    return key
 
 
 def _template_text(value: str, directory: Path) -> str:
@@ -444,7 +547,13 @@ def _complaints(
             )
             continue
         label = labels.get(name, variable(name))
-        shown = "" if _secret(name, values.get(name)) else f"={values.get(name)!r}"
+        # Of what is nested, the place is shown and no value: there are keys among them.
+        label += "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in item["loc"][1:])
+        shown = (
+            ""
+            if len(item["loc"]) > 1 or _secret(name, values.get(name))
+            else f"={values.get(name)!r}"
+        )
         lines.append(f"{label}{shown}: {message}")
     return lines
 
@@ -452,15 +561,17 @@ def _complaints(
 def _secret(name: str, value: Any) -> bool:
     """Whether a value must not be printed: a secret, or a URL with credentials in it."""
     annotation = Settings.model_fields[name].annotation
-    return SecretStr in {annotation, *get_args(annotation)} or (
-        isinstance(value, str) and "://" in value and "@" in value
+    return (
+        name == "upstreams"
+        or SecretStr in {annotation, *get_args(annotation)}
+        or (isinstance(value, str) and "://" in value and "@" in value)
     )
 
 
 def _default_text(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    return "" if field.default is None else f"`{field.default}`"
+    return "" if field.default in (None, ()) else f"`{field.default}`"
 
 
 def _bounds_text(field: FieldInfo) -> str:

@@ -1,6 +1,6 @@
 """The contract of an engine: something that answers a miss.
 
-An engine must not know of tenants' keys, tiers or storage. It is given a validated request and
+An engine must not know of clients' keys, tiers or storage. It is given a validated request and
 yields what it says, in OpenAI's own objects, as it says it.
 
 Invariants
@@ -78,8 +78,12 @@ class Engine(Protocol):
         """Raise ClientError naming the field this engine cannot honour. Cheap; does no I/O."""
         ...
 
-    def run(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Generate. Raises EncoreError from the first `__anext__` or later."""
+    def run(self, request: Request, *, tenant: str | None = None) -> AsyncGenerator[Event, None]:
+        """Generate. Raises EncoreError from the first `__anext__` or later.
+
+        `tenant` is whose request it is, for an engine whose provider may know it by a key of its
+        own; it changes nothing in the answer.
+        """
         ...
 
     async def close(self) -> None:

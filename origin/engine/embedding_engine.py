@@ -75,7 +75,12 @@ class EmbeddingEngine:
                 code="unsupported_value",
             )
 
-    async def run(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def run(
+        self,
+        request: Request,
+        *,
+        tenant: str | None = None,  # noqa: ARG002
+    ) -> AsyncGenerator[Event, None]:
         """Embed. Raises what `check` and the embedder raise."""
         self.check(request)
         assert isinstance(request, EmbeddingRequest)  # noqa: S101 -- `check` refuses others

@@ -33,9 +33,9 @@ class LocalEngine:
         """Refuse what the engine of the request's endpoint cannot honour."""
         self._engine_for(request).check(request)
 
-    def run(self, request: Request) -> AsyncGenerator[Event, None]:
+    def run(self, request: Request, *, tenant: str | None = None) -> AsyncGenerator[Event, None]:
         """Run on the engine of the request's endpoint."""
-        return self._engine_for(request).run(request)
+        return self._engine_for(request).run(request, tenant=tenant)
 
     async def close(self) -> None:
         """Close both."""

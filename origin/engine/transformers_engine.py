@@ -191,7 +191,12 @@ class TransformersEngine:
                 code="chat_template_missing",
             )
 
-    async def run(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def run(
+        self,
+        request: Request,
+        *,
+        tenant: str | None = None,  # noqa: ARG002
+    ) -> AsyncGenerator[Event, None]:
         """Generate on a thread; closing the iterator stops it within one token.
 
         Raises ClientError for what `check` refuses and for prompts beyond the context window,

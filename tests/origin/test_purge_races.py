@@ -267,7 +267,12 @@ class SteppedEngine:
     def check(self, request: Request) -> None:
         """Refuse nothing."""
 
-    async def run(self, request: Request) -> AsyncGenerator[Event, None]:  # noqa: ARG002
+    async def run(
+        self,
+        request: Request,  # noqa: ARG002
+        *,
+        tenant: str | None = None,  # noqa: ARG002
+    ) -> AsyncGenerator[Event, None]:
         """Say a new answer."""
         world = self._world
         text = f"Answer {len(world.begun)}"

@@ -78,7 +78,12 @@ class ScriptedEngine:
     def check(self, request: Request) -> None:
         """Refuse nothing."""
 
-    async def run(self, request: Request) -> AsyncGenerator[Event, None]:  # noqa: ARG002
+    async def run(
+        self,
+        request: Request,  # noqa: ARG002
+        *,
+        tenant: str | None = None,  # noqa: ARG002
+    ) -> AsyncGenerator[Event, None]:
         """Say the next answer."""
         self.runs += 1
         self._loops.add(asyncio.get_running_loop())

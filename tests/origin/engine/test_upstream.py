@@ -12,7 +12,7 @@ import pytest
 
 from origin.engine.contract import Chunk, Event, Finished
 from origin.engine.upstream import UpstreamEngine
-from origin.settings import Settings
+from origin.engine.upstream_client import UpstreamClient
 from shared.errors import ClientError, EncoreError, UpstreamError, error_payload
 from shared.requests import Endpoint, Request, validate
 from tests.origin.engine.fake_upstream import FakeUpstream, Reply, fake_upstream
@@ -76,10 +76,20 @@ def upstream(server: FakeUpstream) -> FakeUpstream:
     return server
 
 
+async def at_once(_wait_s: float) -> None:
+    """In the place of waiting between attempts."""
+
+
+def engine_of(url: str, *, max_answer_bytes: int = 64 << 20, **options: Any) -> UpstreamEngine:
+    """An engine that waits for nothing between attempts."""
+    client = UpstreamClient(url, sleep=at_once, **options)
+    return UpstreamEngine(client, max_answer_bytes=max_answer_bytes)
+
+
 @pytest.fixture
 async def engine(upstream: FakeUpstream) -> AsyncIterator[UpstreamEngine]:
     """An engine in front of the server."""
-    built = UpstreamEngine(upstream.url, api_key=KEY, timeout_s=5.0)
+    built = engine_of(upstream.url, api_key=KEY, timeout_s=5.0)
     yield built
     await built.close()
 
@@ -143,7 +153,7 @@ async def test_the_request_arrives_as_it_was_written(
 async def test_without_a_key_none_is_sent(upstream: FakeUpstream) -> None:
     """An upstream on the same machine often needs none."""
     upstream.say(ANSWER)
-    engine = UpstreamEngine(upstream.url)
+    engine = engine_of(upstream.url)
     await events(engine, request())
     assert "authorization" not in upstream.seen[0].headers
     await engine.close()
@@ -153,17 +163,17 @@ async def test_without_a_key_none_is_sent(upstream: FakeUpstream) -> None:
 async def test_the_base_url_may_end_in_v1(upstream: FakeUpstream, suffix: str) -> None:
     """All spellings of a base URL mean the same, fingerprint included."""
     upstream.say(ANSWER)
-    engine = UpstreamEngine(upstream.url + suffix)
+    engine = engine_of(upstream.url + suffix)
     await events(engine, request())
     assert upstream.seen[0].path == "/v1/chat/completions"
-    assert await engine.fingerprint("m") == await UpstreamEngine(upstream.url).fingerprint("m")
+    assert await engine.fingerprint("m") == await engine_of(upstream.url).fingerprint("m")
     await engine.close()
 
 
 async def test_a_base_path_is_kept(upstream: FakeUpstream) -> None:
     """A gateway may serve several APIs below paths of their own."""
     upstream.say(ANSWER)
-    engine = UpstreamEngine(upstream.url + "/openai/v1")
+    engine = engine_of(upstream.url + "/openai/v1")
     await events(engine, request())
     assert upstream.seen[0].path == "/openai/v1/chat/completions"
     await engine.close()
@@ -422,7 +432,7 @@ async def test_an_odd_retry_after_is_dropped(
 @pytest.mark.parametrize("stream", [False, True])
 async def test_silence_is_a_504(upstream: FakeUpstream, *, stream: bool) -> None:
     """An upstream that says nothing for too long is given up."""
-    engine = UpstreamEngine(upstream.url, timeout_s=0.1)
+    engine = engine_of(upstream.url, timeout_s=0.1)
     upstream.reply = Reply(end="never")
     if stream:
         upstream.stream(CHUNKS[0], end="never")
@@ -439,7 +449,7 @@ async def test_an_upstreams_408_is_a_504(engine: UpstreamEngine, upstream: FakeU
 
 async def test_nobody_there_is_a_502() -> None:
     """A refused connection says so without saying where."""
-    engine = UpstreamEngine("http://127.0.0.1:1", api_key=KEY)
+    engine = engine_of("http://127.0.0.1:1", api_key=KEY)
     error = await failure(engine, request())
     assert (error.status, error.code) == (502, "upstream_unreachable")
     assert "127.0.0.1" not in error.message
@@ -459,7 +469,7 @@ async def test_an_answer_beyond_the_limit_is_refused(
     upstream: FakeUpstream, *, stream: bool
 ) -> None:
     """Memory is bounded, whatever the upstream sends."""
-    engine = UpstreamEngine(upstream.url, max_answer_bytes=1000)
+    engine = engine_of(upstream.url, max_answer_bytes=1000)
     upstream.say(ANSWER | {"padding": "x" * 2000})
     if stream:
         upstream.stream(*CHUNKS * 10, "[DONE]")
@@ -495,7 +505,7 @@ async def test_models_fail_like_anything(engine: UpstreamEngine, upstream: FakeU
 
 async def test_fingerprints_tell_models_and_upstreams_apart() -> None:
     """At most 32 characters, and no address in them."""
-    one, two = UpstreamEngine("http://one"), UpstreamEngine("http://two")
+    one, two = engine_of("http://one"), engine_of("http://two")
     prints = {
         await one.fingerprint("a"),
         await one.fingerprint("b"),
@@ -505,18 +515,6 @@ async def test_fingerprints_tell_models_and_upstreams_apart() -> None:
     assert all(len(text) <= 32 and "one" not in text for text in prints)
     await one.close()
     await two.close()
-
-
-async def test_settings_make_an_engine(upstream: FakeUpstream) -> None:
-    """The URL, the key and the timeout come from the settings."""
-    upstream.say(ANSWER)
-    settings = Settings.model_validate(
-        {"secret": "s" * 32, "upstream": upstream.url + "/v1", "upstream_api_key": KEY}
-    )
-    engine = UpstreamEngine.from_settings(settings)
-    await events(engine, request())
-    assert upstream.seen[0].headers["authorization"] == f"Bearer {KEY}"
-    await engine.close()
 
 
 async def test_connections_are_reused(engine: UpstreamEngine, upstream: FakeUpstream) -> None:
