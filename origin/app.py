@@ -21,11 +21,13 @@ from origin.api.counters import Counters
 from origin.api.entries import Entries
 from origin.api.health import Health
 from origin.api.models import Models
+from origin.api.passthrough import Passthrough
 from origin.api.stats import Stats
 from origin.api.warming import WarmingRuns
 from origin.control import Control
 from origin.edge_counters import EdgeCounters, MemoryEdgeCounters, RedisEdgeCounters
 from origin.engine.contract import Engine
+from origin.engine.upstreams import Upstreams
 from origin.failures import describe
 from origin.pipeline import Pipeline
 from origin.settings import Settings, SettingsError
@@ -136,6 +138,15 @@ def create_app(
     )
     # A redirect would name the host that the client's own Host header names.
     app.router.redirect_slashes = False
+    if isinstance(engine, Upstreams):
+        app.router.default = Passthrough(
+            upstreams=engine,
+            access=access,
+            max_parsed_inline_bytes=settings.max_cached_body_bytes,
+            max_body_bytes=settings.max_body_bytes,
+            deadline_s=settings.request_deadline_s,
+            otherwise=app.router.default,
+        )
     return _Boundary(app)
 
 
@@ -157,10 +168,8 @@ def build_app(settings: Settings) -> ASGIApp:
 
 
 def _load_engine(settings: Settings) -> Engine:
-    if settings.upstream is not None:
-        from origin.engine.upstream import UpstreamEngine  # noqa: PLC0415 - one engine a process
-
-        return UpstreamEngine.from_settings(settings)
+    if settings.all_upstreams:
+        return Upstreams.from_settings(settings)
     # Imported here: an origin in front of an upstream needs neither torch nor transformers.
     from origin.engine.local import load_local_engine  # noqa: PLC0415
 

@@ -53,6 +53,23 @@ _DAY_S = 86_400
 _MIB = 1 << 20
 
 
+SHARED_PATHS = (
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/images/edits",
+    "/v1/images/generations",
+    "/v1/images/variations",
+    "/v1/moderations",
+    "/v1/rerank",
+    "/v1/responses",
+    "/v1/responses/*",
+    "/v1/score",
+)
+"""What tenants may ask of one account without meeting: it lists nothing and changes nothing, and
+what it keeps is found by an id that cannot be guessed."""
+
+
 class SettingsError(Exception):
     """A part refuses to start: each line names a variable, what is wrong with it and the fix."""
 
@@ -66,6 +83,7 @@ class Upstream(BaseModel):
     models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("*",), min_length=1)
     api_key: SecretStr | None = None
     tenant_api_keys: dict[str, SecretStr] = {}
+    shared_paths: tuple[str, ...] = SHARED_PATHS
     timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
 
     @field_validator("base_url")

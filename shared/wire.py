@@ -5,6 +5,8 @@ Header names are lower case, as HTTP/2, ASGI and the Fetch standard have them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 EDGE_AUTHORIZATION = "encore-edge-authorization"
 """`Bearer …` by which the origin believes that the edge asks; never taken from a client."""
 
@@ -59,8 +61,33 @@ FORWARDED_RESPONSE_HEADERS = (
 )
 """All of the origin's headers that the edge sends on to the client."""
 
+PASSED_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+"""Of requests below `/v1/` that are passed through to an upstream."""
+
+PASSED_REQUEST_HEADERS = ("accept", "content-type", "idempotency-key", "openai-beta")
+"""All of a client's headers that reach an upstream with such a request."""
+
+PASSED_RESPONSE_HEADERS = (
+    "content-disposition",
+    "content-type",
+    "openai-processing-ms",
+    "openai-version",
+    "retry-after",
+    "x-request-id",
+)
+"""All of an upstream's headers that reach the client; what else they tell is about our account."""
+
 PRIVATE = "private, no-store"
 """`Cache-Control` of every answer: no cache but this one may keep it."""
+
+
+def end_to_end(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Those of `names` that are there, but for what `Connection` says is for one hop only.
+
+    No hop-by-hop header (RFC 9110 section 7.6.1) is to be among `names`.
+    """
+    hop = {name.strip().lower() for name in headers.get("connection", "").split(",")}
+    return {name: headers[name] for name in names if name in headers and name not in hop}
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
+from shared.wire import PASSED_METHODS
+
 ANY = "*"
 _MAX_AGE_S = 7200
 _EXPOSED = "age, cache-status, encore-key, etag, retry-after, server-timing"
@@ -40,7 +42,7 @@ def preflight_headers(allowed: str, headers: Mapping[str, str]) -> dict[str, str
     """The answer to a preflight. Any header may be sent: what is not known here is dropped."""
     return {
         "access-control-allow-origin": allowed,
-        "access-control-allow-methods": "GET, POST",
+        "access-control-allow-methods": ", ".join(PASSED_METHODS),
         "access-control-allow-headers": headers.get("access-control-request-headers", "*"),
         "access-control-max-age": str(_MAX_AGE_S),
         "vary": "origin, access-control-request-headers",

@@ -12,7 +12,7 @@ import time
 import traceback
 from functools import lru_cache, partial
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import cors
 import runtime
@@ -38,12 +38,20 @@ from shared.keys import (
     check_tenant,
     ring_of_edge,
 )
+from shared.paths import is_plain
 from shared.requests import Endpoint, streaming
-from shared.wire import CONTROL_PATH, EDGE_AUTHORIZATION, PRIVATE, accepts_gzip
+from shared.wire import (
+    CONTROL_PATH,
+    EDGE_AUTHORIZATION,
+    PASSED_METHODS,
+    PRIVATE,
+    accepts_gzip,
+)
 
 _ENDPOINTS: dict[str, Endpoint] = {endpoint.value: endpoint for endpoint in Endpoint}
 _HEALTH = "/healthz"
 _MODELS = "/v1/models"
+_API = "/v1/"
 _ADMIN = "/cache/"
 _READING = ("GET", "HEAD")
 _JSON_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
@@ -146,6 +154,9 @@ class Edge:
             _require_method(("GET", "POST"), method, path)
             _require_plain(method, path)
             return await self._administer(request, url)
+        if path.startswith(_API) and method in PASSED_METHODS:
+            _require_plain(method, path)
+            return await self._pass_on(request, url, began_s)
         if path.startswith(CONTROL_PATH) and method == "PUT":
             return await self._take_document(request, path)
         raise _unknown_url(method, path)
@@ -289,6 +300,19 @@ class Edge:
             await self._take_purge(client, answer)
         return relay(answer, Passage(reason="bypass"))
 
+    async def _pass_on(self, request: Any, url: SplitResult, began_s: float) -> Any:
+        """Let the origin decide on a path that is unknown here, for the client alone; uncached."""
+        headers = runtime.headers_of(request)
+        client = self._authenticate(headers, url)
+        if self._rate_limit is not None:
+            await self._respect_rate_limit(client.tenant)
+        _refuse_oversized(_content_length(headers), self._settings.max_body_bytes)
+        path = f"{url.path}?{url.query}" if url.query else url.path
+        answer = await self._origin.pass_on(request.method, path, headers, request.body or None)
+        latency_ms = (time.monotonic() - began_s) * 1000
+        self._counts.count(client.tenant, "bypass", latency_ms=latency_ms)
+        return relay(answer, Passage(reason="bypass"))
+
     async def _take_purge(self, client: Client, answer: OriginAnswer) -> None:
         said = {} if answer.is_event_stream else parse_object(runtime.to_bytes(answer.body))
         # What the origin has left here already, it may have left with another isolate.
@@ -322,7 +346,7 @@ class Edge:
         headers = runtime.headers_of(request)
         allowed = cors.allowed_origin(self._settings.cors_origins, headers)
         if allowed is None:
-            return runtime.respond(204, {"allow": "GET, POST", "vary": "origin"})
+            return runtime.respond(204, {"allow": ", ".join(PASSED_METHODS), "vary": "origin"})
         return runtime.respond(204, cors.preflight_headers(allowed, headers))
 
 
@@ -337,11 +361,8 @@ def _unknown_url(method: str, path: str) -> ClientError:
 
 
 def _require_plain(method: str, path: str) -> None:
-    """Refuse a path that a server before the origin might decode and tidy into an internal one.
-
-    What is passed on has the edge's bearer with it.
-    """
-    if not {"", ".", ".."}.isdisjoint(unquote(path[1:]).replace("\\", "/").split("/")):
+    """Refuse a path that a server behind this one might decode and tidy into an internal one."""
+    if not is_plain(path):
         raise _unknown_url(method, path)
 
 

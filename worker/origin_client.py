@@ -8,6 +8,8 @@ that may stand at its address (a load balancer's page, a redirect) is passed on.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ import runtime
 from edge_settings import EdgeSettings
 from kv import StoredEntry
 
-from shared.cache_headers import Forwarded
+from shared.cache_headers import ORIGIN, Forwarded
 from shared.envelope import MAX_PREFIX_BYTES, MEDIA_TYPE, EnvelopeError, decode_prefix
 from shared.errors import ClientError, UpstreamError
 from shared.json_text import parse_object
@@ -28,6 +30,8 @@ from shared.wire import (
     ENTRY_PATH,
     FORWARDED_REQUEST_HEADERS,
     FORWARDED_RESPONSE_HEADERS,
+    PASSED_REQUEST_HEADERS,
+    PASSED_RESPONSE_HEADERS,
 )
 
 BEHIND_TIMEOUT_S = 10.0
@@ -100,26 +104,43 @@ class OriginClient:
         instead of the plain answer. The whole answer must be there in time, of an event stream its
         beginning. Raises OriginError 502 or 504.
         """
-        headers = {
-            name: client_headers[name]
-            for name in FORWARDED_REQUEST_HEADERS
-            if name in client_headers
-        }
+        headers = _listed(FORWARDED_REQUEST_HEADERS, client_headers)
         if as_edge:
             headers[EDGE_AUTHORIZATION] = self._bearer
         # What is not an envelope passes through as it is, so it must not arrive compressed.
         headers["accept-encoding"] = "identity"
         if want_entry:
             headers["accept"] = f"{MEDIA_TYPE}, {_JSON}"
-        status: int | None = None
         timeout_s = timeout_s or self._timeout_s
+        async with self._fetched(method, path, headers, body, timeout_s) as response:
+            return await _read(response)
+
+    async def pass_on(
+        self, method: str, path: str, client_headers: dict[str, str], body: Any
+    ) -> OriginAnswer:
+        """Forward a request that means nothing to the edge, for the client alone.
+
+        `body` is a JavaScript stream or None, and so is the answer's: nothing is held here. The
+        answer must begin in time. Raises OriginError 502 or 504.
+        """
+        headers = _listed((*FORWARDED_REQUEST_HEADERS, *PASSED_REQUEST_HEADERS), client_headers)
+        headers["accept-encoding"] = "identity"
+        async with self._fetched(method, path, headers, body, self._timeout_s) as response:
+            return await _pass(response)
+
+    @asynccontextmanager
+    async def _fetched(
+        self, method: str, path: str, headers: dict[str, str], body: Any, timeout_s: float
+    ) -> AsyncIterator[Any]:
+        """The origin's Response, for a block that reads it in time. Raises OriginError."""
+        status: int | None = None
         try:
             async with runtime.deadline(timeout_s) as signal:
                 response = await runtime.fetch(
                     self._url + path, method=method, headers=headers, body=body, signal=signal
                 )
                 status = response.status
-                return await _read(response)
+                yield response
         except TimeoutError:
             raise OriginError(
                 f"The origin did not answer within {timeout_s:g} s.",
@@ -227,13 +248,37 @@ async def _read(response: Any) -> OriginAnswer:
         )
     return OriginAnswer(
         status=status,
-        headers={n: received[n] for n in FORWARDED_RESPONSE_HEADERS if n in received},
+        headers=_listed(FORWARDED_RESPONSE_HEADERS, received),
         body=body,
         is_entry=media_type == MEDIA_TYPE,
         is_event_stream=is_event_stream,
         control_revision=_revision(received.get(CONTROL_REVISION, "")),
         may_store=received.get(EDGE_STORE) == "1",
     )
+
+
+async def _pass(response: Any) -> OriginAnswer:
+    """Take what an origin passes on, its body unread, or its refusal. Raises OriginError."""
+    status: int = response.status
+    received = runtime.headers_of(response)
+    media_type = received.get("content-type", "").partition(";")[0].strip().lower()
+    by_origin = received.get("cache-status", "").startswith(ORIGIN)
+    if not ((200 <= status < 300 and by_origin) or (status >= 400 and media_type == _JSON)):
+        await runtime.cancel(response.body)
+        raise _unreadable(status)
+    return OriginAnswer(
+        status=status,
+        headers=_listed((*FORWARDED_RESPONSE_HEADERS, *PASSED_RESPONSE_HEADERS), received),
+        body=response.body,
+        is_entry=False,
+        is_event_stream=media_type == _EVENT_STREAM,
+        control_revision=0,
+        may_store=False,
+    )
+
+
+def _listed(names: Iterable[str], headers: dict[str, str]) -> dict[str, str]:
+    return {name: headers[name] for name in names if name in headers}
 
 
 def _revision(text: str) -> int:

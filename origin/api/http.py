@@ -43,9 +43,7 @@ def is_loopback(scope: Scope, headers: Mapping[str, str]) -> bool:
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
     """The whole body. Raises ClientError 413 over the limit, ClientLeftError where it broke off."""
-    announced = headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > limit_bytes:
-        raise _too_large(limit_bytes)
+    refuse_larger(announced_bytes(headers) or 0, limit_bytes)
     chunks: list[bytes] = []
     size_bytes = 0
     while True:
@@ -54,8 +52,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: i
             raise ClientLeftError
         chunk = message.get("body", b"")
         size_bytes += len(chunk)
-        if size_bytes > limit_bytes:
-            raise _too_large(limit_bytes)
+        refuse_larger(size_bytes, limit_bytes)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
@@ -127,7 +124,15 @@ async def while_connected(receive: Receive) -> AsyncIterator[None]:
             await watcher
 
 
-def _too_large(limit_bytes: int) -> ClientError:
-    return ClientError(
-        f"The body is larger than {limit_bytes} bytes.", status=413, code="request_too_large"
-    )
+def announced_bytes(headers: Mapping[str, str]) -> int | None:
+    """The size of a body as `Content-Length` has it, None where it says nothing."""
+    announced = headers.get("content-length", "")
+    return int(announced) if announced.isascii() and announced.isdigit() else None
+
+
+def refuse_larger(size_bytes: int, limit_bytes: int) -> None:
+    """Raise ClientError 413 for a body of more bytes than that."""
+    if size_bytes > limit_bytes:
+        raise ClientError(
+            f"The body is larger than {limit_bytes} bytes.", status=413, code="request_too_large"
+        )

@@ -34,8 +34,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
     wait_random_exponential,
 )
 
@@ -192,7 +190,7 @@ class UpstreamClient:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_TryAgainError),
             wait=_wait_s,
-            stop=stop_after_attempt(ATTEMPTS) | stop_before_delay(self._deadline_s) | _is_long,
+            stop=self._is_over,
             sleep=self._sleep,
             reraise=True,
         )
@@ -200,6 +198,15 @@ class UpstreamClient:
             return await retrying(attempt)
         except _TryAgainError as exc:
             raise exc.error from exc.__cause__
+
+    def _is_over(self, state: RetryCallState) -> bool:
+        """Whether an attempt was the last one."""
+        wait_s = state.upcoming_sleep
+        return (
+            state.attempt_number >= ATTEMPTS
+            or wait_s > MAX_RETRY_WAIT_S
+            or (state.seconds_since_start or 0.0) + wait_s >= self._deadline_s
+        )
 
     async def _attempt(self, request: httpx.Request, body: bytes | Body | None) -> httpx.Response:
         self._refuse_for(self._breaker.admit())
@@ -281,10 +288,6 @@ def _wait_s(state: RetryCallState) -> float:
     failed = None if state.outcome is None else state.outcome.exception()
     asked_s = failed.error.retry_after_s if isinstance(failed, _TryAgainError) else None
     return (asked_s or 0) + _BACKOFF(state)
-
-
-def _is_long(state: RetryCallState) -> bool:
-    return state.upcoming_sleep > MAX_RETRY_WAIT_S
 
 
 def _translated(error: httpx.RequestError) -> UpstreamError:

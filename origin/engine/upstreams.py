@@ -32,6 +32,8 @@ class Route:
 
     models: Sequence[str]
     engine: UpstreamEngine
+    shared_paths: Sequence[str] = ()
+    """Patterns of paths that tenants without a key of their own may have passed through."""
 
     def serves(self, model: str) -> bool:
         """Whether a model's name matches, upper and lower case told apart."""
@@ -53,20 +55,21 @@ class Upstreams:
             [
                 Route(
                     models=upstream.models,
+                    shared_paths=upstream.shared_paths,
                     engine=UpstreamEngine(
                         UpstreamClient(
                             upstream.base_url,
-                            api_key=upstream.api_key and upstream.api_key.get_secret_value(),
+                            api_key=None if key is None else key.get_secret_value(),
                             tenant_api_keys={
-                                tenant: key.get_secret_value()
-                                for tenant, key in upstream.tenant_api_keys.items()
+                                tenant: own.get_secret_value()
+                                for tenant, own in upstream.tenant_api_keys.items()
                             },
                             timeout_s=min(upstream.timeout_s, deadline_s * _SEEN_SILENT),
                             deadline_s=deadline_s,
                         )
                     ),
                 )
-                for upstream in settings.all_upstreams
+                for upstream, key in ((each, each.api_key) for each in settings.all_upstreams)
             ]
         )
 
@@ -104,23 +107,32 @@ class Upstreams:
 
     async def fingerprint(self, model: str) -> str:
         """That of `model` at the upstream that serves it. Raises ClientError 404."""
-        return await self._engine(model).fingerprint(model)
+        return await self._serving(model).engine.fingerprint(model)
 
     def check(self, request: Request) -> None:
         """Raise ClientError 404 for a model that no upstream serves."""
-        self._engine(request.model).check(request)
+        self._serving(request.model).engine.check(request)
 
     def run(self, request: Request, *, tenant: str | None = None) -> AsyncGenerator[Event, None]:
         """Ask the upstream that serves the request's model."""
-        return self._engine(request.model).run(request, tenant=tenant)
+        return self._serving(request.model).engine.run(request, tenant=tenant)
 
-    def client_for(self, model: str | None) -> UpstreamClient:
-        """The upstream that serves `model`; the first one for a request that names none.
+    def passage(self, model: str | None, *, tenant: str, path: str) -> UpstreamClient:
+        """Whom to ask for `path`: who serves `model`, the first one where a request names none.
 
-        Raises ClientError 404.
+        Raises ClientError 404 `model_not_found`, 403 where other tenants' files, batches and the
+        like are in the account that would be asked.
         """
-        engine = self._routes[0].engine if model is None else self._engine(model)
-        return engine.client
+        route = self._routes[0] if model is None else self._serving(model)
+        client = route.engine.client
+        shared = any(fnmatchcase(path, pattern) for pattern in route.shared_paths)
+        if not (shared or client.has_own_key(tenant)):
+            raise ClientError(
+                f"{path} is passed through for tenants with an upstream key of their own only.",
+                status=403,
+                code="upstream_key_required",
+            )
+        return client
 
     async def close(self) -> None:
         """Close all connections."""
@@ -129,7 +141,7 @@ class Upstreams:
     def _route(self, model: str) -> Route | None:
         return next((route for route in self._routes if route.serves(model)), None)
 
-    def _engine(self, model: str) -> UpstreamEngine:
+    def _serving(self, model: str) -> Route:
         route = self._route(model)
         if route is None:
             raise ClientError(
@@ -138,4 +150,4 @@ class Upstreams:
                 param="model",
                 code="model_not_found",
             )
-        return route.engine
+        return route
