@@ -297,3 +297,102 @@ def test_variables_are_named_after_settings() -> None:
     """One rule, one exception."""
     assert variable("ttl_s") == "ENCORE_TTL_S"
     assert variable("redis_url") == "REDIS_URL"
+
+
+TWO_UPSTREAMS = """
+[[upstreams]]
+base_url = "https://api.example.com/v1/"
+models = ["gpt-*"]
+api_key = "env:OPENAI_API_KEY"
+tenant_api_keys = { acme = "env:ACME_KEY" }
+
+[[upstreams]]
+base_url = "http://vllm:8000"
+timeout_s = 300
+"""
+KEYS = {"OPENAI_API_KEY": "sk-one", "ACME_KEY": "sk-two"}
+
+
+def test_upstreams_are_read_from_the_file(tmp_path: Path) -> None:
+    """Keys come out of the environment, where it says so."""
+    one, two = load(tmp_path, TWO_UPSTREAMS, ENCORE_SECRET=SECRET, **KEYS).all_upstreams
+    assert (one.base_url, one.models, one.timeout_s) == (
+        "https://api.example.com/v1",
+        ("gpt-*",),
+        120.0,
+    )
+    assert one.api_key == SecretStr("sk-one")
+    assert one.tenant_api_keys == {"acme": SecretStr("sk-two")}
+    assert (two.base_url, two.models, two.api_key) == ("http://vllm:8000", ("*",), None)
+    assert two.timeout_s == 300
+
+
+def test_upstreams_are_read_from_the_environment(tmp_path: Path) -> None:
+    """As a JSON array of the same objects."""
+    text = '[{"base_url": "http://vllm:8000", "models": ["m"], "api_key": "env:K"}]'
+    settings = load(tmp_path, ENCORE_SECRET=SECRET, ENCORE_UPSTREAMS=text, K="k")
+    (one,) = settings.replace(ttl_s=1).all_upstreams
+    assert (one.base_url, one.models, one.api_key) == ("http://vllm:8000", ("m",), SecretStr("k"))
+
+
+def test_single_upstream_is_a_list_of_one(tmp_path: Path) -> None:
+    """The simple case has no other rules."""
+    variables = {"ENCORE_UPSTREAM": "http://one", "ENCORE_UPSTREAM_API_KEY": "k"}
+    (one,) = load(
+        tmp_path, ENCORE_SECRET=SECRET, ENCORE_UPSTREAM_TIMEOUT_S="7", **variables
+    ).all_upstreams
+    assert (one.base_url, one.api_key, one.timeout_s) == ("http://one", SecretStr("k"), 7.0)
+    assert one.models == ("*",)
+    assert load(tmp_path, ENCORE_SECRET=SECRET).all_upstreams == ()
+
+
+def test_keys_of_upstreams_are_not_shown(tmp_path: Path) -> None:
+    """Not by what `encore settings` prints."""
+    settings = load(tmp_path, TWO_UPSTREAMS, ENCORE_SECRET=SECRET, **KEYS)
+    shown = "".join(f"{name} = {value}" for name, value in settings)
+    assert "api.example.com" in shown
+    assert "sk-one" not in shown + repr(settings)
+    assert "sk-two" not in shown + repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[", "ENCORE_UPSTREAMS: not a JSON array"),
+        ("7", "ENCORE_UPSTREAMS: Input should be a valid tuple"),
+        ("[{}]", "ENCORE_UPSTREAMS[0].base_url: Field required"),
+        ('[{"base_url": "ftp://h"}]', "ENCORE_UPSTREAMS[0].base_url: not an http://"),
+        ('[{"base_url": "http://u:hidden@h"}]', "[0].base_url: credentials do not belong"),
+        ('[{"base_url": "http://h", "models": []}]', "[0].models: "),
+        ('[{"base_url": "http://h", "models": [""]}]', "[0].models[0]: "),
+        ('[{"base_url": "http://h", "timeout_s": 0}]', "[0].timeout_s: "),
+        ('[{"base_url": "http://h", "key": "hidden"}]', "[0].key: Extra inputs"),
+        ('[{"base_url": "http://h", "api_key": "hidden key"}]', "[0].api_key: a key has"),
+        ('[{"base_url": "http://h", "api_key": ""}]', "[0].api_key: a key has"),
+        (
+            '[{"base_url": "http://h", "tenant_api_keys": {"sk-HIDDEN": "acme"}}]',
+            "[0].tenant_api_keys: not a table of tenants' names",
+        ),
+        (
+            '[{"base_url": "http://h", "api_key": "env:NOT_THERE"}]',
+            "NOT_THERE is not set, but ENCORE_UPSTREAMS says",
+        ),
+    ],
+)
+def test_bad_upstreams_are_refused_by_place(tmp_path: Path, text: str, said: str) -> None:
+    """Without quoting what may be a key."""
+    refused = refusal(tmp_path, ENCORE_SECRET=SECRET, ENCORE_UPSTREAMS=text)
+    assert said in refused
+    assert "hidden" not in refused.lower()
+
+
+@pytest.mark.parametrize(
+    "other", [{"ENCORE_UPSTREAM": "http://one"}, {"ENCORE_MODEL": "/some/model"}]
+)
+def test_upstreams_and_another_engine_exclude_each_other(
+    tmp_path: Path, other: dict[str, str]
+) -> None:
+    """There is one engine."""
+    text = '[{"base_url": "http://two"}]'
+    refused = refusal(tmp_path, ENCORE_SECRET=SECRET, ENCORE_UPSTREAMS=text, **other)
+    assert "exclude each other" in refused

@@ -34,17 +34,20 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: dict[str, Any] | None
+    raw: bytes
+    target: str
     connection: object
 
 
 class FakeUpstream:
-    """The server: set `reply`, then look at `seen`.
+    """The server: set `reply`, then look at `seen`. What is in `first` is answered before it.
 
     `arrived` is set when a request has come, `left` when a client hangs up.
     """
 
     def __init__(self) -> None:
         self.reply = Reply()
+        self.first: list[Reply] = []
         self.seen: list[Seen] = []
         self.arrived = threading.Event()
         self.left = threading.Event()
@@ -70,6 +73,14 @@ class FakeUpstream:
             end=end,
         )
 
+    def reset(self) -> None:
+        """Make it as new."""
+        self.reply = Reply()
+        self.first.clear()
+        self.seen.clear()
+        self.left.clear()
+        self.arrived.clear()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         assert scope["type"] == "http"
@@ -85,12 +96,14 @@ class FakeUpstream:
                 method=scope["method"],
                 path=scope["path"],
                 headers={name.decode(): value.decode() for name, value in scope["headers"]},
-                body=json.loads(body) if body else None,
+                body=json.loads(body) if body.startswith(b"{") else None,
+                raw=body,
+                target=scope["raw_path"].decode() + "?" + scope["query_string"].decode(),
                 connection=scope["client"],
             )
         )
         self.arrived.set()
-        reply = self.reply
+        reply = self.first.pop(0) if self.first else self.reply
         if reply.pieces or reply.end != "never":
             headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
             await send(

@@ -69,10 +69,7 @@ def server() -> Iterator[FakeUpstream]:
 @pytest.fixture
 def upstream(server: FakeUpstream) -> FakeUpstream:
     """The server as new."""
-    server.seen.clear()
-    server.left.clear()
-    server.arrived.clear()
-    server.reply = Reply()
+    server.reset()
     return server
 
 
