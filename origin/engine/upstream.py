@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
@@ -49,12 +50,12 @@ class UpstreamEngine:
         self._max_answer_bytes = max_answer_bytes
         self._clock_s = clock_s
         self._models: list[ModelInfo] = []
-        self._models_until_s = -1.0
+        self._models_until_s = -math.inf
 
     async def models(self) -> Sequence[ModelInfo]:
         """Ask `GET /v1/models`, every `MODELS_MEMO_S` at most. Raises UpstreamError."""
         self.client.check_healthy()
-        if not self._models or self._clock_s() >= self._models_until_s:
+        if self._clock_s() >= self._models_until_s:
             self._models = await self._listed()
             self._models_until_s = self._clock_s() + MODELS_MEMO_S
         return self._models
