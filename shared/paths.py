@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
 
 MAX_DECODINGS = 8
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _CHARACTERS = re.compile(r"[A-Za-z0-9/._~!$&'()*+,;=:@%-]+")
 
 
@@ -23,7 +23,12 @@ def is_plain(path: str) -> bool:
             return False
         if any(character < " " or character == "\x7f" for character in decoded):
             return False
-        before, decoded = decoded, unquote(decoded)
+        before, decoded = decoded, _unescaped(decoded)
         if decoded == before:
             return True
     return False
+
+
+def _unescaped(path: str) -> str:
+    """The path with its escapes resolved once. What is beyond ASCII is of no interest here."""
+    return _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), path)

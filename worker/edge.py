@@ -306,9 +306,14 @@ class Edge:
         client = self._authenticate(headers, url)
         if self._rate_limit is not None:
             await self._respect_rate_limit(client.tenant)
-        _refuse_oversized(_content_length(headers), self._settings.max_body_bytes)
+        size_bytes = _content_length(headers)
+        _refuse_oversized(size_bytes, self._settings.max_body_bytes)
+        body = request.body
+        if not size_bytes:
+            body = await _body_within(request, size_bytes, self._settings.max_body_bytes)
+            body = body if body.byteLength else None
         path = f"{url.path}?{url.query}" if url.query else url.path
-        answer = await self._origin.pass_on(request.method, path, headers, request.body or None)
+        answer = await self._origin.pass_on(request.method, path, headers, body)
         latency_ms = (time.monotonic() - began_s) * 1000
         self._counts.count(client.tenant, "bypass", latency_ms=latency_ms)
         return relay(answer, Passage(reason="bypass"))

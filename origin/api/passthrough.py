@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -43,6 +44,7 @@ from shared.wire import (
     end_to_end,
 )
 
+DRAIN_TIMEOUT_S = 10.0
 _BELOW = "/v1/"
 _IN_QUERIES = "!$&'()*+,/:;=?@%"
 _CODINGS = frozenset({"", "identity", "gzip", "deflate"})
@@ -79,10 +81,11 @@ class Passthrough:
         if scope["type"] != "http" or not _is_passed(scope):
             await self._otherwise(scope, receive, send)
             return
-        answer = _Answer(send)
+        headers = headers_of(scope)
+        upload, answer = _Upload(receive, headers, self._max_body_bytes), _Answer(send)
         try:
             async with asyncio.timeout(self._deadline_s):
-                await self._pass(scope, receive, answer)
+                await self._pass(scope, headers, upload, answer)
         except ClientLeftError:
             return
         except TimeoutError:
@@ -96,16 +99,19 @@ class Passthrough:
         else:
             return
         if not answer.begun:
+            if error.status != 413:
+                await upload.drain()
             await send_error(send, error)
         else:
             log.warning("passing through broke off: %s", describe(error))
 
-    async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        headers = headers_of(scope)
+    async def _pass(
+        self, scope: Scope, headers: Mapping[str, str], upload: _Upload, answer: _Answer
+    ) -> None:
         caller = await self._access.caller(scope, headers)
         if parse_controls(headers).directives.only_if_cached:
             raise not_cached()
-        upload = _Upload(receive, headers, self._max_body_bytes)
+        refuse_larger(announced_bytes(headers) or 0, self._max_body_bytes)
         body: bytes | Body | None = upload.body
         model = None
         if self._upstreams.are_several and upload.body is not None and _is_json(headers):
@@ -166,13 +172,12 @@ class _Upload:
     """
 
     def __init__(self, receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> None:
-        """Raises ClientError 413 for one that is announced to be too large."""
         self._receive = receive
         self._headers = headers
         self._limit_bytes = limit_bytes
         self._read = asyncio.Event()
+        self._read_bytes = 0
         size_bytes = announced_bytes(headers)
-        refuse_larger(size_bytes or 0, limit_bytes)
         self.body: Body | None = None
         if size_bytes or "transfer-encoding" in headers:
             self.body = Body(self._pieces(), size_bytes)
@@ -185,24 +190,32 @@ class _Upload:
         self._read.set()
         return body
 
+    async def drain(self) -> None:
+        """Read what is left of it, and keep nothing: who is still sending may miss the answer."""
+        with suppress(TimeoutError, ClientLeftError, ClientError):
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                while not self._read.is_set():
+                    await self._piece()
+
     async def receive_later(self) -> Any:
         """The next message after the body."""
         await self._read.wait()
         return await self._receive()
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
-        read_bytes = 0
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientLeftError
-            piece = message.get("body", b"")
-            read_bytes += len(piece)
-            refuse_larger(read_bytes, self._limit_bytes)
-            more = message.get("more_body", False)
-            yield piece
-        self._read.set()
+        while not self._read.is_set():
+            yield await self._piece()
+
+    async def _piece(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        piece: bytes = message.get("body", b"")
+        self._read_bytes += len(piece)
+        refuse_larger(self._read_bytes, self._limit_bytes)
+        if not message.get("more_body", False):
+            self._read.set()
+        return piece
 
 
 def _is_passed(scope: Scope) -> bool:
