@@ -314,8 +314,12 @@ class Edge:
             body = body if body.byteLength else None
         path = f"{url.path}?{url.query}" if url.query else url.path
         answer = await self._origin.pass_on(request.method, path, headers, body)
-        latency_ms = (time.monotonic() - began_s) * 1000
-        self._counts.count(client.tenant, "bypass", latency_ms=latency_ms)
+        self._counts.count(
+            client.tenant,
+            "bypass" if answer.status < 400 else "error",
+            latency_ms=(time.monotonic() - began_s) * 1000,
+            trouble="origin-error" if answer.status >= 500 else None,
+        )
         return relay(answer, Passage(reason="bypass"))
 
     async def _take_purge(self, client: Client, answer: OriginAnswer) -> None:
