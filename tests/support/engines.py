@@ -1,14 +1,15 @@
-"""An engine whose every step the test decides: only to make faults and races happen on purpose."""
+"""Engines whose every step the test decides: only to make faults and races happen on purpose."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
+from zlib import crc32
 
 from origin.engine.contract import Chunk, Event, Finished, ModelInfo
 from shared.errors import ClientError
-from shared.requests import Endpoint, Request
+from shared.requests import EmbeddingRequest, Endpoint, Request
 from shared.streams import chunks
 
 MODEL = "scripted"
@@ -106,3 +107,57 @@ class ScriptedEngine:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def vector_of(given: object) -> list[float]:
+    """What the engine below says of an input: decimals that no float32 is equal to."""
+    size = len(given) if isinstance(given, str | list) else 0
+    return [0.1, -size / 7, crc32(str(given).encode()) * 1e-12]
+
+
+class VectorEngine(ScriptedEngine):
+    """Embeds, one token a character or id. `asked` are the inputs of each run.
+
+    An input called `bad` is refused by its place in the run. `whole`, `failure` and `gate` are as
+    in its parent; with `counts` it tells the tokens of each input.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[Any]] = []
+        self.encodings: list[str | None] = []
+        self.begun = asyncio.Semaphore(0)
+        self.counts = False
+
+    async def run(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Embed the inputs."""
+        assert isinstance(request, EmbeddingRequest)
+        self.runs += 1
+        self.asked.append(list(request.inputs))
+        self.encodings.append(request.encoding_format)
+        self.begun.release()
+        try:
+            await self.gate.wait()
+            if self.failure is not None:
+                raise self.failure
+            for index, given in enumerate(request.inputs):
+                if given == "bad":
+                    where = f"input[{index}]"
+                    raise ClientError(f"No vector for '{where}'.", param=where, code="bad")
+            tokens = [len(given) for given in request.inputs]
+            used = sum(tokens)
+            data = [
+                {"object": "embedding", "index": index, "embedding": vector_of(given)}
+                for index, given in enumerate(request.inputs)
+            ]
+            answer = {
+                "object": "list",
+                "data": data,
+                "model": MODEL,
+                "usage": {"prompt_tokens": used, "total_tokens": used},
+            }
+            counts = tokens if self.counts else None
+            yield Finished(answer=self.whole or answer, input_tokens=counts)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
