@@ -133,7 +133,7 @@ def _float32(vector: Any) -> bytes:
         if isinstance(vector, str):
             data = base64.b64decode(vector, validate=True)
         else:
-            if any(type(value) not in (int, float) for value in vector):
+            if not {int, float}.issuperset(map(type, vector)):
                 raise TypeError
             data = struct.pack(f"<{len(vector)}f", *vector)
         finite = bool(data) and all(map(math.isfinite, _floats(data)))
