@@ -82,7 +82,7 @@ class Batches:
 
         Raises ClientError (validation, naming `input[3]`), UpstreamError and what the engine does.
         """
-        asked = await asyncio.to_thread(self._pipeline.queries_by_input, query)
+        asked = await self._pipeline.queries_by_input(query)
         # Each different input once, in the order of their first places.
         alone = list({one.key: one for one in asked}.values())
         place_of = {one.key: place for place, one in enumerate(alone)}

@@ -56,8 +56,8 @@ MAX_BACKOFFS = 10_000
 MIN_EDGE_LIFE_S = 60
 """What lives for less is not written to KV: the platform's shortest expiry."""
 MAX_PENDING = 10_000
-MAX_JUDGED = 32
-"""How many entries are looked at before other requests have their turn: some 3 ms."""
+TURN_INPUTS = 32
+"""How many inputs of a batch are looked at before other requests have their turn: some 3 ms."""
 BATCH_CONCURRENCY = 4
 """How many entries of batches are built, or stored, at once: hundreds leave others no room."""
 log = logging.getLogger(__name__)
@@ -253,10 +253,12 @@ class Pipeline:
             fallback=hit if isinstance(decision, Forward) and decision.stale_if_error else None,
         )
 
-    def queries_by_input(self, query: Query) -> list[Query]:
+    async def queries_by_input(self, query: Query) -> list[Query]:
         """What would be asked for each input alone. `query` has a key, and `elements`."""
-        alone = []
+        alone: list[Query] = []
         for element in query.elements or ():
+            if len(alone) % TURN_INPUTS == TURN_INPUTS - 1:
+                await asyncio.sleep(0)
             fields = {**query.fields, "input": element}
             key, other_key = self._keys_of(
                 query.endpoint, query.document, query.controls, fields, query.ring
@@ -272,7 +274,7 @@ class Pipeline:
             stored = await self._store.get_many([query.key or "" for query in queries])
             found = []
             for place, (query, encoded) in enumerate(zip(queries, stored, strict=True)):
-                if place % MAX_JUDGED == MAX_JUDGED - 1:
+                if place % TURN_INPUTS == TURN_INPUTS - 1:
                     await asyncio.sleep(0)
                 held = await self._rekeyed(query) if encoded is None else encoded
                 found.append(await self._judge(query, held))

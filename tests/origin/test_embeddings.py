@@ -243,6 +243,7 @@ async def test_one_entry_serves_both_encodings(bench: Bench, first: str | None) 
 async def test_batch_fills_what_single_requests_hit(bench: Bench) -> None:
     """Texts and token ids; in the encoding that was not asked for, too."""
     await bench.batch([[1, 2], [3]], encoding_format="base64")
+    assert bench.engine.encodings == [None]
     hit, answer = await bench.single([[1, 2]])
     assert hit
     assert answer["data"][0]["embedding"] == float32([1, 2])
@@ -398,6 +399,14 @@ async def test_no_cache_makes_all_anew(bench: Bench) -> None:
     answer = await bench.batch(["a", "b"], {"cache-control": "no-cache"})
     assert (answer.detail, answer.reason) == ("elements=0/2", "request")
     assert (await bench.header("a")).created_ms == bench.now_ms
+    bench.engine.gate.clear()
+    asking = [
+        asyncio.create_task(bench.batch(["a", "c"], {"cache-control": directive}))
+        for directive in ("max-age=0", "no-cache")
+    ]
+    await until_asked(bench, 4)
+    bench.engine.gate.set()
+    assert [answer.collapsed for answer in await asyncio.gather(*asking)] == [False, False]
 
 
 async def test_stale_inputs_are_made_with_the_missing_ones(bench: Bench) -> None:
@@ -421,8 +430,10 @@ async def test_stale_entries_answer_for_a_failed_engine(bench: Bench) -> None:
     assert answer.detail == "stale-if-error; elements=0/2"
     with pytest.raises(UpstreamError):
         await bench.batch(["a", "c"])
-    bench.now_ms += 200_000
     with pytest.raises(UpstreamError):
+        await bench.batch(["a", "b"], {"cache-control": "stale-if-error=50"})
+    bench.engine.failure = ClientError("refused")
+    with pytest.raises(ClientError):
         await bench.batch(["a", "b"])
 
 
@@ -432,6 +443,19 @@ async def test_a_dead_store_costs_a_run(bench: Bench) -> None:
     answer = await bench.batch(["a", "b"], encoding_format="base64")
     assert base64.b64decode(vectors(answer)[1]) == struct.pack("<3f", *vector_of("b"))
     assert (answer.detail, answer.stored) == ("l1-error; elements=0/2", False)
+
+
+async def test_what_a_failing_store_was_not_asked_is_not_stored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have something newer."""
+
+    async def fail(_keys: Sequence[str]) -> list[bytes | None]:
+        raise StoreError("down")
+
+    monkeypatch.setattr(bench.store, "get_many", fail)
+    assert not (await bench.batch(["a", "b"])).stored
+    assert bench.store._entries == {}
 
 
 async def test_a_corrupted_entry_is_made_again(bench: Bench) -> None:

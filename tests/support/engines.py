@@ -39,8 +39,25 @@ def chat_answer(text: str, *, finish_reason: str = "stop") -> dict[str, Any]:
     }
 
 
+def vector_of(given: object) -> list[float]:
+    """What the engines below say of an input: decimals that no float32 is equal to."""
+    size = len(given) if isinstance(given, str | list) else 0
+    return [0.1, -size / 7, crc32(str(given).encode()) * 1e-12]
+
+
+def embeddings_answer(inputs: Sequence[Any]) -> dict[str, Any]:
+    """A plain answer with their vectors; one token a character or id."""
+    used = sum(map(len, inputs))
+    data = [
+        {"object": "embedding", "index": index, "embedding": vector_of(given)}
+        for index, given in enumerate(inputs)
+    ]
+    usage = {"prompt_tokens": used, "total_tokens": used}
+    return {"object": "list", "data": data, "model": MODEL, "usage": usage}
+
+
 class ScriptedEngine:
-    """Says `Answer N` in its Nth run. `gate` holds every run back until it is set."""
+    """Says `Answer N` in its Nth run, or embeds. `gate` holds every run back until it is set."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -79,7 +96,7 @@ class ScriptedEngine:
     def check(self, request: Request) -> None:
         """Refuse nothing."""
 
-    async def run(self, request: Request) -> AsyncGenerator[Event, None]:  # noqa: ARG002
+    async def run(self, request: Request) -> AsyncGenerator[Event, None]:
         """Say the next answer."""
         self.runs += 1
         self._loops.add(asyncio.get_running_loop())
@@ -89,6 +106,9 @@ class ScriptedEngine:
                 raise self.failure
             if self.whole is not None:
                 yield Finished(answer=self.whole)
+                return
+            if isinstance(request, EmbeddingRequest):
+                yield Finished(answer=embeddings_answer(request.inputs))
                 return
             said = chunks(Endpoint.CHAT, answer)
             yield Chunk(payload=said[0])
@@ -107,12 +127,6 @@ class ScriptedEngine:
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-def vector_of(given: object) -> list[float]:
-    """What the engine below says of an input: decimals that no float32 is equal to."""
-    size = len(given) if isinstance(given, str | list) else 0
-    return [0.1, -size / 7, crc32(str(given).encode()) * 1e-12]
 
 
 class VectorEngine(ScriptedEngine):
@@ -134,7 +148,7 @@ class VectorEngine(ScriptedEngine):
         assert isinstance(request, EmbeddingRequest)
         self.runs += 1
         self.asked.append(list(request.inputs))
-        self.encodings.append(request.encoding_format)
+        self.encodings.append(request.fields.get("encoding_format"))
         self.begun.release()
         try:
             await self.gate.wait()
@@ -144,20 +158,9 @@ class VectorEngine(ScriptedEngine):
                 if given == "bad":
                     where = f"input[{index}]"
                     raise ClientError(f"No vector for '{where}'.", param=where, code="bad")
-            tokens = [len(given) for given in request.inputs]
-            used = sum(tokens)
-            data = [
-                {"object": "embedding", "index": index, "embedding": vector_of(given)}
-                for index, given in enumerate(request.inputs)
-            ]
-            answer = {
-                "object": "list",
-                "data": data,
-                "model": MODEL,
-                "usage": {"prompt_tokens": used, "total_tokens": used},
-            }
-            counts = tokens if self.counts else None
-            yield Finished(answer=self.whole or answer, input_tokens=counts)
+            tokens = [len(given) for given in request.inputs] if self.counts else None
+            answer = self.whole or embeddings_answer(request.inputs)
+            yield Finished(answer=answer, input_tokens=tokens)
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
