@@ -26,6 +26,7 @@ from origin.api.stats import Stats
 from origin.api.warming import WarmingRuns
 from origin.control import Control
 from origin.edge_counters import EdgeCounters, MemoryEdgeCounters, RedisEdgeCounters
+from origin.embeddings import Batches
 from origin.engine.contract import Engine
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
@@ -74,6 +75,7 @@ def create_app(
         store_clock=control.now_ms,
         admit_after=settings.admit_after,
     )
+    batches = Batches(pipeline, engine)
     warming = Warming(pipeline, control, limit=settings.warm_limit)
     models = Models(engine=engine, access=access)
     documents = ControlDocuments(control=control, access=access, store=store)
@@ -98,6 +100,7 @@ def create_app(
             Answers(
                 endpoint,
                 pipeline=pipeline,
+                batches=batches,
                 access=access,
                 warming=warming,
                 max_cached_body_bytes=settings.max_cached_body_bytes,

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from origin.vectors import with_base64
 from shared import json_text
 from shared.compression import compress
 from shared.envelope import (
     SEGMENT_JSON,
+    SEGMENT_JSON_BASE64,
     SEGMENT_SSE,
     SEGMENT_SSE_USAGE,
     Envelope,
@@ -36,15 +38,22 @@ def build_entry(
     expiry_ms: tuple[int, int, int],
     fingerprint: str,
     tags: tuple[str, ...] = (),
+    in_both_encodings: bool = False,
 ) -> Envelope:
     """The envelope of a storable answer, not encrypted. `model` is the one that was asked for.
 
+    `in_both_encodings` is for the vector of one input, as `origin.vectors` has it.
     `expiry_ms` is (fresh-until, stale-until, error-until) as `shared.freshness.expiry` gives it,
     `tags` are tag digests. Raises EnvelopeError where the header would be too large (a very long
     model name).
     """
     plain = json_text.dumps(answer)
     segments = {SEGMENT_JSON: compress(plain)}
+    if in_both_encodings:
+        segments = {
+            SEGMENT_JSON: compress(plain, repetitive=False),
+            SEGMENT_JSON_BASE64: compress(json_text.dumps(with_base64(answer)), repetitive=False),
+        }
     if endpoint is not Endpoint.EMBEDDINGS:
         segments[SEGMENT_SSE] = compress(event_stream(endpoint, answer, include_usage=False))
         segments[SEGMENT_SSE_USAGE] = compress(event_stream(endpoint, answer, include_usage=True))

@@ -48,6 +48,8 @@ class Flight:
         self.error: EncoreError | None = None
         self.wishes: list[Controls] = []
         """What its waiters asked of the entry: each may tag it, and shorten its life."""
+        self.one_of_many = False
+        """One run makes this answer and others: it may fail for what nobody here asked."""
         self.superseded = False
         """A newer flight for the same key has begun: this one's answer is for its waiters only."""
         self._waiters = 0

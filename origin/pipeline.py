@@ -18,20 +18,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from origin.encryption import EncryptionError, open_segment, seal, unsealed
-from origin.engine.contract import Engine, Finished
+from origin.engine.contract import Engine, Event, Finished
 from origin.entries import build_entry, entry_to_be
 from origin.failures import describe
 from origin.flights import Flight, Flights
 from origin.stores.contract import GRANT_INTERVAL_S, Store, StoreError
+from origin.vectors import single_vector_events
 from shared import json_text
 from shared.cache_headers import Forwarded
 from shared.control_document import ControlDocument, Objection, canonical_for, objection
 from shared.controls import Controls
+from shared.embeddings import Element, elements, wants_base64
 from shared.envelope import (
     MAX_TAGS,
     Envelope,
@@ -53,6 +56,10 @@ MAX_BACKOFFS = 10_000
 MIN_EDGE_LIFE_S = 60
 """What lives for less is not written to KV: the platform's shortest expiry."""
 MAX_PENDING = 10_000
+TURN_INPUTS = 32
+"""How many inputs of a batch are looked at before other requests have their turn: some 3 ms."""
+BATCH_CONCURRENCY = 4
+"""How many entries of batches are built, or stored, at once: hundreds leave others no room."""
 log = logging.getLogger(__name__)
 
 
@@ -61,7 +68,9 @@ class Query:
     """An authenticated request. `fields` is the parsed body; `key` is None for one too large.
 
     `document` is its tenant's as it ruled when the request came. `ring` made `key`; `other_key` is
-    the same request's by the other secret, while one is being replaced.
+    the same request's by the other secret, while one is being replaced. `elements` are the inputs
+    of a request for embeddings that is answered input by input, else None; `base64` is whether it
+    asks for vectors so encoded.
     """
 
     endpoint: Endpoint
@@ -73,6 +82,8 @@ class Query:
     other_key: str | None
     stream: bool
     include_usage: bool
+    elements: Sequence[Element] | None = None
+    base64: bool = False
 
     @property
     def tenant(self) -> str:
@@ -82,7 +93,7 @@ class Query:
     @property
     def segment(self) -> str:
         """The segment of an entry that answers this request."""
-        return segment_for(stream=self.stream, include_usage=self.include_usage)
+        return segment_for(stream=self.stream, include_usage=self.include_usage, base64=self.base64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +126,8 @@ class Generating:
 
 
 Answer = Hit | Generating
+Found = tuple[Hit | None, Serve | Forward, str | None]
+"""(entry, decision, trouble)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +166,7 @@ class Pipeline:
         self._admit_after = admit_after
         self._clock_ms = clock_ms
         self._flights = Flights(deadline_s)
+        self._room_for_batches = asyncio.Semaphore(BATCH_CONCURRENCY)
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: set[str] = set()
         self._no_refresh_before_ms: dict[str, int] = {}
@@ -177,10 +191,7 @@ class Pipeline:
         stream, include_usage = streaming(fields)
         key = other_key = None
         if cacheable:
-            form = canonical_for(document, endpoint=endpoint, controls=controls, fields=fields)
-            key = cache_key(ring, form)
-            other = next((other for other in self._keys if other.id != ring.id), None)
-            other_key = None if other is None else cache_key(other, form)
+            key, other_key = self._keys_of(endpoint, document, controls, fields, ring)
         return Query(
             endpoint=endpoint,
             document=document,
@@ -191,6 +202,8 @@ class Pipeline:
             other_key=other_key,
             stream=stream,
             include_usage=include_usage,
+            elements=elements(endpoint, fields),
+            base64=wants_base64(endpoint, fields),
         )
 
     async def answer(self, query: Query) -> Answer:
@@ -210,7 +223,7 @@ class Pipeline:
                 return hit
         if directives.only_if_cached:
             raise not_cached()
-        request, fingerprint = await self._admit(query)
+        request, fingerprint = await self.admit(query)
         why_not = (
             "too-large"
             if query.key is None
@@ -239,6 +252,73 @@ class Pipeline:
             detail=why_not or detail,
             fallback=hit if isinstance(decision, Forward) and decision.stale_if_error else None,
         )
+
+    async def queries_by_input(self, query: Query) -> list[Query]:
+        """What would be asked for each input alone. `query` has a key, and `elements`."""
+        alone: list[Query] = []
+        for element in query.elements or ():
+            if len(alone) % TURN_INPUTS == TURN_INPUTS - 1:
+                await asyncio.sleep(0)
+            fields = {**query.fields, "input": element}
+            key, other_key = self._keys_of(
+                query.endpoint, query.document, query.controls, fields, query.ring
+            )
+            alone.append(
+                replace(query, fields=fields, key=key, other_key=other_key, elements=[element])
+            )
+        return alone
+
+    async def look_up_many(self, queries: Sequence[Query]) -> list[Found]:
+        """What the store has for each of the queries, which all have keys, in one read."""
+        try:
+            stored = await self._store.get_many([query.key or "" for query in queries])
+            found = []
+            for place, (query, encoded) in enumerate(zip(queries, stored, strict=True)):
+                if place % TURN_INPUTS == TURN_INPUTS - 1:
+                    await asyncio.sleep(0)
+                held = await self._rekeyed(query) if encoded is None else encoded
+                found.append(await self._judge(query, held))
+        except StoreError as exc:
+            log.warning("L1: %s", exc)
+            return [(None, MISS, "l1-error")] * len(queries)
+        return found
+
+    async def flights_for(
+        self,
+        queries: Sequence[Query],
+        requests: Sequence[Request],
+        *,
+        fingerprint: str,
+        begin: Callable[[Sequence[int]], Sequence[AsyncGenerator[Event, None]]],
+        join: bool,
+        store_works: bool,
+    ) -> list[tuple[Flight, bool]]:
+        """(flight, whether it had begun) for each of the queries: join it before the next `await`.
+
+        `begin` gives the events of those that must be generated, by their places, in one run. Only
+        who comes by this method joins what such a run makes: it may fail for another's input.
+        """
+        started_ms = await self._generation_start_ms() if store_works else None
+        # No `await` from here on: two requests would each find nothing, and start.
+        joined = [self._joinable(query, one_of_many=True) if join else None for query in queries]
+        missing = [place for place, flight in enumerate(joined) if flight is None]
+        started: dict[int, Flight] = {}
+        for place, events in zip(missing, begin(missing) if missing else (), strict=True):
+            started[place] = self._start(
+                queries[place],
+                requests[place],
+                fingerprint,
+                shared=True,
+                started_ms=started_ms,
+                events=events,
+            )
+            started[place].one_of_many = True
+        departed = [
+            (flight or started[place], flight is not None) for place, flight in enumerate(joined)
+        ]
+        for query, (flight, _) in zip(queries, departed, strict=True):
+            flight.wishes.append(query.controls)
+        return departed
 
     async def entry(self, document: ControlDocument, key: str) -> tuple[Header, bytes] | None:
         """(header, stored envelope) of a key, after a flight that is about to store it has done so.
@@ -328,14 +408,27 @@ class Pipeline:
             task.cancel()
         await self._flights.close()
 
-    async def _admit(self, query: Query) -> tuple[Request, str]:
+    def _keys_of(
+        self,
+        endpoint: Endpoint,
+        document: ControlDocument,
+        controls: Controls,
+        fields: dict[str, Any],
+        ring: KeyRing,
+    ) -> tuple[str, str | None]:
+        """The key by `ring`, and by the other secret while one is being replaced."""
+        form = canonical_for(document, endpoint=endpoint, controls=controls, fields=fields)
+        other = next((other for other in self._keys if other.id != ring.id), None)
+        return cache_key(ring, form), None if other is None else cache_key(other, form)
+
+    async def admit(self, query: Query) -> tuple[Request, str]:
         """The validated request and its model's fingerprint. Raises ClientError."""
         request = validate(query.endpoint, query.fields)
         self._engine.check(request)
         return request, await self._engine.fingerprint(request.model)
 
-    async def _look_up(self, query: Query) -> tuple[Hit | None, Serve | Forward, str | None]:
-        """(entry, decision, trouble). What cannot answer this request is a miss."""
+    async def _look_up(self, query: Query) -> Found:
+        """What the store has. What cannot answer this request is a miss."""
         if query.key is None:
             return None, MISS, None
         try:
@@ -345,7 +438,11 @@ class Pipeline:
         except StoreError as exc:
             log.warning("L1: %s", exc)
             return None, MISS, "l1-error"
-        if encoded is None:
+        return await self._judge(query, encoded)
+
+    async def _judge(self, query: Query, encoded: bytes | None) -> Found:
+        """Whether what is stored under the query's key may answer it."""
+        if query.key is None or encoded is None:
             return None, MISS, None
         envelope = _decoded(encoded, query.key)
         if envelope is None or envelope.header.tenant != query.tenant:
@@ -409,10 +506,12 @@ class Pipeline:
             log.warning("L1: no clock: %s", exc)
             return None
 
-    def _joinable(self, query: Query) -> Flight | None:
-        """The flight that may answer `query`, if there is one."""
+    def _joinable(self, query: Query, *, one_of_many: bool = False) -> Flight | None:
+        """The flight that may answer `query`, if there is one; see `flights_for`."""
         flight = None if query.key is None else self._flights.find(query.key)
-        if flight is None or query.document.revision <= flight.revision:
+        if flight is None or (flight.one_of_many and not one_of_many):
+            return None
+        if query.document.revision <= flight.revision:
             # All of the document's cut-offs were there before the flight started.
             return flight
         if flight.to_be is None or _objection(query, flight.to_be) is not None:
@@ -432,11 +531,17 @@ class Pipeline:
         shared: bool,
         started_ms: int | None,
         tag_digests: tuple[str, ...] = (),
+        events: AsyncGenerator[Event, None] | None = None,
     ) -> Flight:
         """Start a generation. Its answer is stored if it is `shared` and its start is known.
 
-        `tag_digests` are those of the entry that it replaces.
+        `tag_digests` are those of the entry that it replaces; `events` are the engine's, where it
+        has begun.
         """
+        is_of_one_input = shared and query.elements is not None and len(query.elements) == 1
+        room = nullcontext() if events is None else self._room_for_batches
+        if events is None and is_of_one_input:
+            events = single_vector_events(self._engine, request, tenant=query.tenant)
         encrypted = query.document.policy.encrypted
         to_be = None
         if shared and query.key is not None and started_ms is not None:
@@ -454,7 +559,7 @@ class Pipeline:
                 log.warning("not to be stored %s: %s", short_key(query.key), exc)
 
         async def complete(finished: Finished) -> Envelope | None:
-            if to_be is None or finished.unstorable or storability(request, finished.answer):
+            if to_be is None or finished.unstorable:
                 return None
             started_ms = to_be.generation_started_ms
             created_ms = max(started_ms, self._clock_ms())  # clocks differ, and may be set back
@@ -465,7 +570,9 @@ class Pipeline:
             if not lasting or len(lasting) < len(expiries) or len(digests) > MAX_TAGS:
                 return None
 
-            def make() -> Envelope:
+            def make() -> Envelope | None:
+                if storability(request, finished.answer) is not None:
+                    return None
                 entry = build_entry(
                     query.endpoint,
                     finished.answer,
@@ -477,26 +584,32 @@ class Pipeline:
                     expiry_ms=min(lasting),
                     fingerprint=fingerprint,
                     tags=tuple(digests),
+                    in_both_encodings=is_of_one_input,
                 )
                 return seal(entry, query.ring) if encrypted else entry
 
             try:
-                entry = await asyncio.to_thread(make)
+                async with room:
+                    entry = await asyncio.to_thread(make)
             except EnvelopeError as exc:
                 log.warning("not stored %s: %s", short_key(to_be.key), exc)
                 return None
-            if query.controls.directives.no_cache:
+            if entry is not None and query.controls.directives.no_cache:
                 self._expect_edge_write(query.document, entry.header)
             return entry
 
+        async def store(envelope: Envelope) -> None:
+            async with room:
+                await self._put(envelope.header, encode(envelope))
+
         flight = self._flights.start(
             query.key or "",
-            self._engine.run(request, tenant=query.tenant),
+            events or self._engine.run(request, tenant=query.tenant),
             shared=shared,
             to_be=to_be,
             revision=query.document.revision,
             complete=complete,
-            store=self._keep,
+            store=store,
         )
         return flight
 
@@ -510,9 +623,6 @@ class Pipeline:
         if known is None and len(self._pending) >= MAX_PENDING:
             del self._pending[next(iter(self._pending))]
         self._pending[header.key] = _Pending(header=header, due_ms=due_ms)
-
-    async def _keep(self, envelope: Envelope) -> None:
-        await self._put(envelope.header, encode(envelope))
 
     async def _put(self, header: Header, encoded: bytes, *, only_new: bool = False) -> None:
         try:
@@ -534,7 +644,7 @@ class Pipeline:
     async def _run_refresh(self, query: Query, stale: Envelope) -> None:
         key = stale.header.key
         try:
-            request, fingerprint = await self._admit(query)
+            request, fingerprint = await self.admit(query)
             started_ms = await self._generation_start_ms()
             if started_ms is None:
                 raise InternalError("The store cannot be asked.", status=503)

@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 from shared.canonical import canonical
 from shared.controls import Controls
+from shared.embeddings import keyed_fields
 from shared.envelope import MAX_HEADER_BYTES, TAG_HEX_CHARACTERS, Header
 from shared.keys import KEY_ID_HEX_CHARACTERS, SHORT_KEY_HEX_CHARACTERS, check_tenant, short_key
 from shared.normalisation import PROFILES, normalise
@@ -248,13 +249,15 @@ def canonical_for(
 ) -> bytes:
     """The canonical bytes of a tenant's request: by template, by profile, or as it came.
 
+    Embeddings of one input have one form, however the input is wrapped and its vector encoded.
+
     Raises ClientError for a request that no key can be made of.
     """
     keyed, profile = templated(document.templates, endpoint, fields), None
     if keyed is None:
         if document.policy.normalisation != "exact":
             profile = document.policy.normalisation
-        keyed = normalise(document.policy.normalisation, endpoint, fields)
+        keyed = keyed_fields(endpoint, normalise(document.policy.normalisation, endpoint, fields))
     return canonical(
         tenant=document.tenant,
         scope=controls.scope,

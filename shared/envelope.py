@@ -41,9 +41,11 @@ TAG_HEX_CHARACTERS = 12
 """A tag is kept as the first 48 bits of its HMAC: a collision purges too much, never too little."""
 
 SEGMENT_JSON = "json"
+SEGMENT_JSON_BASE64 = "json+base64"
+"""The answer of an embedding request, its vectors as base64 of little-endian float32."""
 SEGMENT_SSE = "sse"
 SEGMENT_SSE_USAGE = "sse+usage"
-SEGMENTS = frozenset({SEGMENT_JSON, SEGMENT_SSE, SEGMENT_SSE_USAGE})
+SEGMENTS = frozenset({SEGMENT_JSON, SEGMENT_JSON_BASE64, SEGMENT_SSE, SEGMENT_SSE_USAGE})
 
 _PREFIX_BYTES = 12
 MAX_PREFIX_BYTES = _PREFIX_BYTES + MAX_HEADER_BYTES
@@ -61,10 +63,10 @@ _encode = json.JSONEncoder(
 ).encode
 
 
-def segment_for(*, stream: bool, include_usage: bool) -> str:
+def segment_for(*, stream: bool, include_usage: bool, base64: bool = False) -> str:
     """The segment that answers a request."""
     if not stream:
-        return SEGMENT_JSON
+        return SEGMENT_JSON_BASE64 if base64 else SEGMENT_JSON
     return SEGMENT_SSE_USAGE if include_usage else SEGMENT_SSE
 
 

@@ -41,6 +41,8 @@ from shared.checks import (
 from shared.errors import ClientError
 
 Object = Mapping[str, Any]
+MAX_INPUTS = 2048
+"""The most texts or token arrays that one request may hold."""
 
 
 class Endpoint(StrEnum):
@@ -453,7 +455,7 @@ _CHAT: dict[str, Check] = _SAMPLING | {
     "web_search_options": obj,
 }
 _COMPLETION: dict[str, Check] = _SAMPLING | {
-    "prompt": _texts_or_tokens(min_length=0, high=2048),
+    "prompt": _texts_or_tokens(min_length=0, high=MAX_INPUTS),
     "best_of": integer(0, 20),
     "echo": boolean,
     "logprobs": integer(0, 5),
@@ -462,7 +464,7 @@ _COMPLETION: dict[str, Check] = _SAMPLING | {
 }
 _EMBEDDING: dict[str, Check] = {
     "model": _SAMPLING["model"],
-    "input": _texts_or_tokens(min_length=1, high=2048),
+    "input": _texts_or_tokens(min_length=1, high=MAX_INPUTS),
     "dimensions": _COUNT,
     "encoding_format": one_of("float", "base64"),
     "user": _TEXT,

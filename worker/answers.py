@@ -40,7 +40,7 @@ from shared.canonical import UNKEYED
 from shared.control_document import ControlDocument, Objection, objection
 from shared.controls import Controls
 from shared.edge_counts import TROUBLES, EdgeCounts, Outcome, Trouble
-from shared.envelope import SEGMENT_JSON, Header
+from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64, Header
 from shared.errors import not_cached
 from shared.freshness import MISS, Decision, Forward, Serve, decide, serve
 from shared.keys import KeyRings, short_key
@@ -54,6 +54,7 @@ REFRESH_PAUSE_S = 0.2
 """How long this isolate lets one refresh of a key be the last."""
 MAX_REFRESHED = 1000
 
+_PLAIN = (SEGMENT_JSON, SEGMENT_JSON_BASE64)
 _UNPROVEN = UNKEYED - {"stream", "stream_options"}
 """Fields outside the key that are not checked before it is made."""
 
@@ -458,7 +459,7 @@ def _is_proven_by_key(query: Query) -> bool:
     What is outside the key is not proven, nor what only matters in a stream (legacy completions,
     embeddings).
     """
-    if query.segment != SEGMENT_JSON and query.endpoint is not Endpoint.CHAT:
+    if query.segment not in _PLAIN and query.endpoint is not Endpoint.CHAT:
         return False
     return _UNPROVEN.isdisjoint(query.fields)
 
@@ -497,7 +498,7 @@ def _stored(
 
 
 def _content_type(segment: str) -> str:
-    return "application/json" if segment == SEGMENT_JSON else "text/event-stream; charset=utf-8"
+    return "application/json" if segment in _PLAIN else "text/event-stream; charset=utf-8"
 
 
 def _log_undecodable(key: str, exc: Exception) -> None:

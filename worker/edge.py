@@ -26,6 +26,7 @@ from shared.cache_headers import EDGE, forward_status
 from shared.control_document import ControlDocument, ControlError, canonical_for, key_profile
 from shared.controls import parse_controls
 from shared.edge_counts import EdgeCounts, Trouble
+from shared.embeddings import elements, wants_base64
 from shared.envelope import segment_for
 from shared.errors import ClientError, EncoreError, InternalError, UpstreamError
 from shared.json_text import parse_object
@@ -205,6 +206,10 @@ class Edge:
     async def _answer_keyed(self, client: Client, ask: Ask, *, inflate: bool) -> Any:
         fields = parse_object(runtime.to_bytes(ask.body))
         stream, include_usage = streaming(fields)
+        base64 = wants_base64(ask.endpoint, fields)
+        if len(elements(ask.endpoint, fields) or ()) > 1:
+            # Its inputs have an entry each, and only the origin can put them together.
+            return await self._answers.forward(ask, "batch")
         key_of = partial(self._key, ask, fields)
         found = None
         document = self._control.remembered(ask.tenant)
@@ -238,7 +243,7 @@ class Edge:
             document=document,
             key=key,
             previous_key=previous_key,
-            segment=segment_for(stream=stream, include_usage=include_usage),
+            segment=segment_for(stream=stream, include_usage=include_usage, base64=base64),
             fields=fields,
             inflate=inflate,
         )

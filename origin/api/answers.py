@@ -27,7 +27,9 @@ from origin.api.http import (
     start_response,
     while_connected,
 )
+from origin.embeddings import Batches, is_batch
 from origin.pipeline import Generating, Hit, Pipeline, Query
+from origin.vectors import with_base64
 from origin.warming import Warming
 from shared import json_text
 from shared.cache_headers import (
@@ -78,6 +80,7 @@ class Answers:
         endpoint: Endpoint,
         *,
         pipeline: Pipeline,
+        batches: Batches,
         access: Access,
         warming: Warming,
         max_cached_body_bytes: int,
@@ -85,6 +88,7 @@ class Answers:
     ) -> None:
         self._endpoint = endpoint
         self._pipeline = pipeline
+        self._batches = batches
         self._access = access
         self._warming = warming
         self._max_cached_body_bytes = max_cached_body_bytes
@@ -124,6 +128,9 @@ class Answers:
             gzip=accepts_gzip(headers.get("accept-encoding")),
             began_s=began_s,
         )
+        if is_batch(exchange.query):
+            await _send_batch(exchange, self._batches)
+            return
         answer = await self._pipeline.answer(exchange.query)
         match answer:
             case Hit():
@@ -190,6 +197,36 @@ async def _send_segment(exchange: _Exchange, segment: bytes, headers: dict[str, 
     await send_response(exchange.send, 200, headers, segment)
 
 
+async def _send_batch(exchange: _Exchange, batches: Batches) -> None:
+    """Answer a request for several embeddings. It has no entry, so no key and no entity tag."""
+    async with while_connected(exchange.receive):
+        answer = await batches.answer(exchange.query)
+        body = answer.body
+        if exchange.gzip:
+            body = await asyncio.to_thread(compress, body, repetitive=False)
+    headers = {
+        "cache-control": PRIVATE,
+        "content-type": _JSON,
+        "vary": "accept-encoding",
+        "server-timing": _timing("l1" if answer.served else "engine", exchange),
+    }
+    if exchange.gzip:
+        headers["content-encoding"] = "gzip"
+    if answer.served is not None:
+        headers["cache-status"] = hit_status(ORIGIN, answer.served, answer.detail)
+        headers["age"] = str(answer.served.age_s)
+    else:
+        headers["cache-status"] = forward_status(
+            ORIGIN,
+            answer.reason,
+            status=answer.failed_status,
+            stored=answer.stored and answer.trouble != "l1-error",
+            collapsed=answer.collapsed,
+            detail=answer.detail,
+        )
+    await send_response(exchange.send, 200, headers, body)
+
+
 async def _send_generating(exchange: _Exchange, generating: Generating) -> None:
     flight = generating.flight
     with flight.joined():
@@ -244,7 +281,8 @@ async def _send_plain(exchange: _Exchange, generating: Generating) -> None:
             raise InternalError("The entry lacks what was asked for.")
         await _send_segment(exchange, segment, headers)
         return
-    body = json_text.dumps(finished.answer)
+    query, answer = exchange.query, finished.answer
+    body = json_text.dumps(with_base64(answer) if query.base64 else answer)
     headers["content-type"] = _JSON
     headers["vary"] = "accept-encoding"
     if exchange.gzip:

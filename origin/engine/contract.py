@@ -38,11 +38,13 @@ class Finished:
     """The end of a run: the whole plain answer, usage included.
 
     `unstorable` says why the answer must not be kept although it is complete (a chunk that
-    cannot be rebuilt from the answer without loss); None where nothing forbids it.
+    cannot be rebuilt from the answer without loss); None where nothing forbids it. `input_tokens`
+    are those of each input of an embedding request, where the engine knows them apart.
     """
 
     answer: dict[str, Any]
     unstorable: str | None = None
+    input_tokens: Sequence[int] | None = None
 
 
 Event = Chunk | Finished

@@ -93,7 +93,9 @@ class EmbeddingEngine:
             # Neither its message nor a chained traceback: they may quote the text.
             logger.error("embedding failed: %s", type(error).__name__)  # noqa: TRY400
             raise InternalError("The embedder failed.", code="engine_error") from None
-        yield Finished(answer=embeddings_answer(request, vectors, tokens))
+        yield Finished(
+            answer=embeddings_answer(request, vectors, tokens), input_tokens=tuple(tokens)
+        )
 
     async def close(self) -> None:
         """Stop the embedder."""
@@ -115,14 +117,15 @@ def embeddings_answer(
 ) -> dict[str, Any]:
     """The plain answer. `vectors`: shape [inputs, dimensions]; `tokens`: one count per input.
 
-    Floats are written as the shortest decimals that read back as the same float32; base64 is of
+    Floats are the float32 values themselves, which a double holds exactly; base64 is of
     little-endian float32.
     """
 
     def shown(vector: NDArray[np.float32]) -> str | list[float]:
         if request.encoding_format == "base64":
             return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-        return [float(str(value)) for value in vector]
+        floats: list[float] = vector.tolist()
+        return floats
 
     used = sum(tokens)
     return {

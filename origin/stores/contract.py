@@ -16,6 +16,7 @@ write it to KV, for the platform takes one write per key and second, and bills e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 ASKED_LIFE_S = 86_400
@@ -33,6 +34,13 @@ class Store(Protocol):
 
     async def get(self, key: str) -> bytes | None:
         """Return the envelope under `key`, or None. Changes nothing. Raises StoreError."""
+        ...
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what is under each of `keys`, as `get` does, in one round trip a node.
+
+        Changes nothing. Raises StoreError where any of them cannot be asked for.
+        """
         ...
 
     async def put(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class MemoryStore:
@@ -27,6 +27,10 @@ class MemoryStore:
         """See Store.get."""
         envelope, expires_at_ms = self._entries.get(key, (b"", 0))
         return envelope if expires_at_ms > self._now_ms() else None
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """See Store.get_many."""
+        return [await self.get(key) for key in keys]
 
     async def put(
         self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False

@@ -139,6 +139,19 @@ async def test_an_entry_ends_at_its_end(store: Store) -> None:
     assert now_ms() >= end_ms - 5  # Redis samples its clock
 
 
+async def test_many_are_read_in_the_order_asked(store: Store) -> None:
+    """What is there, None for what is not; a key asked for twice is answered twice."""
+    keys = [f"{number:064x}" for number in range(300)]
+    for key in keys[::3]:
+        await store.put(key, key.encode(), now_ms() + HOUR_MS)
+    await store.put(keys[0], b"over", now_ms() - 1)
+    expected = [key.encode() if place % 3 == 0 else None for place, key in enumerate(keys)]
+    expected[0] = None
+    assert await store.get_many(keys) == expected
+    assert await store.get_many([keys[3], keys[1], keys[3]]) == [expected[3], None, expected[3]]
+    assert await store.get_many([]) == []
+
+
 async def test_only_new_leaves_what_is_there(store: Store) -> None:
     """It is put where nothing is, or nothing any more."""
     await store.put(KEY, b"first", now_ms() + 300, only_new=True)
@@ -200,12 +213,16 @@ async def test_a_cancelled_read_does_not_disturb_the_next(store: Store) -> None:
     """A connection whose answer nobody awaited is not handed to someone else."""
     await store.put(KEY, b"one", now_ms() + HOUR_MS)
     await store.put(OTHER, b"two", now_ms() + HOUR_MS)
-    for _ in range(20):
-        reading = asyncio.create_task(store.get(KEY))
-        await asyncio.sleep(0)
+    for number in range(40):
+        reading: asyncio.Task[object] = asyncio.create_task(
+            store.get(KEY) if number % 2 else store.get_many([KEY] * 9)
+        )
+        for _ in range(number // 8):
+            await asyncio.sleep(0)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         assert await store.get(OTHER) == b"two"
+        assert await store.get_many([OTHER, KEY]) == [b"two", b"one"]
 
 
 async def test_a_store_that_answers_pings(store: Store) -> None:
@@ -224,6 +241,7 @@ async def test_an_outage_is_not_a_miss() -> None:
     store = RedisStore.from_url("redis://127.0.0.1:1")
     for operation in (
         store.get(KEY),
+        store.get_many([KEY, OTHER]),
         store.put(KEY, b"x", now_ms() + HOUR_MS),
         store.delete(KEY),
         store.grant(KEY, after=1),
@@ -257,8 +275,9 @@ async def test_another_type_under_a_key_is_an_outage(bundled_redis: str) -> None
         await client.flushall()
         await client.lpush(f"encore:{{{KEY}}}:entry", b"x")
     store = RedisStore.from_url(bundled_redis)
-    with pytest.raises(StoreError, match=r"^Redis: ResponseError$"):
-        await store.get(KEY)
+    for operation in (store.get(KEY), store.get_many([OTHER, KEY])):
+        with pytest.raises(StoreError, match=r"^Redis: ResponseError$"):
+            await operation
     await store.close()
 
 

@@ -25,6 +25,14 @@ def ask(client: openai.OpenAI, content: str, **fields: Any) -> tuple[str, Any]:
     return raw.headers["cache-status"], raw.parse()
 
 
+def embed(client: openai.OpenAI, given: str | list[str], **fields: Any) -> tuple[str, Any]:
+    """(`Cache-Status`, the parsed answer) of one request for embeddings."""
+    raw = client.embeddings.with_raw_response.create(
+        model="all-MiniLM-L6-v2", input=given, **fields
+    )
+    return raw.headers["cache-status"], raw.parse()
+
+
 def ask_until_hit(client: openai.OpenAI, content: str, **fields: Any) -> tuple[str, Any]:
     """Repeat a request until KV answers: an entry is put there behind the answer."""
     deadline = time.monotonic() + 10
@@ -98,17 +106,35 @@ def test_completions_are_cached(client: openai.OpenAI) -> None:
 
 
 def test_embeddings_are_cached(client: openai.OpenAI) -> None:
-    """`/v1/embeddings`: the same vectors from the model and from KV."""
+    """`/v1/embeddings`: the same vector from the model and from KV, in either encoding.
+
+    The client asks for base64 unless it is told otherwise.
+    """
     answers = []
     for _ in range(20):
-        raw = client.embeddings.with_raw_response.create(
-            model="all-MiniLM-L6-v2", input=["a house", "a home"]
-        )
-        answers.append((raw.headers["cache-status"], raw.parse().data))
+        status, answer = embed(client, "a house")
+        answers.append((status, answer.data))
         time.sleep(0.05)
     assert answers[-1][0].startswith("encore-edge; hit")
     assert answers[0][1] == answers[-1][1]
     assert len(answers[0][1][0].embedding) == 384
+    status, answer = embed(client, "a house", encoding_format="float")
+    assert status.startswith("encore-edge; hit")
+    assert answer.data == answers[0][1]
+
+
+def test_embeddings_are_cached_by_input(client: openai.OpenAI) -> None:
+    """A batch makes what is not known, and fills the entries of its inputs."""
+    _, alone = embed(client, "a known house")
+    status, batch = embed(client, ["a new house", "a known house", "a newer house"])
+    assert 'fwd=miss; stored; detail="elements=1/3"' in status
+    assert [datum.index for datum in batch.data] == [0, 1, 2]
+    assert batch.data[1].embedding == alone.data[0].embedding
+    status, again = embed(client, ["a newer house", "a new house"], encoding_format="float")
+    assert 'detail="elements=2/2"' in status
+    assert again.data[0].embedding == batch.data[2].embedding
+    tokens = [embed(client, text)[1].usage.prompt_tokens for text in ("a new house", "a house")]
+    assert tokens == [5, 4]
 
 
 def test_errors_reach_the_client_as_its_own_types(client: openai.OpenAI) -> None:

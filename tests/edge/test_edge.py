@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -294,6 +296,65 @@ def test_embeddings_are_cached_and_never_streamed(
     hit = until(lambda: stack.client.post(path, json=body), is_hit)
     assert hit.json()["data"] == answer["data"]
     check_stream_is_refused()
+
+
+def embeddings_of(*vectors: list[float]) -> dict[str, Any]:
+    """An upstream's plain answer with these vectors."""
+    data = [
+        {"object": "embedding", "index": index, "embedding": vector}
+        for index, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": len(vectors), "total_tokens": len(vectors)}
+    return {"object": "list", "data": data, "model": MODEL, "usage": usage}
+
+
+def test_one_entry_in_kv_serves_both_encodings(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever filled it, and however the one input is wrapped; no other encoding is served."""
+    monkeypatch.setattr(stack.engine, "whole", embeddings_of([0.1, -0.7]))
+    path, runs = Endpoint.EMBEDDINGS, stack.engine.runs
+    body: dict[str, Any] = {"model": MODEL, "input": "one vector"}
+    encoded = body | {"encoding_format": "base64"}
+    first = stack.client.post(path, json=encoded)
+    hit = until(lambda: stack.client.post(path, json=encoded), is_hit)
+    assert hit.json() == first.json()
+    data = base64.b64decode(hit.json()["data"][0]["embedding"])
+    assert data == struct.pack("<2f", 0.1, -0.7)
+    for floats in (body, body | {"encoding_format": "float", "input": ["one vector"]}):
+        again = stack.client.post(path, json=floats)
+        assert is_hit(again)
+        assert again.headers["content-type"] == "application/json"
+        assert again.headers["encore-key"] == hit.headers["encore-key"]
+        assert tuple(again.json()["data"][0]["embedding"]) == struct.unpack("<2f", data)
+    assert stack.engine.runs == runs + 1
+    refused = stack.client.post(path, json=body | {"encoding_format": "hex"})
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "encoding_format")
+
+
+def test_batch_is_answered_by_the_origin_from_its_inputs(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is kept in KV, where a purge of one input would not reach it."""
+    path = Endpoint.EMBEDDINGS
+    body: dict[str, Any] = {"model": MODEL, "input": ["left", "right"]}
+    monkeypatch.setattr(stack.engine, "whole", embeddings_of([0.5], [0.25]))
+    miss = stack.client.post(path, json=body)
+    assert status(miss) == (
+        'encore-origin; fwd=miss; stored; detail="elements=0/2", encore-edge; fwd=bypass; '
+        "detail=batch"
+    )
+    hit = until(
+        lambda: stack.client.post(path, json=body),
+        lambda response: status(response).startswith("encore-origin; hit"),
+    )
+    assert status(hit).endswith('; detail="elements=2/2", encore-edge; fwd=bypass; detail=batch')
+    assert hit.json() == miss.json() == embeddings_of([0.5], [0.25])
+    alone = {"model": MODEL, "input": "right"}
+    assert status(stack.client.post(path, json=alone)).startswith("encore-origin; hit")
+    only = {"cache-control": "only-if-cached"}
+    unknown = {"model": MODEL, "input": ["left", "unknown"]}
+    assert stack.client.post(path, json=unknown, headers=only).status_code == 504
 
 
 def test_edge_without_a_document_keeps_its_first_answer(start_edge: StartEdge) -> None:

@@ -1,14 +1,15 @@
-"""An engine whose every step the test decides: only to make faults and races happen on purpose."""
+"""Engines whose every step the test decides: only to make faults and races happen on purpose."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
+from zlib import crc32
 
 from origin.engine.contract import Chunk, Event, Finished, ModelInfo
 from shared.errors import ClientError
-from shared.requests import Endpoint, Request
+from shared.requests import EmbeddingRequest, Endpoint, Request
 from shared.streams import chunks
 
 MODEL = "scripted"
@@ -38,8 +39,25 @@ def chat_answer(text: str, *, finish_reason: str = "stop") -> dict[str, Any]:
     }
 
 
+def vector_of(given: object) -> list[float]:
+    """What the engines below say of an input: decimals that no float32 is equal to."""
+    size = len(given) if isinstance(given, str | list) else 0
+    return [0.1, -size / 7, crc32(str(given).encode()) * 1e-12]
+
+
+def embeddings_answer(inputs: Sequence[Any]) -> dict[str, Any]:
+    """A plain answer with their vectors; one token a character or id."""
+    used = sum(map(len, inputs))
+    data = [
+        {"object": "embedding", "index": index, "embedding": vector_of(given)}
+        for index, given in enumerate(inputs)
+    ]
+    usage = {"prompt_tokens": used, "total_tokens": used}
+    return {"object": "list", "data": data, "model": MODEL, "usage": usage}
+
+
 class ScriptedEngine:
-    """Says `Answer N` in its Nth run. `gate` holds every run back until it is set."""
+    """Says `Answer N` in its Nth run, or embeds. `gate` holds every run back until it is set."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -80,7 +98,7 @@ class ScriptedEngine:
 
     async def run(
         self,
-        request: Request,  # noqa: ARG002
+        request: Request,
         *,
         tenant: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
@@ -93,6 +111,9 @@ class ScriptedEngine:
                 raise self.failure
             if self.whole is not None:
                 yield Finished(answer=self.whole)
+                return
+            if isinstance(request, EmbeddingRequest):
+                yield Finished(answer=embeddings_answer(request.inputs))
                 return
             said = chunks(Endpoint.CHAT, answer)
             yield Chunk(payload=said[0])
@@ -111,3 +132,45 @@ class ScriptedEngine:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+class VectorEngine(ScriptedEngine):
+    """Embeds, one token a character or id. `asked` are the inputs of each run.
+
+    An input called `bad` is refused by its place in the run. `whole`, `failure` and `gate` are as
+    in its parent; with `counts` it tells the tokens of each input.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[Any]] = []
+        self.encodings: list[str | None] = []
+        self.begun = asyncio.Semaphore(0)
+        self.counts = False
+
+    async def run(
+        self,
+        request: Request,
+        *,
+        tenant: str | None = None,  # noqa: ARG002
+    ) -> AsyncGenerator[Event, None]:
+        """Embed the inputs."""
+        assert isinstance(request, EmbeddingRequest)
+        self.runs += 1
+        self.asked.append(list(request.inputs))
+        self.encodings.append(request.fields.get("encoding_format"))
+        self.begun.release()
+        try:
+            await self.gate.wait()
+            if self.failure is not None:
+                raise self.failure
+            for index, given in enumerate(request.inputs):
+                if given == "bad":
+                    where = f"input[{index}]"
+                    raise ClientError(f"No vector for '{where}'.", param=where, code="bad")
+            tokens = [len(given) for given in request.inputs] if self.counts else None
+            answer = self.whole or embeddings_answer(request.inputs)
+            yield Finished(answer=answer, input_tokens=tokens)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise

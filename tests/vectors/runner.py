@@ -35,6 +35,7 @@ from shared.control_document import (
 from shared.control_document import decode as decode_control
 from shared.control_document import encode as encode_control
 from shared.controls import Controls, parse_controls, parse_directives
+from shared.embeddings import elements, keyed_fields, wants_base64
 from shared.envelope import (
     Envelope,
     EnvelopeError,
@@ -45,6 +46,7 @@ from shared.envelope import (
     decode,
     decode_header,
     encode,
+    segment_for,
 )
 from shared.errors import EncoreError
 from shared.freshness import Lifetimes, Serve, decide, expiry, usable_on_error
@@ -103,6 +105,17 @@ def run_requests(case: Any) -> Any:
         "extra": sorted(request.extra),
         "stream": request.stream,
         "include_usage": request.include_usage,
+    }
+
+
+def run_embeddings(case: Any) -> Any:
+    """Take a `body` of embeddings (text) apart: its inputs, what is keyed, the form of answer."""
+    fields = parse_object(_bytes(case, "body"))
+    base64_wanted = wants_base64(Endpoint.EMBEDDINGS, fields)
+    return {
+        "elements": elements(Endpoint.EMBEDDINGS, fields),
+        "keyed": keyed_fields(Endpoint.EMBEDDINGS, fields),
+        "segment": segment_for(stream=False, include_usage=False, base64=base64_wanted),
     }
 
 
@@ -333,6 +346,7 @@ RUNNERS: dict[str, Callable[[Any], Any]] = {
     "canonical.json": run_canonical,
     "control_document.json": run_control_document,
     "controls.json": run_controls,
+    "embeddings.json": run_embeddings,
     "encryption.json": run_encryption,
     "envelope.json": run_envelope,
     "freshness.json": run_freshness,

@@ -53,7 +53,14 @@ async def test_base64_and_floats_are_equal(engine: EmbeddingEngine) -> None:
     encoded = (await answer(engine, embeddings("a house", encoding_format="base64")))["data"][0]
     decoded = np.frombuffer(base64.b64decode(encoded["embedding"]), dtype="<f4")
     assert len(floats) == 384
-    assert np.array_equal(np.array(floats, dtype=np.float32), decoded)
+    assert floats == decoded.tolist()
+
+
+async def test_tokens_are_told_input_by_input(engine: EmbeddingEngine) -> None:
+    """So that each can be kept with its own."""
+    (event,) = [e async for e in engine.run(embeddings(["a house", "a much larger house"]))]
+    assert isinstance(event, Finished)
+    assert event.input_tokens == (4, 6)
 
 
 async def test_own_dimensions_are_accepted(engine: EmbeddingEngine) -> None:
