@@ -12,7 +12,7 @@ the connection that died unnoticed in the pool, and no waiting in between.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S, StoreError
+from origin.stores.pipelined_reads import PipelinedReads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,10 +41,13 @@ return redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[3]) and 1 or 0
 class RedisStore:
     """The store contract on one `redis.asyncio` client, which it owns."""
 
-    def __init__(self, client: Redis, *, prefix: str = "encore") -> None:
+    def __init__(
+        self, client: Redis, *, prefix: str = "encore", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
         self._client = client
         self._prefix = prefix
         self._grant = client.register_script(_GRANT)
+        self._reads = PipelinedReads(client.connection_pool.make_connection, timeout_s=timeout_s)
 
     @classmethod
     def from_url(
@@ -59,12 +63,12 @@ class RedisStore:
         `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading.
         """
         client = redis_client(url, timeout_s=timeout_s, max_connections=max_connections)
-        return cls(client, prefix=prefix)
+        return cls(client, prefix=prefix, timeout_s=timeout_s)
 
     async def get(self, key: str) -> bytes | None:
         """See Store.get."""
         with outages_told():
-            return cast("bytes | None", await self._client.get(self._name(key)))
+            return await self._reads.get(self._name(key))
 
     async def put(
         self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
@@ -97,6 +101,7 @@ class RedisStore:
     async def close(self) -> None:
         """See Store.close."""
         with outages_told():
+            await self._reads.close()
             await self._client.aclose()
 
     def _name(self, key: str, kind: str = "entry") -> str:
