@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -252,6 +253,58 @@ async def test_a_silent_redis_is_an_outage() -> None:
     await server.wait_closed()
 
 
+async def test_a_late_reply_goes_to_nobody(bundled_redis: str) -> None:
+    """Replies are paired by order: one that came too late must not answer the next read."""
+    store = RedisStore.from_url(bundled_redis, timeout_s=0.2)
+    await store.put(KEY, b"one", now_ms() + HOUR_MS)
+    await store.put(OTHER, b"two", now_ms() + HOUR_MS)
+    assert await store.get(KEY) == b"one"
+    async with Redis.from_url(bundled_redis) as client:
+        await client.client_pause(1000, all=True)
+        with pytest.raises(StoreError, match="Timeout"):
+            await store.get(KEY)
+        await client.client_unpause()
+    while True:
+        with contextlib.suppress(StoreError):
+            assert await store.get(OTHER) == b"two"
+            break
+    await store.close()
+
+
+async def test_a_broken_connection_is_replaced_at_once(bundled_redis: str) -> None:
+    """Reads after Redis hung up are answered, however many there are; none gets another's value."""
+    store = RedisStore.from_url(bundled_redis, timeout_s=PATIENCE_S)
+    keys = [f"{number:064x}" for number in range(50)]
+    for key in keys:
+        await store.put(key, key.encode(), now_ms() + HOUR_MS)
+    async with Redis.from_url(bundled_redis) as client:
+        for _ in range(5):
+            await client.client_kill_filter(skipme=True)
+            answers = await asyncio.gather(*(store.get(key) for key in keys))
+            assert answers == [key.encode() for key in keys]
+    await store.close()
+
+
+async def test_reads_that_are_given_up_in_any_pattern_leave_the_rest_right(
+    bundled_redis: str,
+) -> None:
+    """Whoever stays gets its own value."""
+    store = RedisStore.from_url(bundled_redis, timeout_s=PATIENCE_S)
+    keys = [f"{number:064x}" for number in range(100)]
+    for key in keys:
+        await store.put(key, key.encode(), now_ms() + HOUR_MS)
+    for step in range(2, 7):
+        reads = [asyncio.create_task(store.get(key)) for key in keys]
+        await asyncio.sleep(0)
+        for read in reads[::step]:
+            read.cancel()
+        answers = await asyncio.gather(*reads, return_exceptions=True)
+        for number, (key, answer) in enumerate(zip(keys, answers, strict=True)):
+            assert isinstance(answer, asyncio.CancelledError) or answer == key.encode()
+            assert number % step == 0 or answer == key.encode()
+    await store.close()
+
+
 async def test_another_type_under_a_key_is_an_outage(bundled_redis: str) -> None:
     """What is not an entry of ours is never served as one."""
     async with Redis.from_url(bundled_redis) as client:
@@ -291,6 +344,7 @@ async def test_a_hit_is_one_round_trip(bundled_redis: str) -> None:
     """One command reaches Redis for a hit."""
     store = RedisStore.from_url(bundled_redis)
     await store.put(KEY, b"x", now_ms() + HOUR_MS)
+    await store.get(KEY)  # connects
     async with Redis.from_url(bundled_redis) as client:
         before = await client.info("commandstats")
         await store.get(KEY)
