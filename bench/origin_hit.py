@@ -62,6 +62,8 @@ API_KEY = make_api_key(key_ring(SECRET), "acme", bytes(15))
 PATH = "/v1/chat/completions"
 WORDS = "The house at 12 Oak Street has three bedrooms, two bathrooms and a garden to the south. "
 CONNECTIONS = (1, 16)
+QUESTIONS = 64
+"""How many questions the hits are about, in turn."""
 WARM_UP_REQUESTS = 500
 START_TIMEOUT_S = 120
 MODES = ("hit", "streamed hit", "miss")
@@ -249,7 +251,7 @@ class Server:
             return b"x-litellm-cache-key"
         if self.name == "bare":
             return b"gzip"
-        return b"fwd=miss" if mode == "miss" else b"encore-origin; hit"
+        return {"miss": b"fwd=miss", "fill": b""}.get(mode, b"encore-origin; hit")
 
     async def run(self, load: Load, count: int) -> None:
         """Send `count` requests and add up what they cost."""
@@ -264,7 +266,8 @@ class Server:
         if mode == "miss":
             requests = [request_of(body_of(next(self._numbers))) for _ in range(count)]
         else:
-            requests = [request_of(body_of(1, stream=mode == "streamed hit"))] * count
+            hot = [request_of(body_of(n, stream=mode == "streamed hit")) for n in range(QUESTIONS)]
+            requests = [hot[number % QUESTIONS] for number in range(count)]
         latencies: list[float] = []
         source, loop = iter(requests), asyncio.get_running_loop()
         make = functools.partial(Connection, source, self.expected(mode), latencies)
@@ -279,7 +282,7 @@ class Server:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                await self.send("hit", 1, 1)
+                await self.send("fill", 1, QUESTIONS)
                 await self.send("hit", 4, WARM_UP_REQUESTS)
             except (OSError, LookupError):
                 if not self._process.is_running() or time.monotonic() > deadline_s:
@@ -341,7 +344,8 @@ async def fill(redis_url: str) -> None:
     await control.close()
     async with Redis.from_url(redis_url) as client:
         answer = compress(json_text.dumps(chat_answer(WORDS * 10)))
-        await client.set(bare_name(body_of(1)), answer)
+        for number in range(QUESTIONS):
+            await client.set(bare_name(body_of(number)), answer)
 
 
 async def measure(servers: list[Server], rounds: int, requests: int) -> list[Load]:
