@@ -248,7 +248,7 @@ class Server:
     def expected(self, mode: str) -> bytes:
         """What the head of its answer has to say, or the measurement is not of `mode`."""
         if self.name == "LiteLLM":
-            return b"x-litellm-cache-key"
+            return b"" if mode == "fill" else b"x-litellm-cache-key"
         if self.name == "bare":
             return b"gzip"
         return {"miss": b"fwd=miss", "fill": b""}.get(mode, b"encore-origin; hit")
@@ -283,7 +283,7 @@ class Server:
         while True:
             try:
                 await self.send("fill", 1, QUESTIONS)
-                await self.send("hit", 4, WARM_UP_REQUESTS)
+                await self.send("hit", 4, QUESTIONS if self.name == "LiteLLM" else WARM_UP_REQUESTS)
             except (OSError, LookupError):
                 if not self._process.is_running() or time.monotonic() > deadline_s:
                     raise
@@ -310,7 +310,7 @@ def started(name: str, command: list[str], port: int, **environment: str) -> Ite
 
 
 @contextmanager
-def litellm(program: Path, redis_port: int, folder: Path) -> Iterator[Server]:
+def litellm(program: Path, redis_url: str, folder: Path) -> Iterator[Server]:
     """LiteLLM's proxy with its Redis cache, one worker, in front of an answer that takes no time.
 
     As fast as its documents say how to: no database, no logging, no callbacks.
@@ -322,17 +322,19 @@ def litellm(program: Path, redis_port: int, folder: Path) -> Iterator[Server]:
     }
     config = {
         "model_list": [{"model_name": MODEL, "litellm_params": model}],
-        "litellm_settings": {
-            "cache": True,
-            "cache_params": {"type": "redis", "host": "127.0.0.1", "port": redis_port},
-        },
+        "litellm_settings": {"cache": True, "cache_params": {"type": "redis"}},
         "general_settings": {"master_key": API_KEY},
     }
     path = folder / "litellm.yaml"
     path.write_text(json.dumps(config))  # JSON is YAML
     port = free_port()
     command = [str(program), "--config", str(path), "--port", str(port), "--num_workers", "1"]
-    environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": ""}
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        "PYTHONPATH": "",
+        "REDIS_URL": redis_url,
+    }
     with started("LiteLLM", command, port, **environment) as running:
         yield running
 
@@ -423,6 +425,10 @@ def main() -> None:
             command = [sys.executable, "-m", "bench.origin_hit", "--serve", name]
             command += ["--port", str(port)]
             servers.append(stack.enter_context(started(name, command, port, BENCH_REDIS_URL=url)))
+        if arguments.litellm:
+            servers.append(stack.enter_context(litellm(arguments.litellm, url, Path(folder))))
+        else:
+            print("LiteLLM: not measured, for --litellm does not say where it is installed.\n")
         loads = uvloop.run(measure(servers, arguments.rounds, arguments.requests))
     report(loads)
 
