@@ -78,7 +78,7 @@ def create_app(
     documents = ControlDocuments(control=control, access=access, store=store)
     purges = Purges(control=control, access=access, keys=keys)
     stats = Stats(counters=counters, access=access)
-    health = Health(store=store, engine=engine)
+    health = Health(store=store, control_store=control_store, engine=engine)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -144,11 +144,12 @@ def build_app(settings: Settings) -> ASGIApp:
     if settings.redis_url is None:
         raise SettingsError("REDIS_URL is not set")
     url, prefix = settings.redis_url.get_secret_value(), settings.key_prefix
+    control_url = (settings.control_redis_url or settings.redis_url).get_secret_value()
     return create_app(
         settings,
         engine=_load_engine(settings),
         store=RedisStore.from_url(url, prefix=prefix),
-        control_store=RedisControlStore.from_url(url, prefix=prefix),
+        control_store=RedisControlStore.from_url(control_url, prefix=prefix),
         edge_counters=RedisEdgeCounters.from_url(url, prefix=prefix),
     )
 

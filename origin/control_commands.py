@@ -230,7 +230,9 @@ def _act(settings: Settings, act: Callable[[Control], Awaitable[T]]) -> T:
     # What went wrong is said in a command's own words.
     logging.getLogger("origin").setLevel(logging.ERROR)
 
-    async def run(url: str) -> T:
+    async def run(redis_url: str) -> T:
+        separate = settings.control_redis_url
+        url = redis_url if separate is None else separate.get_secret_value()
         store = RedisControlStore.from_url(url, prefix=settings.key_prefix, timeout_s=TIMEOUT_S)
         control = Control.from_settings(settings, store)
         try:

@@ -46,6 +46,7 @@ CONFIG_FILE = "encore.toml"
 
 _UNPREFIXED = {"redis_url": "REDIS_URL"}
 _NOT_SETTINGS = frozenset({"ENCORE_REQUIRE_ALL"})  # the test suite's own switch
+_REDIS_SCHEMES = frozenset({"redis", "rediss", "unix", "redis+cluster", "rediss+cluster"})
 _DAY_S = 86_400
 _MIB = 1 << 20
 
@@ -104,8 +105,14 @@ class Settings(BaseModel):
 
     redis_url: SecretStr | None = Field(
         None,
-        description="Redis for L1, `redis://`, `rediss://` or `unix://`. Without it a Redis server "
+        description="Redis for L1, `redis://`, `rediss://` or `unix://`; for a Cluster "
+        "`redis+cluster://` or `rediss+cluster://` and any node of it. Without it a Redis server "
         "is started for you.",
+    )
+    control_redis_url: SecretStr | None = Field(
+        None,
+        description="Redis for control documents (keys, policies, purges), where it is not to be "
+        "that of L1.",
     )
     key_prefix: str = Field(
         "encore",
@@ -229,14 +236,17 @@ class Settings(BaseModel):
         _ = parts.port  # raises ValueError when it is not a port
         return value.rstrip("/")
 
-    @field_validator("redis_url")
+    @field_validator("redis_url", "control_redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
         parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in {"redis", "rediss", "unix"} or not (parts.netloc or parts.path):
-            raise ValueError("not a redis://, rediss:// or unix:// URL")
+        if parts.scheme not in _REDIS_SCHEMES or not (parts.netloc or parts.path):
+            raise ValueError(
+                "not a redis://, rediss:// or unix:// URL, nor a redis+cluster:// or "
+                "rediss+cluster:// one"
+            )
         return value
 
     @field_validator("chat_template")

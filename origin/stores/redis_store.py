@@ -11,9 +11,9 @@ the connection that died unnoticed in the pool, and no waiting in between.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Self, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -22,8 +22,11 @@ from redis.exceptions import RedisError
 from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S, StoreError
 from origin.stores.pipelined_reads import PipelinedReads
 
+RedisClient = Redis | RedisCluster
 DEFAULT_TIMEOUT_S = 0.25
 DEFAULT_MAX_CONNECTIONS = 64
+MAX_CLUSTER_CONNECTIONS = 1024
+"""To one node. Beyond that a request goes without L1."""
 
 # KEYS: asked, granted. ARGV: after, the life of the count and the interval of grants in seconds.
 _GRANT = """
@@ -38,12 +41,15 @@ class RedisStore:
     """The store contract on one `redis.asyncio` client, which it owns."""
 
     def __init__(
-        self, client: Redis, *, prefix: str = "encore", timeout_s: float = DEFAULT_TIMEOUT_S
+        self, client: RedisClient, *, prefix: str = "encore", timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> None:
         self._client = client
         self._prefix = prefix
         self._grant = client.register_script(_GRANT)
-        self._reads = PipelinedReads(client.connection_pool.make_connection, timeout_s=timeout_s)
+        self._reads: PipelinedReads | None = None
+        if isinstance(client, Redis):  # a Cluster's client knows which node to ask
+            make_connection = client.connection_pool.make_connection
+            self._reads = PipelinedReads(make_connection, timeout_s=timeout_s)
 
     @classmethod
     def from_url(
@@ -64,7 +70,9 @@ class RedisStore:
     async def get(self, key: str) -> bytes | None:
         """See Store.get."""
         with outages_told():
-            return await self._reads.get(self._name(key))
+            if self._reads is not None:
+                return await self._reads.get(self._name(key))
+            return cast("bytes | None", await self._client.get(self._name(key)))
 
     async def put(
         self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
@@ -97,18 +105,30 @@ class RedisStore:
     async def close(self) -> None:
         """See Store.close."""
         with outages_told():
-            await self._reads.close()
+            if self._reads is not None:
+                await self._reads.close()
             await self._client.aclose()
 
     def _name(self, key: str, kind: str = "entry") -> str:
         return f"{self._prefix}:{{{key}}}:{kind}"
 
 
-def redis_client(url: str, *, timeout_s: float, max_connections: int) -> Redis:
+def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisClient:
     """A client of `url` with a pool of its own; connects on first use.
 
-    `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading.
+    `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading. A
+    Cluster's client (`redis+cluster://`) waits for no connection: it makes another one.
     """
+    scheme, separator, rest = url.partition("+cluster://")
+    if separator:
+        return RedisCluster.from_url(
+            f"{scheme}://{rest}",
+            max_connections=MAX_CLUSTER_CONNECTIONS,
+            retry=Retry(NoBackoff(), 1),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            decode_responses=False,
+        )
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +17,10 @@ from origin.embedded_redis import embedded_redis
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
 from origin.stores.redis_store import RedisStore
+from tests.support.redis_servers import KINDS, emptied
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from origin.stores.contract import Store
 
@@ -28,7 +28,6 @@ KEY = "a" * 64
 OTHER = "b" * 64
 HOUR_MS = 3_600_000
 PATIENCE_S = 10.0  # a busy machine is no outage
-SYSTEM_REDIS = shutil.which("redis-server")  # pytest's header says whether there is one
 
 
 def now_ms() -> int:
@@ -36,33 +35,19 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@pytest.fixture(scope="session")
-def bundled_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the embedded default."""
-    with embedded_redis(tmp_path_factory.mktemp("bundled")) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def system_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the server that this machine has installed."""
-    assert SYSTEM_REDIS is not None
-    with embedded_redis(tmp_path_factory.mktemp("system"), server=Path(SYSTEM_REDIS)) as url:
-        yield url
-
-
-@pytest.fixture(params=["memory", "bundled_redis", *(["system_redis"] if SYSTEM_REDIS else [])])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+@pytest.fixture(params=["memory", *KINDS])
+async def store(
+    request: pytest.FixtureRequest, redis_url: Callable[[str], str]
+) -> AsyncIterator[Store]:
     """Each store in turn, empty."""
     if request.param == "memory":
         yield MemoryStore()
         return
-    url = request.getfixturevalue(request.param)
-    async with Redis.from_url(url) as client:
-        await client.flushall()
-    redis_store = RedisStore.from_url(url, timeout_s=PATIENCE_S)
-    yield redis_store
-    await redis_store.close()
+    url = redis_url(request.param)
+    async with emptied(url):
+        redis_store = RedisStore.from_url(url, timeout_s=PATIENCE_S)
+        yield redis_store
+        await redis_store.close()
 
 
 async def gone(store: Store, key: str, *, within_s: float = 5.0) -> bool:
