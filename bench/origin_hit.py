@@ -118,7 +118,7 @@ class Bare:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        stored: bytes = await self._redis.get(bare_name(body))
+        stored = cast("bytes", await self._redis.get(bare_name(body)))
         headers = [
             (b"content-type", b"application/json"),
             (b"content-encoding", b"gzip"),

@@ -71,7 +71,7 @@ class PipelinedReads:
     async def _connect(self) -> _Line:
         try:
             connection = self._make_connection()
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
             # From here on each read has its own timeout, and the task that reads waits for ever.
             connection.socket_timeout = None
             self._line = _Line(connection, timeout_s=self._timeout_s)

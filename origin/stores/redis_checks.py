@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from origin.embedded_redis import OLDEST_VERSION
 from origin.settings import Settings, SettingsError
-from origin.stores.redis_store import RedisClient, redis_client
+from origin.stores.redis_store import OUTAGES, RedisClient, redis_client
 
 TIMEOUT_S = 2.0
 MAX_CLOCK_DIFFERENCE_S = 5.0
@@ -74,7 +74,7 @@ async def check_redis(
         for target in targets:
             server = _Server(client, target)
             found |= dict.fromkeys(await _check(server, clock_s, keeps_control=keeps_control))
-    except (RedisError, OSError) as error:
+    except OUTAGES as error:
         found[Finding(text=f"cannot be checked now ({type(error).__name__})")] = None
     finally:
         await client.aclose()

@@ -11,13 +11,13 @@ the connection that died unnoticed in the pool, and no waiting in between.
 
 from __future__ import annotations
 
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S, StoreError
 from origin.stores.pipelined_reads import PipelinedReads
@@ -121,7 +121,7 @@ def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisCl
     """
     scheme, separator, rest = url.partition("+cluster://")
     if separator:
-        return RedisCluster.from_url(
+        return _Cluster.from_url(
             f"{scheme}://{rest}",
             max_connections=MAX_CLUSTER_CONNECTIONS,
             retry=Retry(NoBackoff(), 1),
@@ -141,6 +141,25 @@ def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisCl
     return Redis.from_pool(pool)
 
 
+class _Cluster(RedisCluster):
+    """A Cluster's client that may be used by many tasks from the start, as a single server's may.
+
+    redis-py sends what is asked before it knows the Cluster to any node, and closes connections
+    under other tasks when it is redirected too often: those then fail with AttributeError.
+    """
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        await self.initialize()  # nothing, once it is done
+        try:
+            return await super().execute_command(*args, **kwargs)
+        except AttributeError as exc:
+            raise RedisConnectionError("closed by another task") from exc
+
+
+OUTAGES = (RedisError, RedisClusterException, OSError)
+"""What Redis, or the way to it, fails with; OSError covers TimeoutError."""
+
+
 class outages_told:  # noqa: N801 - reads as a verb; a generator would cost a hit 2 µs
     """Raise StoreError for whatever Redis or the way to it failed with."""
 
@@ -148,6 +167,6 @@ class outages_told:  # noqa: N801 - reads as a verb; a generator would cost a hi
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, (RedisError, OSError)):  # OSError covers TimeoutError
+        if isinstance(error, OUTAGES):
             # The class alone: Redis quotes commands, and so keys, in some of its messages.
             raise StoreError(f"Redis: {type(error).__name__}") from error

@@ -24,9 +24,7 @@ async def counters(
         return
     url = redis_url(request.param)
     async with emptied(url):
-        redis_counters = RedisEdgeCounters(
-            redis_client(url, timeout_s=10.0, max_connections=4)
-        )
+        redis_counters = RedisEdgeCounters(redis_client(url, timeout_s=10.0, max_connections=4))
         yield redis_counters
         await redis_counters.close()
 

@@ -221,6 +221,15 @@ async def test_an_outage_is_not_a_miss() -> None:
     await store.close()
 
 
+async def test_an_outage_of_a_cluster_is_no_miss_either() -> None:
+    """No node that is known can be reached."""
+    store = RedisStore.from_url("redis+cluster://127.0.0.1:1")
+    for operation in (store.get(KEY), store.delete(KEY), store.grant(KEY, after=1), store.ping()):
+        with pytest.raises(StoreError, match=r"^Redis: "):
+            await operation
+    await store.close()
+
+
 async def test_a_silent_redis_is_an_outage() -> None:
     """A server that accepts and never answers costs a bounded time."""
     held: list[asyncio.StreamWriter] = []

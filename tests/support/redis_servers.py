@@ -8,9 +8,11 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import redis as blocking
 from redis.asyncio import Redis
@@ -72,7 +74,7 @@ def _cluster(program: Path, folder: Path) -> Iterator[str]:
     ports = [_free_port() for _ in range(NODES)]
     processes = [_start(program, folder, port) for port in ports]
     try:
-        nodes = [blocking.Redis(port=port, socket_timeout=10) for port in ports]
+        nodes: list[Any] = [blocking.Redis(port=port, socket_timeout=10) for port in ports]
         for number, node in enumerate(nodes):
             _until(node.ping)
             slots = range(number * SLOTS // NODES, (number + 1) * SLOTS // NODES)
@@ -80,7 +82,7 @@ def _cluster(program: Path, folder: Path) -> Iterator[str]:
             node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
             nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", ports[number])
         for node in nodes:
-            _until(lambda node=node: _knows_all(node))  # type: ignore[misc]
+            _until(partial(_knows_all, node))
             node.close()
         yield f"redis+cluster://127.0.0.1:{ports[0]}"
     finally:
@@ -104,18 +106,18 @@ def _start(program: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(leashed(command), start_new_session=True, stdout=subprocess.DEVNULL)
 
 
-def _knows_all(node: blocking.Redis) -> None:
+def _knows_all(node: Any) -> None:
     """Raise unless the node sees a Cluster that works, with every node in it."""
     said = str(node.execute_command("CLUSTER INFO"))
     if "'cluster_state': 'ok'" not in said or f"'cluster_known_nodes': '{NODES}'" not in said:
         raise blocking.ConnectionError(said)
 
 
-def _until(works: object) -> None:
+def _until(works: Callable[[], object]) -> None:
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            works()  # type: ignore[operator]
+            works()
         except blocking.RedisError:
             if time.monotonic() > deadline_s:
                 raise
