@@ -69,6 +69,8 @@ def create_app(
             stale_if_error_s=settings.stale_if_error_s,
             max_ttl_s=settings.max_ttl_s,
         ),
+        tiers=settings.tiers,
+        max_entry_bytes=settings.max_entry_bytes,
         deadline_s=settings.request_deadline_s,
         store_clock=control.now_ms,
         admit_after=settings.admit_after,

@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from origin.lifetimes import Tiers
 from shared.keys import (
     LOOPBACK_HOSTS,
     MIN_SECRET_CHARACTERS,
@@ -173,6 +174,14 @@ class Settings(BaseModel):
     max_ttl_s: int = Field(
         30 * _DAY_S, ge=1, description="The longest freshness a request may ask for."
     )
+    tiers: Tiers = Field(
+        Tiers(),
+        description="Lifetimes by model, and content classes (`Encore-Class`) with their lifetime "
+        "and sensitivity, as JSON; see operations.md.",
+    )
+    max_entry_bytes: int = Field(
+        8 * _MIB, ge=1, description="Larger entries, compressed, are not stored."
+    )
     stale_while_revalidate_s: int = Field(
         3600, ge=0, description="How long after that it is served while a new one is made."
     )
@@ -208,6 +217,11 @@ class Settings(BaseModel):
         if isinstance(value, bool):
             raise ValueError("a boolean makes no sense here")  # noqa: TRY004 - pydantic's protocol
         return value
+
+    @field_validator("tiers", mode="before")
+    @classmethod
+    def _tiers(cls, value: Any) -> Any:
+        return Tiers.parse(value) if isinstance(value, str) else value
 
     @field_validator("log_level", "mode", "dtype", mode="before")
     @classmethod

@@ -1,7 +1,7 @@
 """The store in Redis (6.2 or newer: `SET … PXAT`).
 
 Key layout: `PREFIX:{KEY}:entry`, one value per entry, header and segments together, and beside it
-`:asked` (a count) and `:granted` (there while no further write to KV is granted), both with an end.
+`:asked` (a count) and `:granted` (there while no write to KV is granted), both with an end.
 The braces make KEY alone decide the Cluster slot, so all that is kept beside an entry shares its
 node. A hit is one round trip, `GET`; a grant is one, a script.
 
@@ -96,6 +96,11 @@ class RedisStore:
         with outages_told():
             granted = await self._grant(keys=names, args=[after, ASKED_LIFE_S, GRANT_INTERVAL_S])
         return bool(granted)
+
+    async def withhold(self, key: str, until_ms: int) -> None:
+        """See Store.withhold."""
+        with outages_told():
+            await self._client.set(self._name(key, "granted"), "", pxat=max(1, until_ms))
 
     async def ping(self) -> None:
         """See Store.ping."""
