@@ -87,10 +87,10 @@ def dev() -> None:
 @app.command()
 def origin() -> None:
     """Run the origin: the service that answers what the edge does not have."""
-    import uvicorn  # noqa: PLC0415 - quick start
-
-    from origin.app import build_app  # noqa: PLC0415
+    from origin.app import build_app  # noqa: PLC0415 - quick start
     from origin.embedded_redis import redis_for  # noqa: PLC0415
+    from origin.server import server as server_of  # noqa: PLC0415
+    from origin.stores.redis_checks import check_redis_of  # noqa: PLC0415
 
     settings = load_settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(message)s")
@@ -98,18 +98,9 @@ def origin() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)  # a line per request
     listener = _listen(settings.origin_host, settings.origin_port, "ENCORE_ORIGIN_PORT")
     with listener, redis_for(settings) as redis_url, _terminable():
-        server = uvicorn.Server(
-            uvicorn.Config(
-                build_app(settings.replace(redis_url=redis_url)),
-                loop="uvloop",
-                http="httptools",
-                lifespan="on",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=30,
-            )
-        )
+        for warning in check_redis_of(settings.replace(redis_url=redis_url)):
+            logging.getLogger(__name__).warning(warning)
+        server = server_of(build_app(settings.replace(redis_url=redis_url)))
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     if not server.started:

@@ -278,6 +278,7 @@ def purge_of(
     tenant: str,
     *,
     everything: bool = False,
+    older_than_s: int = 0,
     models: Iterable[str] = (),
     tags: Iterable[str] = (),
     keys: Iterable[str] = (),
@@ -288,6 +289,7 @@ def purge_of(
     """
     return Purge(
         everything=everything,
+        older_than_s=older_than_s,
         models=tuple(models),
         tags=tuple(tag_digest(ring, tenant, tag) for tag in tags for ring in rings),
         keys=tuple(keys),

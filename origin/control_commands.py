@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
@@ -182,17 +183,25 @@ def purge(
     tag: Annotated[list[str] | None, typer.Option(help="A tag of Encore-Tags.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A model's name.")] = None,
     everything: Annotated[bool, typer.Option(help="All of it.")] = False,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="7d", help="Only what was made longer ago: a number and s, m, h or d."
+        ),
+    ] = None,
     all_tenants: Annotated[bool, typer.Option(help="Of every tenant; with --everything.")] = False,
 ) -> None:
     """Purge TENANT's entries by key, tag, model, or all of them; options may be repeated."""
     if all_tenants:
-        if tenant is not None or key or tag or model or not everything:
+        if tenant is not None or key or tag or model or older_than or not everything:
             raise CommandError("--all-tenants goes with --everything, and with nothing else")
         for changed in _act(load_settings(), lambda control: control.purge_everything()):
             _say_purged(changed)
         return
     if tenant is None:
         raise CommandError("TENANT is missing; or did you mean --all-tenants --everything?")
+    older_than_s = 0 if older_than is None else _duration_s(older_than)
+    everything = everything or (older_than is not None and not (key or tag or model))
     if everything == bool(key or tag or model):
         raise CommandError("name what to purge by --key, --tag, --model, or else by --everything")
     settings = _settings_for(tenant)
@@ -203,13 +212,22 @@ def purge(
             settings.keys,
             tenant,
             everything=everything,
+            older_than_s=older_than_s,
             models=model or (),
             tags=tag or (),
             keys=key or (),
         )
         return control.purge(tenant, named)
 
-    _say_purged(_act(settings, act))
+    _say_purged(_act(settings, act), older_than_s)
+
+
+def _duration_s(text: str) -> int:
+    """Seconds of `90s`, `15m`, `12h` or `7d`. Raises CommandError."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    if match is None:
+        raise CommandError(f"--older-than {text!r}: a number and s, m, h or d, such as 7d")
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
 
 
 def _settings_for(tenant: str) -> Settings:
@@ -230,7 +248,9 @@ def _act(settings: Settings, act: Callable[[Control], Awaitable[T]]) -> T:
     # What went wrong is said in a command's own words.
     logging.getLogger("origin").setLevel(logging.ERROR)
 
-    async def run(url: str) -> T:
+    async def run(redis_url: str) -> T:
+        separate = settings.control_redis_url
+        url = redis_url if separate is None else separate.get_secret_value()
         store = RedisControlStore.from_url(url, prefix=settings.key_prefix, timeout_s=TIMEOUT_S)
         control = Control.from_settings(settings, store)
         try:
@@ -280,9 +300,10 @@ def _show(policy: Policy) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _say_purged(changed: Changed) -> None:
+def _say_purged(changed: Changed, older_than_s: int = 0) -> None:
+    cut_off = _utc(changed.at_ms - older_than_s * 1000)
     out.print(
-        f"Purged {changed.document.tenant} up to {_utc(changed.at_ms)}: by the origin now, "
+        f"Purged {changed.document.tenant} up to {cut_off}: by the origin now, "
         f"{_edge_words(changed.edge)}.",
         highlight=False,
         soft_wrap=True,

@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Protocol, Self, cast
 
-from redis.asyncio import Redis
-
-from origin.stores.redis_store import DEFAULT_TIMEOUT_S, outages_told, redis_client
+from origin.stores.redis_store import DEFAULT_TIMEOUT_S, RedisClient, outages_told, redis_client
 from shared.edge_counts import BUCKETS, TenantCounts
 
 DEFAULT_MAX_CONNECTIONS = 4
@@ -39,7 +37,7 @@ class EdgeCounters(Protocol):
 class RedisEdgeCounters:
     """The contract on one `redis.asyncio` client, which it owns."""
 
-    def __init__(self, client: Redis, *, prefix: str = "encore") -> None:
+    def __init__(self, client: RedisClient, *, prefix: str = "encore") -> None:
         self._client = client
         self._prefix = prefix
 
@@ -52,7 +50,7 @@ class RedisEdgeCounters:
         return cls(client, prefix=prefix)
 
     async def add(self, tenants: Mapping[str, TenantCounts]) -> None:
-        """See EdgeCounters.add. One round trip."""
+        """See EdgeCounters.add. One round trip (in a Cluster one to each node concerned)."""
         with outages_told():
             async with self._client.pipeline(transaction=False) as pipeline:
                 for tenant, counts in tenants.items():

@@ -28,6 +28,7 @@ from origin.engine.contract import Engine, Event, Finished
 from origin.entries import build_entry, entry_to_be
 from origin.failures import describe
 from origin.flights import Flight, Flights
+from origin.lifetimes import Tiers
 from origin.stores.contract import GRANT_INTERVAL_S, Store, StoreError
 from origin.vectors import single_vector_events
 from shared import json_text
@@ -45,7 +46,7 @@ from shared.envelope import (
     segment_for,
 )
 from shared.errors import EncoreError, InternalError, not_cached
-from shared.freshness import MISS, Forward, Lifetimes, Serve, decide, expiry, serve
+from shared.freshness import MISS, Forward, Lifetimes, Serve, decide, serve
 from shared.keys import KeyRing, KeyRings, cache_key, short_key, tag_digest
 from shared.requests import Endpoint, Request, streaming, validate
 from shared.storability import request_storability, storability
@@ -53,6 +54,7 @@ from shared.storability import request_storability, storability
 REFRESH_BACKOFF_S = 10
 """How long a key is not refreshed again after a refresh failed, at least."""
 MAX_BACKOFFS = 10_000
+NO_TIERS = Tiers()
 MIN_EDGE_LIFE_S = 60
 """What lives for less is not written to KV: the platform's shortest expiry."""
 MAX_PENDING = 10_000
@@ -153,6 +155,8 @@ class Pipeline:
         store: Store,
         engine: Engine,
         lifetimes: Lifetimes,
+        tiers: Tiers = NO_TIERS,
+        max_entry_bytes: int = 8 << 20,
         deadline_s: float,
         store_clock: Callable[[], Awaitable[int]],
         admit_after: int = 1,
@@ -162,6 +166,8 @@ class Pipeline:
         self._store = store
         self._engine = engine
         self._lifetimes = lifetimes
+        self._tiers = tiers
+        self._max_entry_bytes = max_entry_bytes
         self._store_clock = store_clock
         self._admit_after = admit_after
         self._clock_ms = clock_ms
@@ -230,6 +236,8 @@ class Pipeline:
             else "no-store"
             if directives.no_store
             else request_storability(request)
+            if self._tiers.knows(query.controls)
+            else "unknown-class"
         )
         started_ms = None
         if why_not is None and detail != "l1-error":
@@ -563,12 +571,12 @@ class Pipeline:
                 return None
             started_ms = to_be.generation_started_ms
             created_ms = max(started_ms, self._clock_ms())  # clocks differ, and may be set back
-            expiries = [expiry(self._lifetimes, w.ttl_s, created_ms) for w in flight.wishes]
-            lasting = [expiry_ms for expiry_ms in expiries if expiry_ms is not None]
+            storing = self._tiers.storing(self._lifetimes, request.model, flight.wishes, created_ms)
             digests = dict.fromkeys((*tag_digests, *_digests(query, flight.wishes)))
             # One waiter wants no entry, or there are more tags than fit and a purge would miss it.
-            if not lasting or len(lasting) < len(expiries) or len(digests) > MAX_TAGS:
+            if storing is None or len(digests) > MAX_TAGS:
                 return None
+            sealed = encrypted or storing.sealed
 
             def make() -> Envelope | None:
                 if storability(request, finished.answer) is not None:
@@ -581,12 +589,12 @@ class Pipeline:
                     model=to_be.model,
                     generation_started_ms=started_ms,
                     created_ms=created_ms,
-                    expiry_ms=min(lasting),
+                    expiry_ms=storing.expiry_ms,
                     fingerprint=fingerprint,
                     tags=tuple(digests),
                     in_both_encodings=is_of_one_input,
                 )
-                return seal(entry, query.ring) if encrypted else entry
+                return seal(entry, query.ring) if sealed else entry
 
             try:
                 async with room:
@@ -594,7 +602,18 @@ class Pipeline:
             except EnvelopeError as exc:
                 log.warning("not stored %s: %s", short_key(to_be.key), exc)
                 return None
-            if entry is not None and query.controls.directives.no_cache:
+            if entry is None:
+                return None
+            if len(entry.payload) > self._max_entry_bytes:
+                log.warning("not stored %s: %d bytes", short_key(to_be.key), len(entry.payload))
+                return None
+            if not storing.edge:
+                try:
+                    await self._store.withhold(to_be.key, entry.header.expires_ms)
+                except StoreError as exc:  # then nobody has it
+                    log.warning("not stored %s: %s", short_key(to_be.key), exc)
+                    return None
+            elif query.controls.directives.no_cache:
                 self._expect_edge_write(query.document, entry.header)
             return entry
 
@@ -659,7 +678,7 @@ class Pipeline:
                     tag_digests=stale.header.tags,
                 )
                 # Who happens to ask does not change how long the next entry lives.
-                flight.wishes.append(Controls())
+                flight.wishes.append(Controls(content_class=query.controls.content_class))
             with flight.joined():
                 await flight.result()
             await flight.landed()

@@ -29,6 +29,7 @@ from pydantic import (
     model_validator,
 )
 
+from origin.lifetimes import Tiers
 from shared.keys import (
     LOOPBACK_HOSTS,
     MIN_SECRET_CHARACTERS,
@@ -49,6 +50,7 @@ CONFIG_FILE = "encore.toml"
 _UNPREFIXED = {"redis_url": "REDIS_URL"}
 _NOT_SETTINGS = frozenset({"ENCORE_REQUIRE_ALL"})  # the test suite's own switch
 _IN_ENVIRONMENT = "env:"
+_REDIS_SCHEMES = frozenset({"redis", "rediss", "unix", "redis+cluster", "rediss+cluster"})
 _DAY_S = 86_400
 _MIB = 1 << 20
 
@@ -155,8 +157,14 @@ class Settings(BaseModel):
 
     redis_url: SecretStr | None = Field(
         None,
-        description="Redis for L1, `redis://`, `rediss://` or `unix://`. Without it a Redis server "
+        description="Redis for L1, `redis://`, `rediss://` or `unix://`; for a Cluster "
+        "`redis+cluster://` or `rediss+cluster://` and any node of it. Without it a Redis server "
         "is started for you.",
+    )
+    control_redis_url: SecretStr | None = Field(
+        None,
+        description="Redis for control documents (keys, policies, purges), where it is not to be "
+        "that of L1.",
     )
     key_prefix: str = Field(
         "encore",
@@ -223,6 +231,14 @@ class Settings(BaseModel):
     max_ttl_s: int = Field(
         30 * _DAY_S, ge=1, description="The longest freshness a request may ask for."
     )
+    tiers: Tiers = Field(
+        Tiers(),
+        description="Lifetimes by model, and content classes (`Encore-Class`) with their lifetime "
+        "and sensitivity, as JSON; see operations.md.",
+    )
+    max_entry_bytes: int = Field(
+        8 * _MIB, ge=1, description="Larger entries, compressed, are not stored."
+    )
     stale_while_revalidate_s: int = Field(
         3600, ge=0, description="How long after that it is served while a new one is made."
     )
@@ -259,6 +275,11 @@ class Settings(BaseModel):
             raise ValueError("a boolean makes no sense here")  # noqa: TRY004 - pydantic's protocol
         return value
 
+    @field_validator("tiers", mode="before")
+    @classmethod
+    def _tiers(cls, value: Any) -> Any:
+        return Tiers.parse(value) if isinstance(value, str) else value
+
     @field_validator("log_level", "mode", "dtype", mode="before")
     @classmethod
     def _any_case(cls, value: Any) -> Any:
@@ -291,14 +312,17 @@ class Settings(BaseModel):
         except (ValueError, RecursionError):
             raise ValueError("not a JSON array") from None
 
-    @field_validator("redis_url")
+    @field_validator("redis_url", "control_redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
         parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in {"redis", "rediss", "unix"} or not (parts.netloc or parts.path):
-            raise ValueError("not a redis://, rediss:// or unix:// URL")
+        if parts.scheme not in _REDIS_SCHEMES or not (parts.netloc or parts.path):
+            raise ValueError(
+                "not a redis://, rediss:// or unix:// URL, nor a redis+cluster:// or "
+                "rediss+cluster:// one"
+            )
         return value
 
     @field_validator("chat_template")

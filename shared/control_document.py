@@ -174,15 +174,18 @@ class CutOffs:
 class Purge:
     """What is to be purged of a tenant: everything, or whatever one of these names.
 
-    `tags` are digests, `keys` short or whole cache keys, in hex.
+    `tags` are digests, `keys` short or whole cache keys, in hex. What was made in the last
+    `older_than_s` seconds is spared.
     """
 
     everything: bool = False
+    older_than_s: int = 0
     models: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _require(_is_time(self.older_than_s), "older_than_s: seconds")
         named = (*self.models, *self.tags, *self.keys)
         _require(self.everything != bool(named), "a purge names everything, or something")
         _require(len(named) <= MAX_CUT_OFFS, f"at most {MAX_CUT_OFFS} names in a purge")
@@ -286,16 +289,17 @@ def revised(document: ControlDocument, now_ms: int, **changes: Any) -> ControlDo
 def purged(document: ControlDocument, purge: Purge, now_ms: int) -> ControlDocument:
     """The document after a purge at `now_ms`. Raises ControlError."""
     old = document.cut_offs
+    at_ms = max(0, now_ms - purge.older_than_s * 1000)
     horizon_ms = now_ms - document.longest_life_ms - _GRACE_MS
     groups = {
-        "models": _cut_off(old.models, purge.models, now_ms),
-        "tags": _cut_off(old.tags, purge.tags, now_ms),
-        "keys": _cut_off(old.keys, map(short_key, purge.keys), now_ms),
+        "models": _cut_off(old.models, purge.models, at_ms),
+        "tags": _cut_off(old.tags, purge.tags, at_ms),
+        "keys": _cut_off(old.keys, map(short_key, purge.keys), at_ms),
     }
     times = sorted((t for group in groups.values() for t in group.values()), reverse=True)
     all_ms = max(
         old.all_ms,
-        now_ms if purge.everything else 0,
+        at_ms if purge.everything else 0,
         *times[MAX_CUT_OFFS:],
         *(t for t in times if t < horizon_ms),
     )
@@ -303,9 +307,9 @@ def purged(document: ControlDocument, purge: Purge, now_ms: int) -> ControlDocum
     return revised(document, now_ms, cut_offs=CutOffs(all_ms=all_ms, **kept))
 
 
-def _cut_off(times: Mapping[str, int], names: Iterable[str], now_ms: int) -> dict[str, int]:
+def _cut_off(times: Mapping[str, int], names: Iterable[str], at_ms: int) -> dict[str, int]:
     # The store's clock may have been set back; a cut-off never moves back with it.
-    return {**times, **{name: max(now_ms, times.get(name, 0)) for name in names}}
+    return {**times, **{name: max(at_ms, times.get(name, 0)) for name in names}}
 
 
 def encode(document: ControlDocument) -> bytes:

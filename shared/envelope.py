@@ -30,6 +30,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 MEDIA_TYPE = "application/vnd.encore.entry"
@@ -221,8 +222,12 @@ def decode_prefix(data: bytes) -> tuple[Header, int]:
     return decode_header(data[_PREFIX_BYTES:end]), end
 
 
+@lru_cache(maxsize=1024)
 def decode_header(text: bytes | str) -> Header:
-    """Read a header from its JSON (KV metadata, or within an envelope). Raises EnvelopeError."""
+    """Read a header from its JSON (KV metadata, or within an envelope). Raises EnvelopeError.
+
+    Those read last are remembered: what is hit is mostly what was hit before.
+    """
     try:
         if isinstance(text, bytes):
             text = text.decode()  # json alone would also read UTF-16, UTF-32 and half pairs

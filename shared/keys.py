@@ -13,6 +13,7 @@ import hmac
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from shared.errors import ClientError
 
@@ -125,7 +126,15 @@ def cache_key(ring: KeyRing, canonical_bytes: bytes) -> str:
 
     A keyed hash: without the secret nobody can test a guessed prompt against it.
     """
-    return hmac.digest(ring.cache, canonical_bytes, "sha256").hex()
+    mac = _prepared(ring.cache).copy()
+    mac.update(canonical_bytes)
+    return mac.hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _prepared(key: bytes) -> hmac.HMAC:
+    """An HMAC that has taken its key in, to be copied: half the work of a short message."""
+    return hmac.new(key, digestmod="sha256")
 
 
 def short_key(key: str) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.support.redis_servers import REDIS_8
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -30,11 +32,12 @@ def pytest_configure() -> None:
             del os.environ[name]
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     """Say what stands behind the tests that take what there is."""
-    return (
-        f"redis-server: {shutil.which('redis-server') or 'not on PATH; the wheel alone is tested'}"
-    )
+    return [
+        f"redis-server: {shutil.which('redis-server') or 'not on PATH'}",
+        f"Redis 8: {REDIS_8 if REDIS_8.exists() else 'not there; tools/redis8.sh fetches it'}",
+    ]
 
 
 @pytest.hookimpl(wrapper=True)

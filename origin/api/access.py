@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 from starlette.types import Scope
 
@@ -13,6 +14,9 @@ from shared.control_document import ControlDocument
 from shared.errors import ClientError
 from shared.keys import KeyRing, KeyRings, authenticate, ring_of_edge, unknown_api_key
 from shared.wire import EDGE_AUTHORIZATION
+
+MAX_REMEMBERED_KEYS = 10_000
+"""API keys whose check is not computed again. Whether they still count is asked every time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +41,8 @@ class Access:
         self._keys = keys
         self._control = control
         self._development = development
+        # Only what was accepted is remembered: a refusal raises.
+        self._authenticate = lru_cache(MAX_REMEMBERED_KEYS)(partial(authenticate, keys))
 
     async def caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
         """The client that asks. Its role is its API key's: by the edge it becomes no more.
@@ -44,8 +50,7 @@ class Access:
         Raises ClientError 401, InternalError 503 where its tenant's document cannot be had.
         """
         edge = self._edge_ring(headers)
-        client = authenticate(
-            self._keys,
+        client = self._authenticate(
             headers.get("authorization"),
             development=self._development and is_loopback(scope, headers),
         )

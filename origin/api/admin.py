@@ -15,8 +15,8 @@ from origin.api.access import Access, Caller
 from origin.api.http import ClientLeftError, headers_of, read_body, send_error, send_response
 from origin.control import Changed, Control, purge_of
 from shared import json_text
-from shared.checks import Check, array, boolean, string
-from shared.control_document import OPERATOR_TENANT, ControlError
+from shared.checks import Check, array, boolean, integer, string
+from shared.control_document import OPERATOR_TENANT, ControlError, Purge
 from shared.errors import ClientError, EncoreError
 from shared.keys import KeyRings, check_tenant
 from shared.wire import PRIVATE
@@ -32,6 +32,7 @@ _FIELDS: dict[str, Check] = {
     "tags": array(string(min_length=1, max_length=64), high=MAX_NAMES),
     "models": array(string(pattern=r"[^\x00-\x1f\x7f]{1,1024}"), high=MAX_NAMES),
     "everything": boolean,
+    "older_than_s": integer(low=0, high=2**40),
     "tenant": string(),
 }
 
@@ -79,7 +80,7 @@ class Purges:
             raise ClientError(
                 f"The request is no purge: {exc}.", param="everything", code="invalid_value"
             ) from exc
-        return _purged(await self._control.purge(tenant, purge))
+        return _purged(await self._control.purge(tenant, purge), purge)
 
 
 def _read(body: bytes) -> dict[str, Any]:
@@ -118,11 +119,11 @@ def check_reach(caller: Caller, tenant: str, *, or_every: bool = False) -> None:
             ) from exc
 
 
-def _purged(changed: Changed) -> dict[str, Any]:
+def _purged(changed: Changed, purge: Purge) -> dict[str, Any]:
     return {
         "tenant": changed.document.tenant,
         "revision": changed.document.revision,
-        "cut_off_ms": changed.at_ms,
+        "cut_off_ms": changed.at_ms - purge.older_than_s * 1000,
         "edge": changed.edge,
     }
 

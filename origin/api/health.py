@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 
 from origin.engine.contract import Engine
 from origin.stores.contract import Store, StoreError
+from origin.stores.control_contract import ControlStore
 from shared.errors import EncoreError
 from shared.wire import PRIVATE
 
@@ -24,8 +25,8 @@ class Health:
     What the engine said is remembered for some seconds: behind it may be somebody else's API.
     """
 
-    def __init__(self, *, store: Store, engine: Engine) -> None:
-        self._store = store
+    def __init__(self, *, store: Store, control_store: ControlStore, engine: Engine) -> None:
+        self._pings = {"redis": store.ping, "control": control_store.ping}
         self._engine = engine
         self._engine_state = ""
         self._asked_s = -MEMORY_S
@@ -36,11 +37,14 @@ class Health:
 
     async def ready(self, _request: Request) -> JSONResponse:
         """Answer 200 when every part does, else 503 and which does not."""
-        parts = {"redis": "ok"}
-        try:
-            await self._store.ping()
-        except StoreError:
-            parts["redis"] = "unreachable"
+        parts: dict[str, str] = {}
+        for name, ping in self._pings.items():
+            try:
+                await ping()
+            except StoreError:
+                parts[name] = "unreachable"
+            else:
+                parts[name] = "ok"
         if time.monotonic() - self._asked_s >= MEMORY_S:
             self._asked_s = time.monotonic()
             self._engine_state = await self._ask_engine()

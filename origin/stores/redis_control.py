@@ -2,7 +2,8 @@
 
 Key layout: the hash `PREFIX:ctl:{TENANT}` with the fields `revision` and `document`, and the set
 `PREFIX:ctl:tenants`. Neither has an end: a Redis that evicts must evict keys with an end only
-(`volatile-*`). The clock is Redis's own (`TIME`), so that every origin process tells one time.
+(`volatile-*`). The clock is Redis's own (`TIME`), so that every origin process tells one time; in a
+Cluster it is that of the node that has the set of tenants.
 
 The connections are a small pool of its own: an L1 under load does not hold up a purge.
 """
@@ -15,7 +16,7 @@ from typing import Self, cast
 from redis.asyncio import Redis
 
 from origin.stores.contract import StoreError
-from origin.stores.redis_store import DEFAULT_TIMEOUT_S, outages_told, redis_client
+from origin.stores.redis_store import DEFAULT_TIMEOUT_S, RedisClient, outages_told, redis_client
 
 DEFAULT_MAX_CONNECTIONS = 8
 
@@ -29,11 +30,13 @@ redis.call('HSET', KEYS[1], 'revision', ARGV[2], 'document', ARGV[3])
 return 1
 """
 
+_TIME = "return redis.call('TIME')"
+
 
 class RedisControlStore:
     """The control store contract on one `redis.asyncio` client, which it owns."""
 
-    def __init__(self, client: Redis, *, prefix: str = "encore") -> None:
+    def __init__(self, client: RedisClient, *, prefix: str = "encore") -> None:
         self._client = client
         self._prefix = prefix
 
@@ -48,7 +51,10 @@ class RedisControlStore:
     async def now_ms(self) -> int:
         """See ControlStore.now_ms."""
         with outages_told():
-            seconds, microseconds = await self._client.time()
+            if isinstance(self._client, Redis):
+                seconds, microseconds = await self._client.time()
+            else:  # of all its nodes' clocks one counts
+                seconds, microseconds = await self._client.eval(_TIME, 1, self._tenants_name())
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def revision(self, tenant: str) -> int | None:

@@ -1,7 +1,7 @@
 """The store in Redis (6.2 or newer: `SET … PXAT`).
 
 Key layout: `PREFIX:{KEY}:entry`, one value per entry, header and segments together, and beside it
-`:asked` (a count) and `:granted` (there while no further write to KV is granted), both with an end.
+`:asked` (a count) and `:granted` (there while no write to KV is granted), both with an end.
 The braces make KEY alone decide the Cluster slot, so all that is kept beside an entry shares its
 node. A hit is one round trip, `GET`; a grant is one, a script.
 
@@ -11,22 +11,25 @@ the connection that died unnoticed in the pool, and no waiting in between.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S, StoreError
+from origin.stores.pipelined_reads import PipelinedReads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+RedisClient = Redis | RedisCluster
 DEFAULT_TIMEOUT_S = 0.25
 DEFAULT_MAX_CONNECTIONS = 64
+MAX_CLUSTER_CONNECTIONS = 1024
+"""To one node. Beyond that a request goes without L1."""
 
 # KEYS: asked, granted. ARGV: after, the life of the count and the interval of grants in seconds.
 _GRANT = """
@@ -40,10 +43,16 @@ return redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[3]) and 1 or 0
 class RedisStore:
     """The store contract on one `redis.asyncio` client, which it owns."""
 
-    def __init__(self, client: Redis, *, prefix: str = "encore") -> None:
+    def __init__(
+        self, client: RedisClient, *, prefix: str = "encore", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
         self._client = client
         self._prefix = prefix
         self._grant = client.register_script(_GRANT)
+        self._reads: PipelinedReads | None = None
+        if isinstance(client, Redis):  # a Cluster's client knows which node to ask
+            make_connection = client.connection_pool.make_connection
+            self._reads = PipelinedReads(make_connection, timeout_s=timeout_s)
 
     @classmethod
     def from_url(
@@ -59,11 +68,13 @@ class RedisStore:
         `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading.
         """
         client = redis_client(url, timeout_s=timeout_s, max_connections=max_connections)
-        return cls(client, prefix=prefix)
+        return cls(client, prefix=prefix, timeout_s=timeout_s)
 
     async def get(self, key: str) -> bytes | None:
         """See Store.get."""
         with outages_told():
+            if self._reads is not None:
+                return await self._reads.get(self._name(key))
             return cast("bytes | None", await self._client.get(self._name(key)))
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
@@ -97,6 +108,11 @@ class RedisStore:
             granted = await self._grant(keys=names, args=[after, ASKED_LIFE_S, GRANT_INTERVAL_S])
         return bool(granted)
 
+    async def withhold(self, key: str, until_ms: int) -> None:
+        """See Store.withhold."""
+        with outages_told():
+            await self._client.set(self._name(key, "granted"), "", pxat=max(1, until_ms))
+
     async def ping(self) -> None:
         """See Store.ping."""
         with outages_told():
@@ -105,17 +121,30 @@ class RedisStore:
     async def close(self) -> None:
         """See Store.close."""
         with outages_told():
+            if self._reads is not None:
+                await self._reads.close()
             await self._client.aclose()
 
     def _name(self, key: str, kind: str = "entry") -> str:
         return f"{self._prefix}:{{{key}}}:{kind}"
 
 
-def redis_client(url: str, *, timeout_s: float, max_connections: int) -> Redis:
+def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisClient:
     """A client of `url` with a pool of its own; connects on first use.
 
-    `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading.
+    `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading. A
+    Cluster's client (`redis+cluster://`) waits for no connection: it makes another one.
     """
+    scheme, separator, rest = url.partition("+cluster://")
+    if separator:
+        return _Cluster.from_url(
+            f"{scheme}://{rest}",
+            max_connections=MAX_CLUSTER_CONNECTIONS,
+            retry=Retry(NoBackoff(), 1),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            decode_responses=False,
+        )
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,
@@ -128,11 +157,32 @@ def redis_client(url: str, *, timeout_s: float, max_connections: int) -> Redis:
     return Redis.from_pool(pool)
 
 
-@contextmanager
-def outages_told() -> Iterator[None]:
+class _Cluster(RedisCluster):
+    """A Cluster's client that may be used by many tasks from the start, as a single server's may.
+
+    redis-py sends what is asked before it knows the Cluster to any node, and closes connections
+    under other tasks when it is redirected too often: those then fail with AttributeError.
+    """
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        await self.initialize()  # nothing, once it is done
+        try:
+            return await super().execute_command(*args, **kwargs)
+        except AttributeError as exc:
+            raise RedisConnectionError("closed by another task") from exc
+
+
+OUTAGES = (RedisError, RedisClusterException, OSError)
+"""What Redis, or the way to it, fails with; OSError covers TimeoutError."""
+
+
+class outages_told:  # noqa: N801 - reads as a verb; a generator would cost a hit 2 µs
     """Raise StoreError for whatever Redis or the way to it failed with."""
-    try:
-        yield
-    except (RedisError, OSError) as error:  # OSError covers TimeoutError
-        # The class alone: Redis quotes commands, and so keys, in some of its messages.
-        raise StoreError(f"Redis: {type(error).__name__}") from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OUTAGES):
+            # The class alone: Redis quotes commands, and so keys, in some of its messages.
+            raise StoreError(f"Redis: {type(error).__name__}") from error

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -18,37 +17,22 @@ from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
 from origin.stores.memory_control import MemoryControlStore
 from origin.stores.redis_control import RedisControlStore
-
-SYSTEM_REDIS = shutil.which("redis-server")
-
-
-@pytest.fixture(scope="session")
-def bundled_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the embedded default."""
-    with embedded_redis(tmp_path_factory.mktemp("bundled")) as url:
-        yield url
+from tests.support.redis_servers import KINDS, emptied
 
 
-@pytest.fixture(scope="session")
-def system_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the server that this machine has installed."""
-    assert SYSTEM_REDIS is not None
-    with embedded_redis(tmp_path_factory.mktemp("system"), server=Path(SYSTEM_REDIS)) as url:
-        yield url
-
-
-@pytest.fixture(params=["memory", "bundled_redis", *(["system_redis"] if SYSTEM_REDIS else [])])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[ControlStore]:
+@pytest.fixture(params=["memory", *KINDS])
+async def store(
+    request: pytest.FixtureRequest, redis_url: Callable[[str], str]
+) -> AsyncIterator[ControlStore]:
     """Each store in turn, empty."""
     if request.param == "memory":
         yield MemoryControlStore()
         return
-    url = request.getfixturevalue(request.param)
-    async with Redis.from_url(url) as client:
-        await client.flushall()
-    redis_store = RedisControlStore.from_url(url)
-    yield redis_store
-    await redis_store.close()
+    url = redis_url(request.param)
+    async with emptied(url):
+        redis_store = RedisControlStore.from_url(url, timeout_s=10.0)
+        yield redis_store
+        await redis_store.close()
 
 
 async def test_an_unknown_tenant_has_nothing(store: ControlStore) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +17,17 @@ from origin.embedded_redis import embedded_redis
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
 from origin.stores.redis_store import RedisStore
+from tests.support.redis_servers import KINDS, emptied
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from origin.stores.contract import Store
 
 KEY = "a" * 64
 OTHER = "b" * 64
 HOUR_MS = 3_600_000
-SYSTEM_REDIS = shutil.which("redis-server")  # pytest's header says whether there is one
+PATIENCE_S = 10.0  # a busy machine is no outage
 
 
 def now_ms() -> int:
@@ -34,33 +35,19 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@pytest.fixture(scope="session")
-def bundled_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the embedded default."""
-    with embedded_redis(tmp_path_factory.mktemp("bundled")) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def system_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the server that this machine has installed."""
-    assert SYSTEM_REDIS is not None
-    with embedded_redis(tmp_path_factory.mktemp("system"), server=Path(SYSTEM_REDIS)) as url:
-        yield url
-
-
-@pytest.fixture(params=["memory", "bundled_redis", *(["system_redis"] if SYSTEM_REDIS else [])])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+@pytest.fixture(params=["memory", *KINDS])
+async def store(
+    request: pytest.FixtureRequest, redis_url: Callable[[str], str]
+) -> AsyncIterator[Store]:
     """Each store in turn, empty."""
     if request.param == "memory":
         yield MemoryStore()
         return
-    url = request.getfixturevalue(request.param)
-    async with Redis.from_url(url) as client:
-        await client.flushall()
-    redis_store = RedisStore.from_url(url)
-    yield redis_store
-    await redis_store.close()
+    url = redis_url(request.param)
+    async with emptied(url):
+        redis_store = RedisStore.from_url(url, timeout_s=PATIENCE_S)
+        yield redis_store
+        await redis_store.close()
 
 
 async def gone(store: Store, key: str, *, within_s: float = 5.0) -> bool:
@@ -181,6 +168,16 @@ async def test_grants_of_keys_do_not_touch_each_other(store: Store) -> None:
     assert not await store.grant(KEY, after=1)
 
 
+async def test_nothing_is_granted_while_it_is_withheld(store: Store) -> None:
+    """Until the time that was last said; other keys have nothing to do with it."""
+    await store.withhold(KEY, now_ms() + HOUR_MS)
+    assert not await store.grant(KEY, after=1)
+    assert await store.grant(OTHER, after=1)
+    for until_ms in (now_ms() - 1, 0):
+        await store.withhold(KEY, until_ms)
+    assert await store.grant(KEY, after=1)
+
+
 @pytest.mark.parametrize("after", [1, 7])
 async def test_of_concurrent_requests_one_is_granted(store: Store, after: int) -> None:
     """However many ask at once."""
@@ -252,6 +249,15 @@ async def test_an_outage_is_not_a_miss() -> None:
     await store.close()
 
 
+async def test_an_outage_of_a_cluster_is_no_miss_either() -> None:
+    """No node that is known can be reached."""
+    store = RedisStore.from_url("redis+cluster://127.0.0.1:1")
+    for operation in (store.get(KEY), store.delete(KEY), store.grant(KEY, after=1), store.ping()):
+        with pytest.raises(StoreError, match=r"^Redis: "):
+            await operation
+    await store.close()
+
+
 async def test_a_silent_redis_is_an_outage() -> None:
     """A server that accepts and never answers costs a bounded time."""
     held: list[asyncio.StreamWriter] = []
@@ -267,6 +273,58 @@ async def test_a_silent_redis_is_an_outage() -> None:
         await writer.wait_closed()
     server.close()
     await server.wait_closed()
+
+
+async def test_a_late_reply_goes_to_nobody(bundled_redis: str) -> None:
+    """Replies are paired by order: one that came too late must not answer the next read."""
+    store = RedisStore.from_url(bundled_redis, timeout_s=0.2)
+    await store.put(KEY, b"one", now_ms() + HOUR_MS)
+    await store.put(OTHER, b"two", now_ms() + HOUR_MS)
+    assert await store.get(KEY) == b"one"
+    async with Redis.from_url(bundled_redis) as client:
+        await client.client_pause(1000, all=True)
+        with pytest.raises(StoreError, match="Timeout"):
+            await store.get(KEY)
+        await client.client_unpause()
+    while True:
+        with contextlib.suppress(StoreError):
+            assert await store.get(OTHER) == b"two"
+            break
+    await store.close()
+
+
+async def test_a_broken_connection_is_replaced_at_once(bundled_redis: str) -> None:
+    """Reads after Redis hung up are answered, however many there are; none gets another's value."""
+    store = RedisStore.from_url(bundled_redis, timeout_s=PATIENCE_S)
+    keys = [f"{number:064x}" for number in range(50)]
+    for key in keys:
+        await store.put(key, key.encode(), now_ms() + HOUR_MS)
+    async with Redis.from_url(bundled_redis) as client:
+        for _ in range(5):
+            await client.client_kill_filter(skipme=True)
+            answers = await asyncio.gather(*(store.get(key) for key in keys))
+            assert answers == [key.encode() for key in keys]
+    await store.close()
+
+
+async def test_reads_that_are_given_up_in_any_pattern_leave_the_rest_right(
+    bundled_redis: str,
+) -> None:
+    """Whoever stays gets its own value."""
+    store = RedisStore.from_url(bundled_redis, timeout_s=PATIENCE_S)
+    keys = [f"{number:064x}" for number in range(100)]
+    for key in keys:
+        await store.put(key, key.encode(), now_ms() + HOUR_MS)
+    for step in range(2, 7):
+        reads = [asyncio.create_task(store.get(key)) for key in keys]
+        await asyncio.sleep(0)
+        for read in reads[::step]:
+            read.cancel()
+        answers = await asyncio.gather(*reads, return_exceptions=True)
+        for number, (key, answer) in enumerate(zip(keys, answers, strict=True)):
+            assert isinstance(answer, asyncio.CancelledError) or answer == key.encode()
+            assert number % step == 0 or answer == key.encode()
+    await store.close()
 
 
 async def test_another_type_under_a_key_is_an_outage(bundled_redis: str) -> None:
@@ -309,6 +367,7 @@ async def test_a_hit_is_one_round_trip(bundled_redis: str) -> None:
     """One command reaches Redis for a hit."""
     store = RedisStore.from_url(bundled_redis)
     await store.put(KEY, b"x", now_ms() + HOUR_MS)
+    await store.get(KEY)  # connects
     async with Redis.from_url(bundled_redis) as client:
         before = await client.info("commandstats")
         await store.get(KEY)

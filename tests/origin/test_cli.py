@@ -131,6 +131,7 @@ def test_a_created_key_opens_the_door(tmp_path: Path) -> None:
         (["purge"], {"ENCORE_SECRET": SECRET}, "encore: TENANT is missing"),
         (["purge", "acme"], {"ENCORE_SECRET": SECRET}, "--everything"),
         (["purge", "acme", "--everything", "--tag", "x"], {"ENCORE_SECRET": SECRET}, "or else by"),
+        (["purge", "acme", "--older-than", "7"], {"ENCORE_SECRET": SECRET}, "--older-than '7'"),
         (["purge", "--all-tenants"], {"ENCORE_SECRET": SECRET}, "goes with --everything"),
         (
             ["purge", "acme", "--all-tenants", "--everything"],

@@ -202,11 +202,14 @@ def test_purges_reach_redis_and_the_edge(tmp_path: Path) -> None:
         assert set(named.models) == {"m", "n"}
         assert set(named.tags) == {tag_digest(key_ring(SECRET), "acme", "news")}
         assert set(named.keys) == {"0123456789abcdef"}
+        control(tmp_path, "purge", "acme", "--older-than", "1d", **variables)
+        older = asyncio.run(get_from_redis(url))
+        assert set(older.cut_offs.models) == {"m", "n"}  # the tenant itself is younger
         control(tmp_path, "purge", "--all-tenants", "--everything", **variables)
         purged = asyncio.run(get_from_redis(url))
         assert purged.cut_offs.all_ms > named.all_ms
         assert not purged.cut_offs.models
-        assert [seen.path for seen in edge.seen] == ["/internal/control/acme"] * 3
+        assert [seen.path for seen in edge.seen] == ["/internal/control/acme"] * 4
 
 
 def test_an_edge_that_cannot_be_told_is_said(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from origin.encryption import open_segment
-from origin.pipeline import Generating, Hit, Pipeline, Query
+from origin.lifetimes import Tiers
+from origin.pipeline import NO_TIERS, Generating, Hit, Pipeline, Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
 from shared.compression import decompress
@@ -58,7 +59,14 @@ class Clock:
 class Bench:
     """A pipeline and the parts a test turns."""
 
-    def __init__(self, *, keys: KeyRings = KEYS, admit_after: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        keys: KeyRings = KEYS,
+        admit_after: int = 1,
+        tiers: Tiers = NO_TIERS,
+        max_entry_bytes: int = 1 << 20,
+    ) -> None:
         self.clock = Clock()
         self.engine = ScriptedEngine()
         self.clock_fails = False
@@ -73,6 +81,8 @@ class Bench:
             deadline_s=5,
             store_clock=self.store_clock,
             admit_after=admit_after,
+            tiers=tiers,
+            max_entry_bytes=max_entry_bytes,
             clock_ms=self.clock,
         )
 
@@ -925,6 +935,113 @@ async def test_some_entries_are_never_granted(bench: Bench) -> None:
     assert not await bench.pipeline.grant(document_of(), short)
     bench.clock.now_ms = header.fresh_until_ms - 60_000
     assert await bench.pipeline.grant(document_of(), short)
+
+
+TIERS = Tiers.parse(
+    """{"models": {"scripted": 70}, "classes": {
+        "memo": {"sensitivity": "internal"},
+        "contract": {"sensitivity": "confidential", "ttl_s": 60}}}"""
+)
+
+
+async def test_a_model_has_a_lifetime_of_its_own() -> None:
+    """Where neither request nor class say another."""
+    bench = Bench(tiers=TIERS)
+    await bench.run(bench.query())
+    header = await bench.stored()
+    assert header is not None
+    assert header.fresh_until_ms == START_MS + 70_000
+    assert await granted(bench)
+
+
+@pytest.mark.parametrize(
+    ("content_class", "ttl_s", "sealed"), [("memo", 70, False), ("contract", 60, True)]
+)
+async def test_a_sensitive_answer_stays_at_the_origin(
+    content_class: str,
+    ttl_s: int,
+    sealed: bool,
+) -> None:
+    """Whoever asks for it later, for as long as it lives; confidential ones are sealed."""
+    bench = Bench(tiers=TIERS)
+    await bench.run(bench.query(headers={"encore-class": content_class}))
+    header = await bench.stored()
+    assert header is not None
+    assert header.fresh_until_ms == START_MS + ttl_s * 1000
+    assert (header.encryption is not None) == sealed
+    assert (await bench.run(bench.query()))[0] == "hit"
+    for _ in range(2):
+        assert not await granted(bench)
+        bench.clock.now_ms += 61_000
+
+
+async def test_the_strictest_of_those_who_wait_decides() -> None:
+    """Also where who began the generation named no class."""
+    bench = Bench(tiers=TIERS)
+    bench.engine.gate.clear()
+    first = await bench.pipeline.answer(bench.query())
+    assert isinstance(first, Generating)
+    with first.flight.joined():
+        second = await bench.pipeline.answer(bench.query(headers={"encore-class": "contract"}))
+        assert isinstance(second, Generating)
+        with second.flight.joined():
+            bench.engine.gate.set()
+            await second.flight.result()
+    await first.flight.landed()
+    assert bench.engine.runs == 1
+    header = await bench.stored()
+    assert header is not None
+    assert header.encryption is not None
+    assert not await granted(bench)
+
+
+async def test_a_refresh_keeps_the_class_of_who_asked() -> None:
+    """The new entry is as sensitive as the old one."""
+    bench = Bench(tiers=TIERS)
+    query = bench.query(headers={"encore-class": "contract"})
+    await bench.run(query)
+    old = await bench.stored()
+    assert old is not None
+    bench.clock.now_ms += 61_000
+    new = await bench.pipeline.refresh(query, old)
+    assert new is not None
+    assert new.created_ms > old.created_ms
+    assert new.encryption is not None
+    assert not await granted(bench)
+
+
+async def test_a_class_nobody_configured_is_not_stored(bench: Bench) -> None:
+    """What it was meant to forbid cannot be guessed; the answer is given, and says so."""
+    query = bench.query(headers={"encore-class": "whatever"})
+    answer = await bench.pipeline.answer(query)
+    assert isinstance(answer, Generating)
+    assert answer.detail == "unknown-class"
+    with answer.flight.joined():
+        await answer.flight.result()
+    await answer.flight.landed()
+    assert await bench.stored() is None
+
+
+async def test_a_sensitive_answer_that_cannot_be_withheld_is_not_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or the edge might get it."""
+    bench = Bench(tiers=TIERS)
+
+    async def fail(_key: str, _until_ms: int) -> None:
+        raise StoreError("down")
+
+    monkeypatch.setattr(bench.store, "withhold", fail)
+    await bench.run(bench.query(headers={"encore-class": "memo"}))
+    assert await bench.stored() is None
+
+
+@pytest.mark.parametrize(("room_bytes", "stored"), [(1, False), (1 << 20, True)])
+async def test_an_entry_has_a_largest_size(room_bytes: int, stored: bool) -> None:
+    """The answer is given all the same."""
+    bench = Bench(max_entry_bytes=room_bytes)
+    assert (await bench.run(bench.query()))[1] == "Answer 1"
+    assert (await bench.stored() is not None) == stored
 
 
 async def test_store_that_fails_grants_nothing(

@@ -64,3 +64,4 @@ def test_outage_costs_generations_only_and_ends_by_itself(tmp_path: Path) -> Non
             not_ready = client.get("/readyz")
             assert not_ready.status_code == 503
             assert not_ready.json()["parts"]["redis"] == "unreachable"
+            assert not_ready.json()["parts"]["control"] == "unreachable"

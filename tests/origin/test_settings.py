@@ -59,6 +59,13 @@ def test_overrides_win_over_everything(tmp_path: Path) -> None:
     assert load_settings(environ, tmp_path, mode="development").development
 
 
+@pytest.mark.parametrize("url", ["redis+cluster://host:1", "rediss+cluster://u:p@host:1"])
+def test_a_cluster_is_a_redis(url: str) -> None:
+    """Of L1, and of control documents."""
+    settings = Settings(secret=SECRET, redis_url=url, control_redis_url=url)
+    assert settings.redis_url == settings.control_redis_url == SecretStr(url)
+
+
 def test_redis_url_has_no_prefix(tmp_path: Path) -> None:
     """REDIS_URL is the name that hosting platforms set."""
     settings = load(tmp_path, ENCORE_SECRET=SECRET, REDIS_URL="redis://:pw@host:1/2")

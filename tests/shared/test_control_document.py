@@ -575,6 +575,25 @@ def test_a_purge_changes_nothing_else() -> None:
     assert after.cut_offs == CutOffs(all_ms=100)
 
 
+@pytest.mark.parametrize(
+    ("purge", "cut_off"),
+    [
+        (Purge(everything=True, older_than_s=60), CutOffs(all_ms=40_000)),
+        (Purge(models=("m",), older_than_s=60), CutOffs(models={"m": 40_000})),
+        (Purge(tags=("a" * 12,), older_than_s=99), CutOffs(tags={"a" * 12: 1000})),
+        (Purge(everything=True, older_than_s=100), CutOffs()),
+        (Purge(everything=True, older_than_s=10**9), CutOffs()),
+    ],
+)
+def test_what_is_younger_than_a_purge_says_is_spared(purge: Purge, cut_off: CutOffs) -> None:
+    """The cut-off lies that far back; the revision is of now, and nothing else is undone."""
+    after = purged(ControlDocument(tenant="acme", revision=1), purge, 100_000)
+    assert after.cut_offs == cut_off
+    assert after.revision == 100_000
+    everything = purged(after, Purge(everything=True), 100_001)
+    assert purged(everything, purge, 100_002).cut_offs.all_ms == 100_001
+
+
 def test_a_clock_set_back_moves_no_cut_off_back() -> None:
     """An entry from between the two purges stays dead."""
     early, late = Purge(models=("asked",)), 2000

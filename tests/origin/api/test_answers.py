@@ -287,7 +287,10 @@ async def test_health_and_readiness_need_no_key(client: httpx.AsyncClient) -> No
     """For load balancers."""
     assert (await client.get("/healthz", headers={"authorization": ""})).status_code == 200
     ready = await client.get("/readyz", headers={"authorization": ""})
-    assert ready.json() == {"status": "ready", "parts": {"redis": "ok", "engine": "ok"}}
+    assert ready.json() == {
+        "status": "ready",
+        "parts": {"redis": "ok", "control": "ok", "engine": "ok"},
+    }
 
 
 async def test_bug_is_a_500_in_openais_shape_and_its_text_is_not_logged(

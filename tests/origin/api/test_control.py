@@ -178,6 +178,21 @@ async def test_admin_purges_their_tenant(
     assert await ruling(store, "other") == others
 
 
+async def test_a_purge_may_spare_what_is_young(
+    client: httpx.AsyncClient, store: MemoryControlStore
+) -> None:
+    """The cut-off is that much earlier, and the answer says so."""
+    store.clock_ms = lambda: 2_000_000_000_000
+    body = {"everything": True, "older_than_s": 60}
+    response = await client.post(PURGE, json=body, headers=by(ADMIN))
+    assert response.json()["cut_off_ms"] == 1_999_999_940_000
+    assert (await ruling(store)).cut_offs.all_ms == 1_999_999_940_000
+    for wrong in (-1, "7d", 1.5):
+        refused = await client.post(PURGE, json=body | {"older_than_s": wrong}, headers=by(ADMIN))
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "older_than_s"
+
+
 @pytest.mark.parametrize(
     ("headers", "refusal"),
     [

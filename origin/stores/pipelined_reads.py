@@ -1,0 +1,144 @@
+"""GETs of many tasks on one Redis connection, each sent at once and answered in order.
+
+Redis answers the commands of a connection in the order they came (pipelining), so a read needs no
+connection of its own: borrowing one from a pool, and giving it back, costs five times the read.
+
+Invariants
+1. A reply goes to the read that asked for it, or to nobody: reads and replies are paired by order
+   alone, so a connection on which anything went wrong is closed, and what waits on it fails.
+2. Who stops waiting disturbs nobody: its reply is dropped when it comes.
+3. A server that does not answer within `timeout_s` fails every read that waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+
+class PipelinedReads:
+    """Reads by many tasks of one event loop. Connects when it is first asked.
+
+    `make_connection` makes one that is not connected yet, with the timeouts, credentials and
+    database to use.
+    """
+
+    def __init__(
+        self, make_connection: Callable[[], AbstractConnection], *, timeout_s: float
+    ) -> None:
+        self._make_connection = make_connection
+        self._timeout_s = timeout_s
+        self._line: _Line | None = None
+        self._connecting: asyncio.Task[_Line] | None = None
+
+    async def get(self, name: str) -> bytes | None:
+        """The value under `name`, or None. Raises RedisError, OSError.
+
+        Asks a second time where the connection broke: it may have died while nobody used it.
+        """
+        try:
+            return await self._get(name)
+        except RedisConnectionError:
+            return await self._get(name)
+
+    async def close(self) -> None:
+        """Close the connection; what waits fails. Closing twice is fine."""
+        line, self._line = self._line, None
+        if line is not None:
+            await line.close()
+
+    async def _get(self, name: str) -> bytes | None:
+        line = self._line
+        if line is None or not line.usable:
+            line = await self._connected()
+        return await line.get(name.encode())
+
+    async def _connected(self) -> _Line:
+        """A new connection; all who need one wait for the same."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+        # Who leaves must not end it for the others.
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> _Line:
+        try:
+            connection = self._make_connection()
+            await connection.connect()  # type: ignore[no-untyped-call]
+            # From here on each read has its own timeout, and the task that reads waits for ever.
+            connection.socket_timeout = None
+            self._line = _Line(connection, timeout_s=self._timeout_s)
+            return self._line
+        finally:
+            self._connecting = None
+
+
+class _Line:
+    """One connection, from when it is connected until it breaks."""
+
+    def __init__(self, connection: AbstractConnection, *, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self.usable = True
+        self._reader = asyncio.create_task(self._read())
+
+    async def get(self, name: bytes) -> bytes | None:
+        reply: asyncio.Future[bytes | None] = self._loop.create_future()
+        timer = self._loop.call_later(self._timeout_s, self._expire, reply)
+        self._waiting.append(reply)
+        try:
+            await self._connection.send_packed_command(
+                b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name), check_health=False
+            )
+            return await reply
+        finally:
+            timer.cancel()
+
+    async def close(self) -> None:
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _read(self) -> None:
+        """Hand out replies until the connection breaks."""
+        error: BaseException = RedisConnectionError("closed")
+        try:
+            while True:
+                try:
+                    reply = await self._connection.read_response(
+                        disable_decoding=True, timeout=math.inf
+                    )
+                except ResponseError as refusal:
+                    self._hand_out(error=refusal)
+                else:
+                    self._hand_out(reply)
+        except (RedisError, OSError, IndexError) as exc:
+            error = exc
+        finally:
+            self.usable = False
+            while self._waiting:
+                self._hand_out(error=error)
+            await self._connection.disconnect(nowait=True)
+
+    def _hand_out(self, reply: Any = None, *, error: BaseException | None = None) -> None:
+        waiting = self._waiting.popleft()
+        if waiting.done():  # who asked has left
+            return
+        if error is None:
+            waiting.set_result(reply)
+        else:
+            waiting.set_exception(error)
+
+    def _expire(self, reply: asyncio.Future[Any]) -> None:
+        if not reply.done():
+            reply.set_exception(RedisTimeoutError("no reply"))
+        self.usable = False
+        self._reader.cancel()

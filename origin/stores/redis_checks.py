@@ -1,0 +1,186 @@
+"""What Encore needs of a Redis, looked at when the origin starts.
+
+Only what would make it wrong is refused: an old server, and one that may evict control documents,
+whose loss locks every client out. What costs less is a warning. A Redis that cannot be reached now
+is one too: the origin starts without it, as it goes on without it later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from origin.embedded_redis import OLDEST_VERSION
+from origin.settings import Settings, SettingsError
+from origin.stores.redis_store import OUTAGES, RedisClient, redis_client
+
+TIMEOUT_S = 2.0
+MAX_CLOCK_DIFFERENCE_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Something an operator should know; `refused` is what Encore does not start with."""
+
+    text: str
+    refused: bool = False
+
+
+def check_redis_of(settings: Settings) -> list[str]:
+    """Warnings about the Redis, or the two, that the settings name; by variable.
+
+    `redis_url` must be set. Raises SettingsError for what is refused.
+    """
+    control, store = settings.control_redis_url, settings.redis_url
+    urls = {"REDIS_URL": store, "ENCORE_CONTROL_REDIS_URL": control}
+    found = [
+        (variable, finding)
+        for variable, url in urls.items()
+        if url is not None
+        for finding in asyncio.run(
+            check_redis(
+                url.get_secret_value(), keeps_control=control is None or variable != "REDIS_URL"
+            )
+        )
+    ]
+    refused = [
+        f"{variable}: Redis {finding.text}" for variable, finding in found if finding.refused
+    ]
+    if refused:
+        raise SettingsError("\n".join(refused))
+    return [f"{variable}: Redis {finding.text}" for variable, finding in found]
+
+
+async def check_redis(
+    url: str, *, keeps_control: bool, clock_s: Callable[[], float] = time.time
+) -> list[Finding]:
+    """What is to be said about a server, or about any primary of a Cluster. Changes nothing.
+
+    `keeps_control` is whether control documents are kept there; `clock_s` is this machine's clock.
+    """
+    client = redis_client(url, timeout_s=TIMEOUT_S, max_connections=1)
+    found: dict[Finding, None] = {}
+    try:
+        targets: list[dict[str, Any]] = [{}]
+        if not isinstance(client, Redis):
+            await client.initialize()
+            targets = [{"target_nodes": node} for node in client.get_primaries()]
+        for target in targets:
+            server = _Server(client, target)
+            found |= dict.fromkeys(await _check(server, clock_s, keeps_control=keeps_control))
+    except OUTAGES as error:
+        found[Finding(text=f"cannot be checked now ({type(error).__name__})")] = None
+    finally:
+        await client.aclose()
+    return list(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What is asked of one server; `target` names it where the client is a Cluster's."""
+
+    client: RedisClient
+    target: dict[str, Any]
+
+    async def ask(self, method: str, *arguments: str) -> Any:
+        """The answer, or None where the command is not permitted."""
+        try:
+            return await getattr(self.client, method)(*arguments, **self.target)
+        except ResponseError:
+            return None
+
+
+async def _check(
+    server: _Server, clock_s: Callable[[], float], *, keeps_control: bool
+) -> list[Finding]:
+    found: list[Finding] = []
+    info = await server.ask("info")  # managed servers forbid CONFIG, hardly ever INFO
+    if info is None:
+        text = "does not permit INFO: version, eviction and persistence are unchecked"
+        found.append(Finding(text=text))
+    else:
+        found += _of_version(info)
+        if keeps_control:
+            found += _of_eviction(info)
+            found += await _of_persistence(server, info)
+    return found + await _of_clock(server, clock_s)
+
+
+def _of_version(info: dict[str, Any]) -> list[Finding]:
+    said = str(info.get("redis_version", ""))
+    parts = said.split(".")[:2]
+    if len(parts) < 2 or not all(part.isdigit() for part in parts):
+        return [Finding(text=f"does not say its version ({said!r}): unchecked, 6.2 is needed")]
+    if tuple(map(int, parts)) >= OLDEST_VERSION:
+        return []
+    return [Finding(text=f"version {said} is too old: 6.2 or newer is needed", refused=True)]
+
+
+def _of_eviction(info: dict[str, Any]) -> list[Finding]:
+    policy = info.get("maxmemory_policy")
+    if policy is None:
+        return [
+            Finding(
+                text="does not say its maxmemory-policy: unchecked; it must be volatile-* or "
+                "noeviction"
+            )
+        ]
+    if not str(policy).startswith("allkeys-"):
+        return []
+    return [
+        Finding(
+            text=f"maxmemory-policy {policy} may evict control documents (API keys, purges): run "
+            "`redis-cli CONFIG SET maxmemory-policy volatile-lru` and keep it in redis.conf, or "
+            "keep them elsewhere (ENCORE_CONTROL_REDIS_URL)",
+            refused=True,
+        )
+    ]
+
+
+async def _of_persistence(server: _Server, info: dict[str, Any]) -> list[Finding]:
+    if info.get("aof_enabled") is None:
+        return [Finding(text="does not say whether it keeps an append-only file: unchecked")]
+    if not info["aof_enabled"]:
+        return [
+            Finding(
+                text="keeps no append-only file: after a restart API keys may be gone and tenants "
+                "locked out; set `appendonly yes` and `appendfsync always`"
+            )
+        ]
+    answer = await server.ask("config_get", "appendfsync")
+    if answer is None:
+        return [Finding(text="does not permit CONFIG: appendfsync is unchecked")]
+    if answer.get("appendfsync") == "always":
+        return []
+    return [
+        Finding(
+            text=f"has appendfsync {answer.get('appendfsync')}: a purge acknowledged just before a "
+            "power cut may be lost; `appendfsync always` keeps it"
+        )
+    ]
+
+
+async def _of_clock(server: _Server, clock_s: Callable[[], float]) -> list[Finding]:
+    before_s = clock_s()
+    answer = await server.ask("time")
+    after_s = clock_s()
+    if answer is None:
+        return [Finding(text="does not permit TIME, which purges are told by", refused=True)]
+    told_s = int(answer[0]) + int(answer[1]) / 1e6
+    # It was read some time between the two: only what lies outside is a difference.
+    difference_s = told_s - min(max(told_s, before_s), after_s)
+    if abs(difference_s) <= MAX_CLOCK_DIFFERENCE_S:
+        return []
+    where = "ahead of" if difference_s > 0 else "behind"
+    return [
+        Finding(
+            text=f"has a clock {abs(difference_s):.0f} s {where} this machine's: entries end and "
+            "purges are told by it; synchronise both (NTP)"
+        )
+    ]

@@ -1,0 +1,31 @@
+"""One server of each kind for all contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.redis_servers import redis_server
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """From a kind of server to its URL; each is started when it is first asked for."""
+    urls: dict[str, str] = {}
+    with ExitStack() as running:
+
+        def url_of(kind: str) -> str:
+            if kind not in urls:
+                folder = tmp_path_factory.mktemp(kind)
+                urls[kind] = running.enter_context(redis_server(kind, folder))
+            return urls[kind]
+
+        yield url_of
+
+
+@pytest.fixture(scope="session")
+def bundled_redis(redis_url: Callable[[str], str]) -> str:
+    """The URL of the embedded default."""
+    return redis_url("bundled")
