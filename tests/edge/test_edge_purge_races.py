@@ -115,8 +115,10 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     dice = Random(SEED)  # noqa: S311 - seeded on purpose
     run = ScriptedEngine.run
 
-    async def slow_run(engine: ScriptedEngine, request: Request) -> AsyncGenerator[Event, None]:
-        async with aclosing(run(engine, request)) as events:
+    async def slow_run(
+        engine: ScriptedEngine, request: Request, **who: Any
+    ) -> AsyncGenerator[Event, None]:
+        async with aclosing(run(engine, request, **who)) as events:
             async for event in events:
                 await asyncio.sleep(dice.random() * STEP_S)
                 yield event
