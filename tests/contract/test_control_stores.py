@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,34 +18,14 @@ from origin.stores.control_contract import ControlStore
 from origin.stores.memory_control import MemoryControlStore
 from origin.stores.redis_control import RedisControlStore
 
-SYSTEM_REDIS = shutil.which("redis-server")
 
-
-@pytest.fixture(scope="session")
-def bundled_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the embedded default."""
-    with embedded_redis(tmp_path_factory.mktemp("bundled")) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def system_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the server that this machine has installed."""
-    assert SYSTEM_REDIS is not None
-    with embedded_redis(tmp_path_factory.mktemp("system"), server=Path(SYSTEM_REDIS)) as url:
-        yield url
-
-
-@pytest.fixture(params=["memory", "bundled_redis", *(["system_redis"] if SYSTEM_REDIS else [])])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[ControlStore]:
+@pytest.fixture
+async def store(server: str | None) -> AsyncIterator[ControlStore]:
     """Each store in turn, empty."""
-    if request.param == "memory":
+    if server is None:
         yield MemoryControlStore()
         return
-    url = request.getfixturevalue(request.param)
-    async with Redis.from_url(url) as client:
-        await client.flushall()
-    redis_store = RedisControlStore.from_url(url)
+    redis_store = RedisControlStore.from_url(server)
     yield redis_store
     await redis_store.close()
 

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
 from origin.edge_counters import EdgeCounters, MemoryEdgeCounters, RedisEdgeCounters
-from origin.embedded_redis import embedded_redis
 from origin.stores.contract import StoreError
 from shared.edge_counts import BUCKETS, OUTCOMES, TROUBLES, TenantCounts
 
-SYSTEM_REDIS = shutil.which("redis-server")
 
-
-@pytest.fixture(scope="session")
-def bundled_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the embedded default."""
-    with embedded_redis(tmp_path_factory.mktemp("bundled")) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def system_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the server that this machine has installed."""
-    assert SYSTEM_REDIS is not None
-    with embedded_redis(tmp_path_factory.mktemp("system"), server=Path(SYSTEM_REDIS)) as url:
-        yield url
-
-
-@pytest.fixture(params=["memory", "bundled_redis", *(["system_redis"] if SYSTEM_REDIS else [])])
-async def counters(request: pytest.FixtureRequest) -> AsyncIterator[EdgeCounters]:
+@pytest.fixture
+async def counters(server: str | None) -> AsyncIterator[EdgeCounters]:
     """Each kind in turn, at zero."""
-    if request.param == "memory":
+    if server is None:
         yield MemoryEdgeCounters()
         return
-    url = request.getfixturevalue(request.param)
-    async with Redis.from_url(url) as client:
-        await client.flushall()
-    redis_counters = RedisEdgeCounters.from_url(url)
+    redis_counters = RedisEdgeCounters.from_url(server)
     yield redis_counters
     await redis_counters.close()
 

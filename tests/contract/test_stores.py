@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +18,13 @@ from origin.stores.memory import MemoryStore
 from origin.stores.redis_store import RedisStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from origin.stores.contract import Store
 
 KEY = "a" * 64
 OTHER = "b" * 64
 HOUR_MS = 3_600_000
-SYSTEM_REDIS = shutil.which("redis-server")  # pytest's header says whether there is one
 
 
 def now_ms() -> int:
@@ -34,31 +32,13 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@pytest.fixture(scope="session")
-def bundled_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the embedded default."""
-    with embedded_redis(tmp_path_factory.mktemp("bundled")) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def system_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the server that this machine has installed."""
-    assert SYSTEM_REDIS is not None
-    with embedded_redis(tmp_path_factory.mktemp("system"), server=Path(SYSTEM_REDIS)) as url:
-        yield url
-
-
-@pytest.fixture(params=["memory", "bundled_redis", *(["system_redis"] if SYSTEM_REDIS else [])])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+@pytest.fixture
+async def store(server: str | None) -> AsyncIterator[Store]:
     """Each store in turn, empty."""
-    if request.param == "memory":
+    if server is None:
         yield MemoryStore()
         return
-    url = request.getfixturevalue(request.param)
-    async with Redis.from_url(url) as client:
-        await client.flushall()
-    redis_store = RedisStore.from_url(url)
+    redis_store = RedisStore.from_url(server)
     yield redis_store
     await redis_store.close()
 
