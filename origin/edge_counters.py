@@ -14,8 +14,19 @@ from typing import Protocol, Self, cast
 
 from origin.stores.redis_store import DEFAULT_TIMEOUT_S, RedisClient, outages_told, redis_client
 from shared.edge_counts import BUCKETS, TenantCounts
+from shared.errors import InternalError
 
 DEFAULT_MAX_CONNECTIONS = 4
+
+
+def counters_unavailable() -> InternalError:
+    """What a request gets where counters cannot be asked (503)."""
+    return InternalError(
+        "The counters cannot be reached.",
+        status=503,
+        code="counters_unavailable",
+        retry_after_s=1,
+    )
 
 
 class EdgeCounters(Protocol):

@@ -694,15 +694,9 @@ class Pipeline:
 
 
 def _objection(query: Query, header: Header) -> Objection | None:
-    """Why `query` must not be answered by an entry under its key.
-
-    While a secret is being replaced, a purge by either key of a request means the entry.
-    """
-    found = objection(query.document, header)
-    if found is None and query.key is not None and query.other_key is not None:
-        other = query.other_key if header.key == query.key else query.key
-        found = objection(query.document, replace(header, key=other))
-    return found
+    """Why `query` must not be answered by an entry under one of its keys."""
+    other = query.other_key if header.key == query.key else query.key
+    return objection(query.document, header, other)
 
 
 def _digests(query: Query, wishes: Iterable[Controls]) -> list[str]:

@@ -234,12 +234,21 @@ class ControlDocument:
 Objection = Literal["purged", "not-encrypted"]
 
 
-def objection(document: ControlDocument, header: Header) -> Objection | None:
-    """Why an entry of the tenant must not be used, or None. It is a miss then."""
-    if document.cut_offs.name(header):
+def objection(
+    document: ControlDocument, header: Header, other_key: str | None = None
+) -> Objection | None:
+    """Why an entry of the tenant must not be used, or None. It is a miss then.
+
+    `other_key` is the entry's by the other secret, while one is being replaced: a purge by either
+    means the entry.
+    """
+    cut_offs = document.cut_offs
+    if cut_offs.name(header):
         return "purged"
     if document.policy.encrypted and header.encryption is None:
         return "not-encrypted"
+    if other_key is not None and cut_offs.name(replace(header, key=other_key)):
+        return "purged"
     return None
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import runtime
@@ -37,10 +37,10 @@ from shared.cache_headers import (
     server_timing,
 )
 from shared.canonical import UNKEYED
-from shared.control_document import ControlDocument, Objection, objection
+from shared.control_document import ControlDocument, objection
 from shared.controls import Controls
 from shared.edge_counts import TROUBLES, EdgeCounts, Outcome, Trouble
-from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64, Header
+from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64
 from shared.errors import not_cached
 from shared.freshness import MISS, Decision, Forward, Serve, decide, serve
 from shared.keys import KeyRings, short_key
@@ -167,7 +167,7 @@ class Answers:
         if found is None:
             found = await self.look_up(query.tenant, query.key)
         entry, trouble = found.entry, found.trouble
-        if entry is not None and (why_not := _objection(query, document, entry.header)):
+        if entry is not None and (why_not := objection(document, entry.header, query.previous_key)):
             entry, trouble = None, why_not
         decision = MISS if entry is None else decide(entry.header, _now_ms(), directives)
         view = None if entry is None else entry.segment(query.segment)
@@ -430,9 +430,7 @@ class Answers:
     def _count_answer(
         self, ask: Ask, answer: OriginAnswer, outcome: Outcome, trouble: Trouble | None = None
     ) -> None:
-        if answer.status >= 400:
-            outcome = "error"
-        self._count(ask, outcome, "origin-error" if answer.status >= 500 else trouble)
+        self._count(ask, *counted_as(answer, outcome, trouble))
 
     def _count(self, ask: Ask, outcome: Outcome, trouble: Trouble | None = None) -> None:
         self._counts.count(
@@ -440,17 +438,18 @@ class Answers:
         )
 
 
+def counted_as(
+    answer: OriginAnswer, outcome: Outcome, trouble: Trouble | None = None
+) -> tuple[Outcome, Trouble | None]:
+    """What an answer of the origin counts as: an error of its own, of the client, or as given."""
+    if answer.status >= 500:
+        return "error", "origin-error"
+    return ("error" if answer.status >= 400 else outcome), trouble
+
+
 def relay(answer: OriginAnswer, passage: Passage) -> Any:
     """Pass an origin's answer on as it comes."""
     return runtime.respond_with(answer.status, passage.headers(answer), answer.body)
-
-
-def _objection(query: Query, document: ControlDocument, header: Header) -> Objection | None:
-    """Why the query must not be answered by an entry. A purge by either of its keys means it."""
-    found = objection(document, header)
-    if found is None and query.previous_key is not None:
-        found = objection(document, replace(header, key=query.previous_key))
-    return found
 
 
 def _is_proven_by_key(query: Query) -> bool:

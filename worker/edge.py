@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import cors
 import runtime
-from answers import Answers, Ask, Passage, Query, WaitUntil, relay
+from answers import Answers, Ask, Passage, Query, WaitUntil, counted_as, relay
 from behind import MAX_PULLS, Reporter, warm
 from control_documents import ControlDocuments
 from edge_settings import EdgeSettings
@@ -295,12 +295,11 @@ class Edge:
         """
         headers = runtime.headers_of(request)
         client = self._authenticate(headers, url)
-        path = f"{url.path}?{url.query}" if url.query else url.path
         body = None
         if request.method == "POST":
             size_bytes = _content_length(headers)
             body = await _body_within(request, size_bytes, MAX_ADMIN_BODY_BYTES)
-        answer = await self._origin.send(request.method, path, headers, body, as_edge=False)
+        answer = await self._origin.send(request.method, _target(url), headers, body, as_edge=False)
         if url.path == _ADMIN + "purge" and answer.status == 200:
             await self._take_purge(client, answer)
         return relay(answer, Passage(reason="bypass"))
@@ -317,14 +316,10 @@ class Edge:
         if not size_bytes:
             body = await _body_within(request, size_bytes, self._settings.max_body_bytes)
             body = body if body.byteLength else None
-        path = f"{url.path}?{url.query}" if url.query else url.path
-        answer = await self._origin.pass_on(request.method, path, headers, body)
-        self._counts.count(
-            client.tenant,
-            "bypass" if answer.status < 400 else "error",
-            latency_ms=(time.monotonic() - began_s) * 1000,
-            trouble="origin-error" if answer.status >= 500 else None,
-        )
+        answer = await self._origin.pass_on(request.method, _target(url), headers, body)
+        outcome, trouble = counted_as(answer, "bypass")
+        latency_ms = (time.monotonic() - began_s) * 1000
+        self._counts.count(client.tenant, outcome, latency_ms=latency_ms, trouble=trouble)
         return relay(answer, Passage(reason="bypass"))
 
     async def _take_purge(self, client: Client, answer: OriginAnswer) -> None:
@@ -362,6 +357,10 @@ class Edge:
         if allowed is None:
             return runtime.respond(204, {"allow": ", ".join(PASSED_METHODS), "vary": "origin"})
         return runtime.respond(204, cors.preflight_headers(allowed, headers))
+
+
+def _target(url: SplitResult) -> str:
+    return f"{url.path}?{url.query}" if url.query else url.path
 
 
 def _trouble_of(error: EncoreError) -> Trouble | None:

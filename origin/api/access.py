@@ -69,9 +69,14 @@ class Access:
             is_edge=edge is not None,
         )
 
-    def is_edge(self, headers: Mapping[str, str]) -> bool:
-        """Whether our edge asks. Raises ClientError 401 for one that says so but is not."""
-        return self._edge_ring(headers) is not None
+    def require_edge(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        """Hide an internal route from all but our edge.
+
+        Raises ClientError 404, and 401 for one that says it is the edge but is not.
+        """
+        if self._edge_ring(headers) is None:
+            path = scope["path"]
+            raise ClientError(f"There is no {path} here.", status=404, code="unknown_url")
 
     def _edge_ring(self, headers: Mapping[str, str]) -> KeyRing | None:
         presented = headers.get(EDGE_AUTHORIZATION)

@@ -12,20 +12,18 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from origin.api.access import Access, Caller
-from origin.api.http import ClientLeftError, headers_of, read_body, send_error, send_response
+from origin.api.http import headers_of, read_body, send_json
 from origin.control import Changed, Control, purge_of
 from shared import json_text
 from shared.checks import Check, array, boolean, integer, string
 from shared.control_document import OPERATOR_TENANT, ControlError, Purge
-from shared.errors import ClientError, EncoreError
+from shared.errors import ClientError
 from shared.keys import KeyRings, check_tenant
-from shared.wire import PRIVATE
 
 EVERY_TENANT = "*"
 MAX_NAMES = 250
 """Of each kind in one purge: of tags there are two digests while a secret is being replaced."""
 _MAX_BODY_BYTES = 1 << 20
-_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
 
 _FIELDS: dict[str, Check] = {
     "keys": array(string(pattern="[0-9a-f]{16}(?:[0-9a-f]{48})?"), high=MAX_NAMES),
@@ -47,14 +45,7 @@ class Purges:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        try:
-            answer = await self._purge(scope, receive)
-        except ClientLeftError:
-            return
-        except EncoreError as error:
-            await send_error(send, error)
-        else:
-            await send_response(send, 200, _HEADERS, json_text.dumps(answer))
+        await send_json(send, self._purge(scope, receive))
 
     async def _purge(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         headers = headers_of(scope)

@@ -30,10 +30,8 @@ class ControlDocuments:
 
     async def one(self, request: Request) -> Response:
         """Answer with the document; 404 for who is not the edge, and where there is none."""
-        path, tenant = request.url.path, request.path_params["tenant"]
-        if not self._access.is_edge(headers_of(request.scope)):
-            raise ClientError(f"There is no {path} here.", status=404, code="unknown_url")
-        document = await self._control.document(tenant)
+        self._access.require_edge(request.scope, headers_of(request.scope))
+        document = await self._control.document(request.path_params["tenant"])
         if document is None:
             raise ClientError("There is no such tenant here.", status=404, code="no_tenant")
         headers = {**_HEADERS, EDGE_STORE: "1"} if await self._is_granted(document) else _HEADERS

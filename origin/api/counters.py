@@ -12,17 +12,13 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from origin.api.access import Access
-from origin.api.http import ClientLeftError, headers_of, read_body, send_error, send_response
+from origin.api.http import headers_of, read_body, send_json
 from origin.control import Control
-from origin.edge_counters import EdgeCounters
+from origin.edge_counters import EdgeCounters, counters_unavailable
 from origin.stores.contract import StoreError
 from origin.warming import Warming
-from shared import json_text
 from shared.edge_counts import MAX_FLUSH_BYTES, parse
-from shared.errors import ClientError, EncoreError, InternalError
-from shared.wire import PRIVATE
-
-_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
+from shared.errors import ClientError, InternalError
 
 
 class Counters:
@@ -38,19 +34,11 @@ class Counters:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        try:
-            answer = await self._take(scope, receive)
-        except ClientLeftError:
-            return
-        except EncoreError as error:
-            await send_error(send, error)
-        else:
-            await send_response(send, 200, _HEADERS, json_text.dumps(answer))
+        await send_json(send, self._take(scope, receive))
 
     async def _take(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         headers = headers_of(scope)
-        if not self._access.is_edge(headers):
-            raise ClientError(f"There is no {scope['path']} here.", status=404, code="unknown_url")
+        self._access.require_edge(scope, headers)
         body = await read_body(receive, headers, MAX_FLUSH_BYTES)
         try:
             flush = parse(body)
@@ -59,12 +47,7 @@ class Counters:
         try:
             await self._counters.add(flush.tenants)
         except StoreError as exc:
-            raise InternalError(
-                "The counters cannot be reached.",
-                status=503,
-                code="counters_unavailable",
-                retry_after_s=1,
-            ) from exc
+            raise counters_unavailable() from exc
         for tenant, counts in flush.tenants.items():
             self._warming.hits(tenant, counts.hits)
         return {"controls": await self._newer(flush.controls)}

@@ -44,8 +44,7 @@ class Entries:
 
     async def _document(self, scope: Scope, headers: Mapping[str, str]) -> ControlDocument:
         """The document of whose entry is asked for."""
-        if not self._access.is_edge(headers):
-            raise ClientError(f"There is no {scope['path']} here.", status=404, code="unknown_url")
+        self._access.require_edge(scope, headers)
         if "authorization" in headers:
             return (await self._access.caller(scope, headers)).document
         tenants = parse_qs(scope["query_string"].decode("latin-1")).get("tenant", [])

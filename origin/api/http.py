@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from shared import json_text
 from shared.errors import ClientError, EncoreError, error_body, error_headers
 from shared.keys import LOOPBACK_HOSTS
+from shared.wire import PRIVATE
+
+_JSON_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
 
 
 class ClientLeftError(Exception):
@@ -92,6 +97,18 @@ def adding(send: Send, name: str, value: str) -> Send:
 async def send_error(send: Send, error: EncoreError) -> None:
     """Send an error in OpenAI's shape."""
     await send_response(send, error.status, error_headers(error), error_body(error))
+
+
+async def send_json(send: Send, answer: Awaitable[Mapping[str, Any]]) -> None:
+    """Send what `answer` gives, or the error that it raises; to a client that has left, nothing."""
+    try:
+        fields = await answer
+    except ClientLeftError:
+        return
+    except EncoreError as error:
+        await send_error(send, error)
+    else:
+        await send_response(send, 200, _JSON_HEADERS, json_text.dumps(fields))
 
 
 @asynccontextmanager

@@ -10,10 +10,9 @@ from starlette.responses import JSONResponse
 from origin.api.access import Access
 from origin.api.admin import check_reach
 from origin.api.http import headers_of
-from origin.edge_counters import EdgeCounters
+from origin.edge_counters import EdgeCounters, counters_unavailable
 from origin.stores.contract import StoreError
 from shared.edge_counts import BUCKETS, TenantCounts
-from shared.errors import InternalError
 from shared.wire import PRIVATE
 
 
@@ -32,12 +31,7 @@ class Stats:
         try:
             counts = await self._counters.read(tenant)
         except StoreError as exc:
-            raise InternalError(
-                "The counters cannot be reached.",
-                status=503,
-                code="counters_unavailable",
-                retry_after_s=1,
-            ) from exc
+            raise counters_unavailable() from exc
         answer = {"tenant": tenant, "edge": _edge(counts)}
         return JSONResponse(answer, headers={"cache-control": PRIVATE})
 

@@ -7,16 +7,13 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from origin.api.access import Access
-from origin.api.http import ClientLeftError, headers_of, read_body, send_error, send_response
+from origin.api.http import headers_of, read_body, send_json
 from origin.warming import Warming
 from shared import json_text
 from shared.checks import integer, missing
-from shared.errors import ClientError, EncoreError
-from shared.wire import PRIVATE
 
 MAX_LIMIT = 100
 _MAX_BODY_BYTES = 1024
-_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
 _LIMIT = integer(1, MAX_LIMIT)
 
 
@@ -32,19 +29,11 @@ class WarmingRuns:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        try:
-            answer = await self._run(scope, receive)
-        except ClientLeftError:
-            return
-        except EncoreError as error:
-            await send_error(send, error)
-        else:
-            await send_response(send, 200, _HEADERS, json_text.dumps(answer))
+        await send_json(send, self._run(scope, receive))
 
     async def _run(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         headers = headers_of(scope)
-        if not self._access.is_edge(headers):
-            raise ClientError(f"There is no {scope['path']} here.", status=404, code="unknown_url")
+        self._access.require_edge(scope, headers)
         fields = json_text.parse_object(await read_body(receive, headers, _MAX_BODY_BYTES))
         if fields.get("limit") is None:
             raise missing("limit")

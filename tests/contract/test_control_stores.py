@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,22 +17,17 @@ from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
 from origin.stores.memory_control import MemoryControlStore
 from origin.stores.redis_control import RedisControlStore
-from tests.support.redis_servers import KINDS, emptied
 
 
-@pytest.fixture(params=["memory", *KINDS])
-async def store(
-    request: pytest.FixtureRequest, redis_url: Callable[[str], str]
-) -> AsyncIterator[ControlStore]:
+@pytest.fixture
+async def store(server: str | None) -> AsyncIterator[ControlStore]:
     """Each store in turn, empty."""
-    if request.param == "memory":
+    if server is None:
         yield MemoryControlStore()
         return
-    url = redis_url(request.param)
-    async with emptied(url):
-        redis_store = RedisControlStore.from_url(url, timeout_s=10.0)
-        yield redis_store
-        await redis_store.close()
+    redis_store = RedisControlStore.from_url(server, timeout_s=10.0)
+    yield redis_store
+    await redis_store.close()
 
 
 async def test_an_unknown_tenant_has_nothing(store: ControlStore) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
@@ -11,22 +11,17 @@ from origin.edge_counters import EdgeCounters, MemoryEdgeCounters, RedisEdgeCoun
 from origin.stores.contract import StoreError
 from origin.stores.redis_store import redis_client
 from shared.edge_counts import BUCKETS, OUTCOMES, TROUBLES, TenantCounts
-from tests.support.redis_servers import KINDS, emptied
 
 
-@pytest.fixture(params=["memory", *KINDS])
-async def counters(
-    request: pytest.FixtureRequest, redis_url: Callable[[str], str]
-) -> AsyncIterator[EdgeCounters]:
+@pytest.fixture
+async def counters(server: str | None) -> AsyncIterator[EdgeCounters]:
     """Each kind in turn, at zero."""
-    if request.param == "memory":
+    if server is None:
         yield MemoryEdgeCounters()
         return
-    url = redis_url(request.param)
-    async with emptied(url):
-        redis_counters = RedisEdgeCounters(redis_client(url, timeout_s=10.0, max_connections=4))
-        yield redis_counters
-        await redis_counters.close()
+    redis_counters = RedisEdgeCounters(redis_client(server, timeout_s=10.0, max_connections=4))
+    yield redis_counters
+    await redis_counters.close()
 
 
 def counts_of(start: int) -> TenantCounts:

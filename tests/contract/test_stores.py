@@ -17,10 +17,9 @@ from origin.embedded_redis import embedded_redis
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
 from origin.stores.redis_store import RedisStore
-from tests.support.redis_servers import KINDS, emptied
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from origin.stores.contract import Store
 
@@ -35,19 +34,15 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@pytest.fixture(params=["memory", *KINDS])
-async def store(
-    request: pytest.FixtureRequest, redis_url: Callable[[str], str]
-) -> AsyncIterator[Store]:
+@pytest.fixture
+async def store(server: str | None) -> AsyncIterator[Store]:
     """Each store in turn, empty."""
-    if request.param == "memory":
+    if server is None:
         yield MemoryStore()
         return
-    url = redis_url(request.param)
-    async with emptied(url):
-        redis_store = RedisStore.from_url(url, timeout_s=PATIENCE_S)
-        yield redis_store
-        await redis_store.close()
+    redis_store = RedisStore.from_url(server, timeout_s=PATIENCE_S)
+    yield redis_store
+    await redis_store.close()
 
 
 async def gone(store: Store, key: str, *, within_s: float = 5.0) -> bool:

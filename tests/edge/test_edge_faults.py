@@ -307,15 +307,14 @@ def test_log_has_no_prompt_and_no_key(impatient: Stack, front: Front) -> None:
 
 def test_cron_says_that_the_origin_is_not_ready(impatient: Stack, front: Front) -> None:
     """An outage is in the Worker's log before a client meets it; a ready origin is no news."""
-    cron = f"{impatient.edge.url}/cdn-cgi/local/scheduled?cron=*/5+*+*+*+*"
-    assert httpx.get(cron).is_success
+    impatient.run_cron()
     assert impatient.front.asked[-2:] == ["GET /readyz", "POST /internal/warming"]
     assert "not ready" not in impatient.edge.log()
     front.instead = answering(503, _JSON, b"{}")
-    assert httpx.get(cron).is_success
+    impatient.run_cron()
     impatient.edge.wait_for_log("origin not ready: status 503")
     front.instead = answering(502, _HTML)
-    assert httpx.get(cron).is_success
+    impatient.run_cron()
     impatient.edge.wait_for_log("origin not ready: What the origin answered")
 
 
