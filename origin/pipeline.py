@@ -16,24 +16,28 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from origin.encryption import EncryptionError, open_segment, seal, unsealed
-from origin.engine.contract import Engine, Finished
+from origin.engine.contract import Engine, Event, Finished
 from origin.entries import build_entry, entry_to_be
 from origin.failures import describe
-from origin.flights import Flight, Flights
+from origin.flights import Flight, FlightEvent, Flights, Landed
+from origin.relay import Part, Relay
 from origin.stores.contract import GRANT_INTERVAL_S, Store, StoreError
 from shared import json_text
 from shared.cache_headers import Forwarded
+from shared.compression import decompress
 from shared.control_document import ControlDocument, Objection, canonical_for, objection
 from shared.controls import Controls
 from shared.envelope import (
     MAX_TAGS,
+    SEGMENT_JSON,
     Envelope,
     EnvelopeError,
     Header,
@@ -53,6 +57,7 @@ MAX_BACKOFFS = 10_000
 MIN_EDGE_LIFE_S = 60
 """What lives for less is not written to KV: the platform's shortest expiry."""
 MAX_PENDING = 10_000
+MAX_ANSWER_BYTES = 256 << 20
 log = logging.getLogger(__name__)
 
 
@@ -108,10 +113,15 @@ class Generating:
 
     flight: Flight
     reason: Forwarded
-    collapsed: bool
+    joined: bool
     detail: str | None
     fallback: Hit | None
     """The stale entry that may answer should the flight fail before it says anything."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the answer is not of a generation of its own."""
+        return self.joined or self.flight.is_elsewhere
 
 
 Answer = Hit | Generating
@@ -129,8 +139,8 @@ class Pipeline:
     """One per process. Safe to call from many tasks of one event loop.
 
     `store_clock` is the clock that cut-offs are told by, in ms; it raises StoreError. By `clock_ms`
-    entries age. `admit_after` is the number of the edge's requests for a key from which on its
-    entry is written to KV.
+    entries age. Without `relay` generations are shared in this process alone. `admit_after` is the
+    number of the edge's requests for a key from which on its entry is written to KV.
     """
 
     def __init__(
@@ -142,6 +152,7 @@ class Pipeline:
         lifetimes: Lifetimes,
         deadline_s: float,
         store_clock: Callable[[], Awaitable[int]],
+        relay: Relay | None = None,
         admit_after: int = 1,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -152,6 +163,7 @@ class Pipeline:
         self._store_clock = store_clock
         self._admit_after = admit_after
         self._clock_ms = clock_ms
+        self._relay = relay
         self._flights = Flights(deadline_s)
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: set[str] = set()
@@ -226,16 +238,16 @@ class Pipeline:
         flight = None
         if why_not is None and not directives.no_cache:
             flight = self._joinable(query)
-        collapsed = flight is not None
+        joined = flight is not None
         if flight is None:
             flight = self._start(
                 query, request, fingerprint, shared=why_not is None, started_ms=started_ms
             )
-        flight.wishes.append(query.controls)
+        flight.ask(query.controls, query.document)
         return Generating(
             flight=flight,
             reason="bypass" if why_not or isinstance(decision, Serve) else decision.reason,
-            collapsed=collapsed,
+            joined=joined,
             detail=why_not or detail,
             fallback=hit if isinstance(decision, Forward) and decision.stale_if_error else None,
         )
@@ -412,16 +424,9 @@ class Pipeline:
     def _joinable(self, query: Query) -> Flight | None:
         """The flight that may answer `query`, if there is one."""
         flight = None if query.key is None else self._flights.find(query.key)
-        if flight is None or query.document.revision <= flight.revision:
-            # All of the document's cut-offs were there before the flight started.
-            return flight
-        if flight.to_be is None or _objection(query, flight.to_be) is not None:
+        if flight is None or not _may_join(query, flight.to_be, flight.revision):
             return None
-        # Not yet known of its entry: all of its tags, and the model that the answer will name.
-        cut_offs = query.document.cut_offs
-        tags = _digests(query, (*flight.wishes, query.controls))
-        times_ms = (*(cut_offs.tags.get(tag, -1) for tag in tags), *cut_offs.models.values())
-        return flight if max(times_ms, default=-1) < flight.to_be.generation_started_ms else None
+        return flight
 
     def _start(
         self,
@@ -458,9 +463,12 @@ class Pipeline:
                 return None
             started_ms = to_be.generation_started_ms
             created_ms = max(started_ms, self._clock_ms())  # clocks differ, and may be set back
-            expiries = [expiry(self._lifetimes, w.ttl_s, created_ms) for w in flight.wishes]
+            told = () if flight.leader is None else await flight.leader.gather()
+            wishes, digests_told = _read_wishes(told)
+            wishes += flight.wishes
+            expiries = [expiry(self._lifetimes, w.ttl_s, created_ms) for w in wishes]
             lasting = [expiry_ms for expiry_ms in expiries if expiry_ms is not None]
-            digests = dict.fromkeys((*tag_digests, *_digests(query, flight.wishes)))
+            digests = dict.fromkeys((*tag_digests, *_digests(query, flight.wishes), *digests_told))
             # One waiter wants no entry, or there are more tags than fit and a purge would miss it.
             if not lasting or len(lasting) < len(expiries) or len(digests) > MAX_TAGS:
                 return None
@@ -489,16 +497,78 @@ class Pipeline:
                 self._expect_edge_write(query.document, entry.header)
             return entry
 
+        async def settle(flight: Flight) -> None:
+            entry, leader = flight.entry, flight.leader
+            if entry is not None and not (flight.superseded or flight.is_elsewhere):
+                # Without a lease it counts as one of when the generation began.
+                started_us = entry.header.generation_started_ms * 1000
+                token = started_us if leader is None else leader.token
+                await self._put(entry.header, encode(entry), token=token)
+            if leader is not None:
+                await leader.end()  # not before: who gets the lease next must find the entry
+
+        def events(flight: Flight) -> AsyncGenerator[FlightEvent, None]:
+            if self._relay is None or to_be is None:
+                return self._engine.run(request)
+            part = self._part(query, flight, to_be, lambda: self._engine.run(request))
+            return self._relay.events(flight, part)
+
         flight = self._flights.start(
             query.key or "",
-            self._engine.run(request),
+            events,
             shared=shared,
             to_be=to_be,
-            revision=query.document.revision,
+            document=query.document,
             complete=complete,
-            store=self._keep,
+            settle=settle,
         )
         return flight
+
+    def _part(
+        self,
+        query: Query,
+        flight: Flight,
+        to_be: Header,
+        run: Callable[[], AsyncGenerator[Event, None]],
+    ) -> Part:
+        """What this process brings to a flight that others may share."""
+
+        def accepts(header: Header, revision: int) -> bool:
+            return _same_source(header, to_be) and _may_join(
+                replace(query, document=flight.document), header, revision
+            )
+
+        def serves(header: Header) -> bool:
+            now_ms = self._clock_ms()
+            decisions = [decide(header, now_ms, wish.directives) for wish in flight.wishes]
+            return (
+                _same_source(header, to_be)
+                and _objection(replace(query, document=flight.document), header) is None
+                and all(isinstance(d, Serve) and not d.revalidate for d in decisions)
+            )
+
+        async def read(encoded: bytes) -> Landed | None:
+            envelope = _decoded(encoded, to_be.key)
+            try:
+                segment = envelope and open_segment(self._keys, envelope, SEGMENT_JSON)
+            except EncryptionError as exc:
+                log.warning("L1: undecodable entry %s: %s", short_key(to_be.key), exc)
+                return None
+            if not segment:
+                return None
+            plain = await asyncio.to_thread(decompress, segment, max_bytes=MAX_ANSWER_BYTES)
+            return Landed(finished=Finished(answer=json.loads(plain)), entry=envelope)
+
+        return Part(
+            to_be=to_be,
+            revision=query.document.revision,
+            insist=query.controls.directives.no_cache,
+            run=run,
+            accepts=accepts,
+            serves=serves,
+            read=read,
+            wishes=lambda: _wishes(query, flight.wishes),
+        )
 
     def _expect_edge_write(self, document: ControlDocument, header: Header) -> None:
         """Remember an entry for the edge to fetch, unless it is granted a write before."""
@@ -511,12 +581,13 @@ class Pipeline:
             del self._pending[next(iter(self._pending))]
         self._pending[header.key] = _Pending(header=header, due_ms=due_ms)
 
-    async def _keep(self, envelope: Envelope) -> None:
-        await self._put(envelope.header, encode(envelope))
-
-    async def _put(self, header: Header, encoded: bytes, *, only_new: bool = False) -> None:
+    async def _put(
+        self, header: Header, encoded: bytes, *, only_new: bool = False, token: int | None = None
+    ) -> None:
         try:
-            await self._store.put(header.key, encoded, header.expires_ms, only_new=only_new)
+            await self._store.put(
+                header.key, encoded, header.expires_ms, only_new=only_new, token=token
+            )
         except StoreError as exc:
             log.warning("L1: not stored %s: %s", short_key(header.key), exc)
 
@@ -549,7 +620,7 @@ class Pipeline:
                     tag_digests=stale.header.tags,
                 )
                 # Who happens to ask does not change how long the next entry lives.
-                flight.wishes.append(Controls())
+                flight.ask(Controls(), query.document)
             with flight.joined():
                 await flight.result()
             await flight.landed()
@@ -574,6 +645,46 @@ def _objection(query: Query, header: Header) -> Objection | None:
         other = query.other_key if header.key == query.key else query.key
         found = objection(query.document, replace(header, key=other))
     return found
+
+
+def _may_join(query: Query, to_be: Header | None, revision: int) -> bool:
+    """Whether a flight that is known by this may answer `query`."""
+    if query.document.revision <= revision:
+        # All of the document's cut-offs were there before the flight started.
+        return True
+    if to_be is None or _objection(query, to_be) is not None:
+        return False
+    # Not yet known of its entry: its tags, for some who wait are elsewhere, and the model that the
+    # answer will name.
+    cut_offs = query.document.cut_offs
+    times_ms = (*cut_offs.tags.values(), *cut_offs.models.values())
+    return max(times_ms, default=-1) < to_be.generation_started_ms
+
+
+def _same_source(header: Header, to_be: Header) -> bool:
+    """Whether both are of one tenant's one request, answered by one model."""
+    return (header.key, header.tenant, header.model, header.fingerprint) == (
+        to_be.key,
+        to_be.tenant,
+        to_be.model,
+        to_be.fingerprint,
+    )
+
+
+def _wishes(query: Query, wishes: Iterable[Controls]) -> bytes:
+    """What waiters ask of an entry, for the process that makes it."""
+    lives = dict.fromkeys((wish.ttl_s, wish.content_class) for wish in wishes)
+    return json_text.dumps([list(lives), _digests(query, wishes)])
+
+
+def _read_wishes(told: Iterable[bytes]) -> tuple[list[Controls], list[str]]:
+    """(wishes, tag digests) of `_wishes` of other processes."""
+    wishes: list[Controls] = []
+    digests: list[str] = []
+    for lives, tags in map(json.loads, told):
+        wishes += [Controls(ttl_s=ttl_s, content_class=name) for ttl_s, name in lives]
+        digests += tags
+    return wishes, digests
 
 
 def _digests(query: Query, wishes: Iterable[Controls]) -> list[str]:

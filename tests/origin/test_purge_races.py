@@ -300,11 +300,17 @@ class SteppedStore(MemoryStore):
         return found
 
     async def put(
-        self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
+        self,
+        key: str,
+        envelope: bytes,
+        expires_at_ms: int,
+        *,
+        only_new: bool = False,
+        token: int | None = None,
     ) -> None:
         """See Store.put."""
         await self._world.step()
-        await super().put(key, envelope, expires_at_ms, only_new=only_new)
+        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token)
         await self._world.step()
 
 
