@@ -71,8 +71,9 @@ async def parts(request: pytest.FixtureRequest) -> AsyncIterator[Parts]:
         for lease_s in (LEASE_S, SHORT_S)
     ]
     yield Parts(store=redis_store, leases=of_redis[0], short=of_redis[1])
-    for part in (redis_store, *of_redis):
-        await part.close()
+    for each in of_redis:
+        await each.close()
+    await redis_store.close()
 
 
 @pytest.fixture
@@ -335,6 +336,11 @@ async def test_readers_beyond_their_number_are_refused(bundled_redis: str) -> No
     await leases.close()
 
 
+async def _names(client: Redis) -> AsyncIterator[str]:
+    for name in await client.keys():
+        yield name.decode() if isinstance(name, bytes) else name
+
+
 async def test_all_that_is_kept_ends_and_shares_a_slot(bundled_redis: str) -> None:
     """Of a whole flight; names are as documented."""
     leases = RedisLeases.from_url(bundled_redis, prefix="one", timeout_s=PATIENT_S)
@@ -344,7 +350,7 @@ async def test_all_that_is_kept_ends_and_shares_a_slot(bundled_redis: str) -> No
         await leases.follow(lease, "x", b"")
         await leases.say(lease, FIRST_PIECE, b"said")
         await leases.end(lease, FIRST_PIECE + 1, b"end")
-        names = {bytes(name).decode() for name in await client.keys()}
+        names = {name async for name in _names(client)}
         assert names == {f"one:{{{KEY}}}:{kind}" for kind in ("lease", "said:f", "waiting:f")}
         for name in names:
             assert 0 < await client.ttl(name) <= 3600
