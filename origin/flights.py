@@ -90,6 +90,8 @@ class Flight:
         self.superseded = False
         """A newer flight for the same key has begun: this one's answer is for its waiters only."""
         self.stopped = False
+        self.is_leaving = False
+        """Deserted, and about to stop unless it is followed: nobody joins it meanwhile."""
         self.leader: Leading | None = None
         """Where other processes may follow."""
         self.is_elsewhere = False
@@ -201,7 +203,9 @@ class Flights:
     def find(self, key: str) -> Flight | None:
         """The flight that a new request for `key` may join, or that is storing its entry."""
         flight = self._by_key.get(key)
-        return None if flight is None or flight.error is not None else flight
+        if flight is None or flight.error is not None or flight.is_leaving:
+            return None
+        return flight
 
     def start(
         self,
@@ -226,7 +230,7 @@ class Flights:
         task.add_done_callback(lambda _: self._tasks.pop(flight, None))
         if shared:
             if (older := self._by_key.get(key)) is not None:
-                older.superseded = True
+                older.superseded = not older.is_leaving
             self._by_key[key] = flight
         return flight
 

@@ -112,7 +112,7 @@ class Relay:
                     async for event in events:
                         yield event
             except _LostError:
-                log.warning("flight %s: its leader is gone", short_key(flight.key))
+                log.info("flight %s: its leader is gone", short_key(flight.key))
                 flight.become(part.to_be, part.revision, is_elsewhere=False)
                 yield Restarted()
             except (StoreError, ValueError, LookupError, TypeError, zlib.error) as exc:
@@ -135,7 +135,9 @@ class Relay:
         except asyncio.CancelledError:
             # Perhaps it was given: nobody else shall wait for it to run out.
             given = Lease(key=key, flight=name, token=0, about=about)
-            await _tried(self._leases.end(given, FIRST_PIECE, b""))
+            cipher = self._cipher(part.to_be, given)
+            end = _STOPPED if cipher is None else cipher.seal(FIRST_PIECE, _STOPPED)
+            await _tried(self._leases.end(given, FIRST_PIECE, end))
             raise
         return lease, lease.flight == name
 
@@ -155,11 +157,15 @@ class Relay:
                 until_s = now_s() + min(FOLLOWER_BEAT_S, left_s + 0.001)
                 while (wait_s := until_s - now_s()) > 0:
                     pieces = await self._leases.read(lease, number - 1, wait_s=wait_s)
+                    opened: list[bytes] = []
                     for there, sealed in pieces:
                         if there != number:
                             raise _LostError
-                        piece = sealed if cipher is None else cipher.open(number, sealed)
+                        opened.append(sealed if cipher is None else cipher.open(number, sealed))
                         number += 1
+                    if opened and opened[-1] == _STOPPED:
+                        raise _LostError  # before any of it is passed on
+                    for piece in opened:
                         kind, said = piece[:1], piece[1:]
                         if kind == _CHUNKS:
                             for payload in json.loads(inflate.decompress(said)):
@@ -215,7 +221,7 @@ class Leader:
 
     def deserted(self) -> None:
         """Stop the flight, whose last waiter here has left, unless somebody follows."""
-        task = asyncio.create_task(self._say_or_stop())
+        task = asyncio.create_task(self._stop_if_alone())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -255,12 +261,25 @@ class Leader:
             waited_s += step_s
             if waited_s >= BEAT_S or self._is_anything_unsaid():
                 waited_s = 0.0
-                await self._say_or_stop()
+                is_said = await self._say()
+                if not (is_said and self._wishes):
+                    await self._stop_if_alone()
 
-    async def _say_or_stop(self) -> None:
-        said = await self._say()
-        if self._flight.is_deserted and not (said and self._wishes):
-            self._flight.stop()
+    async def _stop_if_alone(self) -> None:
+        flight = self._flight
+        async with self._turn:
+            if not flight.is_deserted:
+                return
+            # Nobody here may join what is about to end: whoever comes asks for the lease.
+            flight.is_leaving = True
+            try:
+                self._mute = self._mute or await self._leases.stop(self._lease)
+            except StoreError as exc:
+                log.warning("L1: %s", exc)
+                self._mute = True
+            flight.is_leaving = False
+            if self._mute and flight.is_deserted:
+                flight.stop()
 
     def _is_anything_unsaid(self) -> bool:
         return bool(self._piece) or self._taken < len(self._flight.chunks)

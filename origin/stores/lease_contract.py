@@ -70,6 +70,13 @@ class Leases(Protocol):
         """Add the last piece, and give the lease back. Fine for a lease that was never given."""
         ...
 
+    async def stop(self, lease: Lease) -> bool:
+        """Give the lease back if nobody follows; whether nobody does.
+
+        Nothing of the flight can be read or followed then.
+        """
+        ...
+
     async def follow(self, lease: Lease, follower: str, wishes: bytes) -> float | None:
         """Be known as a follower who wishes this.
 

@@ -73,6 +73,15 @@ class MemoryLeases:
         if holder == lease.flight:
             self._held[lease.key] = ("", token, 0, b"")
 
+    async def stop(self, lease: Lease) -> bool:
+        """See Leases.stop."""
+        said, now_ms = self._alive(lease), self._store.now_ms()
+        if said is not None and any(until_ms > now_ms for until_ms, _ in said.waiting.values()):
+            return False
+        self._said.pop(lease.flight, None)
+        await MemoryLeases.end(self, lease, FIRST_PIECE, b"")
+        return True
+
     async def follow(self, lease: Lease, follower: str, wishes: bytes) -> float | None:
         """See Leases.follow."""
         said = self._alive(lease)

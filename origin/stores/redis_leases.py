@@ -49,6 +49,29 @@ if ARGV[3] == '1' then return {ARGV[1], token, ARGV[2]} end
 return {ARGV[1], token, ARGV[2], redis.call('GET', KEYS[3])}
 """
 )
+# The wishes of those who follow; the dead are forgotten.
+_WISHES = """
+local function all_wishes()
+  local wishes = {}
+  local waiting = redis.call('HGETALL', KEYS[3])
+  for i = 1, #waiting, 2 do
+    local ends, wish = string.match(waiting[i + 1], '^(%d+) (.*)$')
+    if ends and tonumber(ends) > now then
+      wishes[#wishes + 1] = wish
+    else
+      redis.call('HDEL', KEYS[3], waiting[i])
+    end
+  end
+  return wishes
+end
+"""
+_GIVE_BACK = """
+local function give_back()
+  if redis.call('HGET', KEYS[1], 'flight') == ARGV[1] then
+    redis.call('HDEL', KEYS[1], 'flight', 'until', 'about')
+  end
+end
+"""
 # A piece that is there already is refused by its number, which is as it should be.
 _ADD = """
 local function add(number, piece)
@@ -59,6 +82,7 @@ end
 _SAY = (
     _NOW
     + _ADD
+    + _WISHES
     + """
 if redis.call('EXISTS', KEYS[2]) == 0 then return false end
 add(ARGV[2], ARGV[3])
@@ -66,30 +90,31 @@ redis.call('PEXPIRE', KEYS[2], ARGV[4])
 if redis.call('HGET', KEYS[1], 'flight') == ARGV[1] then
   redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + ARGV[4] * 1000))
 end
-local wishes = {}
-local waiting = redis.call('HGETALL', KEYS[3])
-for i = 1, #waiting, 2 do
-  local ends, wish = string.match(waiting[i + 1], '^(%d+) (.*)$')
-  if ends and tonumber(ends) > now then
-    wishes[#wishes + 1] = wish
-  else
-    redis.call('HDEL', KEYS[3], waiting[i])
-  end
-end
-return wishes
+return all_wishes()
 """
 )
 # KEYS: lease, said. ARGV: flight, number, piece, how long it can still be read in ms.
 _END = (
     _ADD
+    + _GIVE_BACK
     + """
 if redis.call('EXISTS', KEYS[2]) == 1 then
   add(ARGV[2], ARGV[3])
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
 end
-if redis.call('HGET', KEYS[1], 'flight') == ARGV[1] then
-  redis.call('HDEL', KEYS[1], 'flight', 'until', 'about')
-end
+give_back()
+"""
+)
+# KEYS: lease, said, waiting. ARGV: flight.
+_STOP = (
+    _NOW
+    + _WISHES
+    + _GIVE_BACK
+    + """
+if redis.call('EXISTS', KEYS[2]) == 1 and #all_wishes() > 0 then return 0 end
+redis.call('UNLINK', KEYS[2])
+give_back()
+return 1
 """
 )
 # KEYS: said, waiting. ARGV: follower, wishes, how long it is known in ms.
@@ -116,8 +141,8 @@ class RedisLeases:
         self._readers = readers
         self._prefix = prefix
         self._lease_ms = round(lease_s * 1000)
-        self._acquire, self._say, self._end, self._follow = (
-            client.register_script(script) for script in (_ACQUIRE, _SAY, _END, _FOLLOW)
+        self._acquire, self._say, self._end, self._stop, self._follow = (
+            client.register_script(script) for script in (_ACQUIRE, _SAY, _END, _STOP, _FOLLOW)
         )
 
     @classmethod
@@ -170,6 +195,11 @@ class RedisLeases:
             await self._end(
                 keys=self._names(lease)[:2], args=[lease.flight, number, piece, linger_ms]
             )
+
+    async def stop(self, lease: Lease) -> bool:
+        """See Leases.stop."""
+        with outages_told():
+            return bool(await self._stop(keys=self._names(lease), args=[lease.flight]))
 
     async def follow(self, lease: Lease, follower: str, wishes: bytes) -> float | None:
         """See Leases.follow."""

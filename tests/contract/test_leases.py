@@ -291,6 +291,24 @@ async def test_follower_that_dies_is_forgotten(parts: Parts) -> None:
     await until(is_alone)
 
 
+async def test_followed_flight_is_not_stopped(leases: Leases) -> None:
+    """When nobody follows it is: its lease is free, and nothing can be read or followed."""
+    one = await taken(leases, "one")
+    await leases.say(one, FIRST_PIECE, b"said")
+    await leases.follow(one, "x", b"")
+    assert not await leases.stop(one)
+    assert (await taken(leases, "two")).flight == "one"
+    await leases.leave(one, "x")
+    assert await leases.stop(one)
+    assert await leases.follow(one, "late", b"") is None
+    assert await leases.read(one, 0, wait_s=0.01) == []
+    assert await leases.say(one, FIRST_PIECE + 1, b"more") is None
+    two = await taken(leases, "two")
+    assert two.flight == "two"
+    assert await leases.stop(one)
+    assert (await taken(leases, "three")).flight == "two"
+
+
 async def test_what_nobody_holds_is_not_followed(leases: Leases) -> None:
     """A flight that never was is like one that died."""
     nobodys = Lease(key=KEY, flight="never", token=0, about=b"")
@@ -313,6 +331,7 @@ async def test_an_outage_is_told() -> None:
         leases.acquire(KEY, "one", b"", insist=False),
         leases.say(lease, FIRST_PIECE, b"x"),
         leases.end(lease, FIRST_PIECE, b"x"),
+        leases.stop(lease),
         leases.follow(lease, "x", b""),
         leases.leave(lease, "x"),
         leases.read(lease, 0, wait_s=1),

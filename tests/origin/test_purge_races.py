@@ -351,6 +351,13 @@ class SteppedLeases(MemoryLeases):
         await self._world.step()
         await super().end(lease, number, piece)
 
+    async def stop(self, lease: Lease) -> bool:
+        """See Leases.stop."""
+        await self._world.step()
+        is_stopped = await super().stop(lease)
+        await self._world.step()
+        return is_stopped
+
     async def follow(self, lease: Lease, follower: str, wishes: bytes) -> float | None:
         """See Leases.follow."""
         await self._world.step()
