@@ -216,6 +216,7 @@ class Leader:
         self._size_bytes = 0
         self._wishes: Sequence[bytes] = ()
         self._mute = False
+        self._is_heard = True
         self._turn = asyncio.Lock()
         self._tasks = {asyncio.create_task(self._beat())}
 
@@ -297,8 +298,11 @@ class Leader:
             try:
                 wishes = await self._leases.say(self._lease, self._number, self._piece)
             except StoreError as exc:
-                log.warning("flight %s: not told: %s", short_key(self._lease.key), exc)
+                if self._is_heard:  # once, not at every beat
+                    log.warning("flight %s: not told: %s", short_key(self._lease.key), exc)
+                self._is_heard = False
                 return False
+            self._is_heard = True
             if wishes is None:
                 log.warning("flight %s: its lease has run out", short_key(self._lease.key))
                 self._mute = True

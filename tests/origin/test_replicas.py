@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from origin.embedded_redis import embedded_redis
+from shared.requests import Endpoint
+from shared.streams import chunks
 from tests.origin.engine.fake_upstream import FakeUpstream, Reply, fake_upstream
 from tests.support.commands import encore, environ
 from tests.support.engines import chat_answer
@@ -56,6 +59,14 @@ class Replicas:
         """Ask a replica."""
         body = {"model": "m", "messages": [{"role": "user", "content": text}]}
         return httpx.post(url + CHAT, json=body, headers=self._headers, timeout=60)
+
+    @contextmanager
+    def stream(self, url: str, text: str) -> Iterator[Iterator[str]]:
+        """The lines of a streamed answer."""
+        body = {"model": "m", "messages": [{"role": "user", "content": text}], "stream": True}
+        with httpx.stream("POST", url + CHAT, json=body, headers=self._headers, timeout=60) as got:
+            assert got.status_code == 200
+            yield (line for line in got.iter_lines() if line)
 
     def generations(self) -> int:
         """How often the upstream was asked for an answer."""
@@ -132,3 +143,21 @@ def test_killed_leader_costs_its_followers_the_lease(replicas: Replicas) -> None
         assert replicas.generations() == 2
         with pytest.raises(httpx.HTTPError):
             first.result()
+
+
+def test_stream_is_joined_late_elsewhere_and_ends_with_its_last_listener(
+    replicas: Replicas,
+) -> None:
+    """What was said is there at once; the leader's client may leave, and then the other one."""
+    said = chunks(Endpoint.CHAT, chat_answer("Two words"))[:2]
+    replicas.upstream.stream(*said, end="never")
+    with ExitStack() as leader:
+        first = leader.enter_context(replicas.stream(replicas.urls[0], "Hello"))
+        begun = [next(first), next(first)]
+        assert "Two" in begun[1]
+        with replicas.stream(replicas.urls[1], "Hello") as late:
+            assert [next(late), next(late)] == begun
+            leader.close()
+            assert not replicas.upstream.left.wait(1)
+        assert replicas.upstream.left.wait(30)
+    assert replicas.generations() == 1
