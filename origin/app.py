@@ -32,10 +32,13 @@ from origin.engine.contract import Engine
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
 from origin.pipeline import Pipeline
+from origin.relay import Relay
 from origin.settings import Settings, SettingsError
 from origin.stores.contract import Store
 from origin.stores.control_contract import ControlStore
+from origin.stores.lease_contract import Leases
 from origin.stores.redis_control import RedisControlStore
+from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
 from origin.warming import Warming
 from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
@@ -52,11 +55,13 @@ def create_app(
     engine: Engine,
     store: Store,
     control_store: ControlStore,
+    leases: Leases | None = None,
     edge_counters: EdgeCounters | None = None,
 ) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down.
 
-    Without `edge_counters` what the edge counts is kept in memory.
+    Without `leases` generations are shared in this process alone, without `edge_counters` what the
+    edge counts is kept in memory.
     """
     counters = edge_counters or MemoryEdgeCounters()
     keys = settings.keys
@@ -76,6 +81,7 @@ def create_app(
         max_entry_bytes=settings.max_entry_bytes,
         deadline_s=settings.request_deadline_s,
         store_clock=control.now_ms,
+        relay=None if leases is None else Relay(leases, keys),
         admit_after=settings.admit_after,
     )
     batches = Batches(pipeline, engine)
@@ -95,6 +101,8 @@ def create_app(
             await engine.close()
             await control.close()
             await counters.close()
+            if leases is not None:
+                await leases.close()
             await store.close()
 
     answers = {
@@ -166,6 +174,7 @@ def build_app(settings: Settings) -> ASGIApp:
         engine=_load_engine(settings),
         store=RedisStore.from_url(url, prefix=prefix),
         control_store=RedisControlStore.from_url(control_url, prefix=prefix),
+        leases=RedisLeases.from_url(url, prefix=prefix),
         edge_counters=RedisEdgeCounters.from_url(url, prefix=prefix),
     )
 

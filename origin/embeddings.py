@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 
 from origin.engine.contract import Engine, Event, Finished
 from origin.flights import Flight
-from origin.pipeline import Found, Hit, Pipeline, Query
+from origin.pipeline import Found, Hit, Pipeline
+from origin.queries import Query
 from origin.vectors import assemble, by_input, with_base64, without_encoding
 from shared import json_text
 from shared.cache_headers import Forwarded

@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.envelope import Envelope, EnvelopeError, associated_data
-from shared.keys import KeyRing, KeyRings, encryption_key
+from shared.keys import KeyRing, KeyRings, encryption_key, hkdf_expand
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
@@ -86,3 +86,28 @@ def unsealed(rings: KeyRings, envelope: Envelope) -> Envelope:
         encryption=None,
     )
     return Envelope(header=header, payload=b"".join(opened.values()))
+
+
+class FlightCipher:
+    """AES-256-GCM for the numbered pieces of one flight, which live for seconds.
+
+    Its key is derived for this flight alone, so that a piece's number can be the nonce. `flight` is
+    a random name; a number must not be used for two pieces.
+    """
+
+    def __init__(self, ring: KeyRing, tenant: str, key: str, flight: str) -> None:
+        self._associated = f"flight {key} {flight}".encode()
+        self._cipher = AESGCM(hkdf_expand(encryption_key(ring, tenant), self._associated))
+
+    def seal(self, number: int, piece: bytes) -> bytes:
+        """The piece, encrypted."""
+        return self._cipher.encrypt(number.to_bytes(NONCE_BYTES, "big"), piece, self._associated)
+
+    def open(self, number: int, sealed: bytes) -> bytes:
+        """The piece. Raises EncryptionError."""
+        try:
+            return self._cipher.decrypt(
+                number.to_bytes(NONCE_BYTES, "big"), sealed, self._associated
+            )
+        except InvalidTag as exc:
+            raise EncryptionError("does not open") from exc

@@ -6,6 +6,7 @@ Segments are made once, here, when the answer is complete; every later hit sends
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import Any
 
 from origin.vectors import with_base64
@@ -17,13 +18,17 @@ from shared.envelope import (
     SEGMENT_SSE,
     SEGMENT_SSE_USAGE,
     Envelope,
+    EnvelopeError,
     Header,
     TokenCounts,
+    decode,
 )
+from shared.keys import short_key
 from shared.requests import Endpoint
 from shared.streams import event_stream
 
 _ETAG_HEX_CHARACTERS = 16
+log = logging.getLogger(__name__)
 
 
 def build_entry(
@@ -116,3 +121,13 @@ def _count(usage: Any, name: str) -> int:
     """A count of an upstream's usage; 0 where it says none that makes sense."""
     value = usage.get(name) if isinstance(usage, dict) else None
     return value if type(value) is int and value >= 0 else 0
+
+
+def decoded(encoded: bytes, key: str) -> Envelope | None:
+    """The envelope under `key`, None for what is none of it: damage is a miss, never an error."""
+    try:
+        envelope = decode(encoded)
+    except EnvelopeError as exc:
+        log.warning("L1: undecodable entry %s: %s", short_key(key), exc)
+        return None
+    return envelope if envelope.header.key == key else None

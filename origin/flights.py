@@ -1,12 +1,13 @@
 """Single-flight: one generation, and everyone who waits for it.
 
 Identical misses that meet in this process share one flight. A late waiter is told what has been
-said so far, then hears the rest live.
+said so far, then hears the rest live. Where its events come from a flight does not know:
+`origin.relay` has flights of several processes share one generation.
 
 Invariants
 1. A flight runs in a task of its own: its first waiter leaving does not end it for the others.
-2. When the last waiter leaves an unfinished flight, its generation is cancelled; a finished one
-   goes on to be stored.
+2. When the last waiter leaves an unfinished flight, its generation is cancelled, unless it is
+   followed from other processes; a finished one goes on to be stored.
 3. A request that insists on a new answer (`no-cache`) never joins a flight that began before it,
    and an answer that it has replaced is not stored over its own.
 4. What a flight's entry will be known by stands in `Flight.to_be` from its start, so that whoever
@@ -18,12 +19,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Any, assert_never
+from dataclasses import dataclass
+from typing import Any, Protocol, assert_never
 
 from origin.engine.contract import Chunk, Event, Finished
 from origin.failures import describe
+from shared.control_document import ControlDocument
 from shared.controls import Controls
 from shared.envelope import Envelope, Header
 from shared.errors import EncoreError, InternalError, UpstreamError
@@ -32,15 +35,51 @@ from shared.keys import short_key
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Landed:
+    """The end of a flight whose answer is somebody else's: made, and stored, elsewhere."""
+
+    finished: Finished
+    entry: Envelope | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restarted:
+    """What was said so far is void: another generation says all from the first."""
+
+
+FlightEvent = Event | Landed | Restarted
+
+
+class Leading(Protocol):
+    """What a flight knows of the one who tells other processes of it."""
+
+    token: int
+
+    def deserted(self) -> None:
+        """Stop the flight, whose last waiter here has left, unless somebody follows."""
+        ...
+
+    async def gather(self) -> Sequence[bytes]:
+        """What those who follow wish of the entry, in their words, as late as can be."""
+        ...
+
+    async def end(self) -> None:
+        """Tell of the flight's end. Raises nothing."""
+        ...
+
+
 class Flight:
     """One generation. Waiters hold it by `joined()` for as long as they listen."""
 
-    def __init__(self, key: str, *, to_be: Header | None, revision: int) -> None:
+    def __init__(self, key: str, *, to_be: Header | None, document: ControlDocument) -> None:
         self.key = key
         self.to_be = to_be
         """What its entry will say of itself; None where none is to be stored."""
-        self.revision = revision
+        self.revision = document.revision
         """Of the control document by which it was started."""
+        self.document = document
+        """The newest one by which somebody joined."""
         self.chunks: list[dict[str, Any]] = []
         self.finished: Finished | None = None
         self.entry: Envelope | None = None
@@ -52,6 +91,13 @@ class Flight:
         """One run makes this answer and others: it may fail for what nobody here asked."""
         self.superseded = False
         """A newer flight for the same key has begun: this one's answer is for its waiters only."""
+        self.stopped = False
+        self.is_leaving = False
+        """Deserted, and about to stop unless it is followed: nobody joins it meanwhile."""
+        self.leader: Leading | None = None
+        """Where other processes may follow."""
+        self.is_elsewhere = False
+        """Whether the answer is another flight's."""
         self._waiters = 0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -64,10 +110,34 @@ class Flight:
             yield
         finally:
             self._waiters -= 1
-            if self._waiters == 0 and not self.over and self._task is not None:
-                # Set at once: a request that comes before the task has ended must not join it.
-                self.error = _stopped()
-                self._task.cancel()
+            if self.is_deserted:
+                if self.leader is None:
+                    self.stop()
+                else:
+                    self.leader.deserted()
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether it goes on with nobody in this process waiting."""
+        return self._waiters == 0 and not self.over
+
+    def stop(self) -> None:
+        """End a flight that is not over, for all who wait."""
+        # Set at once: a request that comes before the task has ended must not join it.
+        self.error = _stopped()
+        self.stopped = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def ask(self, controls: Controls, document: ControlDocument) -> None:
+        """Note what a waiter asks of the entry, and by which document it may have it."""
+        self.wishes.append(controls)
+        if document.revision > self.document.revision:
+            self.document = document
+
+    def become(self, to_be: Header, revision: int, *, is_elsewhere: bool) -> None:
+        """Be known by this from now on: its answer is another flight's, or is not any more."""
+        self.to_be, self.revision, self.is_elsewhere = to_be, revision, is_elsewhere
 
     @property
     def over(self) -> bool:
@@ -75,15 +145,23 @@ class Flight:
         return self.finished is not None or self.error is not None
 
     async def listen(self) -> AsyncIterator[dict[str, Any]]:
-        """Every chunk, from the first. Ends when the flight is over; raises its error."""
-        position = 0
+        """Every chunk, from the first. Ends when the flight is over; raises its error.
+
+        A flight that has begun anew is over for who was told something of the old one.
+        """
+        said, position = self.chunks, 0
         while True:
-            while position < len(self.chunks):
-                yield self.chunks[position]
+            if said is not self.chunks:
+                if position:
+                    raise _interrupted()
+                said = self.chunks
+            elif position < len(said):
                 position += 1
-            if self.over:
+                yield said[position - 1]
+            elif self.over:
                 break
-            await self._changed.wait()
+            else:
+                await self._changed.wait()
         if self.error is not None:
             raise self.error
 
@@ -113,7 +191,7 @@ class Flight:
 
 
 Complete = Callable[[Finished], Awaitable[Envelope | None]]
-Store = Callable[[Envelope], Awaitable[None]]
+Settle = Callable[[Flight], Awaitable[None]]
 
 
 class Flights:
@@ -127,32 +205,34 @@ class Flights:
     def find(self, key: str) -> Flight | None:
         """The flight that a new request for `key` may join, or that is storing its entry."""
         flight = self._by_key.get(key)
-        return None if flight is None or flight.error is not None else flight
+        if flight is None or flight.error is not None or flight.is_leaving:
+            return None
+        return flight
 
     def start(
         self,
         key: str,
-        events: AsyncGenerator[Event, None],
+        events: Callable[[Flight], AsyncGenerator[FlightEvent, None]],
         *,
         shared: bool,
         to_be: Header | None,
-        revision: int,
+        document: ControlDocument,
         complete: Complete,
-        store: Store,
+        settle: Settle,
     ) -> Flight:
         """Start a generation; join it before the next `await`, or it may end unheard.
 
-        `complete` makes the entry of a finished answer, or None; `store` keeps it, behind the
-        answer. Only a `shared` flight is found by `find`.
+        `complete` makes the entry of a finished answer, or None. `settle` follows the end, behind
+        the answer, however it came: it keeps the entry. Only a `shared` flight is found by `find`.
         """
-        flight = Flight(key, to_be=to_be, revision=revision)
-        task = asyncio.create_task(self._fly(flight, events, complete, store))
+        flight = Flight(key, to_be=to_be, document=document)
+        task = asyncio.create_task(self._fly(flight, events(flight), complete, settle))
         flight._task = task  # noqa: SLF001 - the two classes are one mechanism
         self._tasks[flight] = task
         task.add_done_callback(lambda _: self._tasks.pop(flight, None))
         if shared:
             if (older := self._by_key.get(key)) is not None:
-                older.superseded = True
+                older.superseded = not older.is_leaving
             self._by_key[key] = flight
         return flight
 
@@ -167,24 +247,26 @@ class Flights:
     async def _fly(
         self,
         flight: Flight,
-        events: AsyncGenerator[Event, None],
+        events: AsyncGenerator[FlightEvent, None],
         complete: Complete,
-        store: Store,
+        settle: Settle,
     ) -> None:
         try:
-            await self._listen_to_engine(flight, events, complete)
-            if flight.entry is not None and not flight.superseded:
-                await store(flight.entry)
+            await self._listen(flight, events, complete)
+            await settle(flight)
         except asyncio.CancelledError:
-            flight.error = flight.error or _stopped()
+            if not flight.over:
+                flight.error, flight.stopped = _stopped(), True
+            flight._say()  # noqa: SLF001
+            await settle(flight)
             raise
         finally:
             if self._by_key.get(flight.key) is flight:
                 del self._by_key[flight.key]
             flight._say()  # noqa: SLF001
 
-    async def _listen_to_engine(
-        self, flight: Flight, events: AsyncGenerator[Event, None], complete: Complete
+    async def _listen(
+        self, flight: Flight, events: AsyncGenerator[FlightEvent, None], complete: Complete
     ) -> None:
         try:
             async with asyncio.timeout(self._deadline_s) as deadline, aclosing(events):
@@ -195,11 +277,17 @@ class Flights:
                         case Finished():
                             flight.entry = await complete(event)
                             flight.finished = event
+                        case Landed():
+                            flight.is_elsewhere = True
+                            flight.entry = event.entry
+                            flight.finished = event.finished
+                        case Restarted():
+                            flight.chunks = []
                         case _:
                             assert_never(event)
                     flight._say()  # noqa: SLF001
             if flight.finished is None:
-                raise UpstreamError("The answer broke off.", code="answer_interrupted")
+                raise _interrupted()
         except EncoreError as error:
             flight.error = error
         except Exception as exc:  # noqa: BLE001 - an engine's bug must not hang its waiters
@@ -216,6 +304,10 @@ class Flights:
             flight.finished = None
             flight.entry = None
         flight._say()  # noqa: SLF001
+
+
+def _interrupted() -> UpstreamError:
+    return UpstreamError("The answer broke off.", code="answer_interrupted")
 
 
 def _stopped() -> InternalError:

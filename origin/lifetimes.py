@@ -72,6 +72,11 @@ class Tiers(BaseModel):
         """Whether a request names no class, or one of these."""
         return controls.content_class is None or controls.content_class in self.classes
 
+    def seals(self, controls: Controls) -> bool:
+        """Whether what a request with these is told is sealed wherever it lies."""
+        content_class = self.classes.get(controls.content_class or "")
+        return content_class is not None and content_class.sensitivity == "confidential"
+
     def storing(
         self, lifetimes: Lifetimes, model: str, wishes: Iterable[Controls], created_ms: int
     ) -> Storing | None:

@@ -8,8 +8,7 @@ Invariants
 2. A store that fails costs a generation and is said (`trouble`); it fails no request.
 3. What is stored began as a valid request, ended as a complete answer, and carries absolute times.
 4. No request is answered by what its control document objects to, be it an entry or a generation.
-   Both are known by when the generation started, by the clock that also tells cut-offs; what has
-   no such time is kept nowhere.
+   Both are known by when the generation started, by the clock that also tells cut-offs.
 5. A sealed entry has been opened before it is a hit.
 """
 
@@ -18,84 +17,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from origin.edge_writes import EdgeWrites
 from origin.encryption import EncryptionError, open_segment, seal, unsealed
-from origin.engine.contract import Engine, Event, Finished
-from origin.entries import build_entry, entry_to_be
+from origin.engine.contract import Engine, Event
+from origin.entries import decoded
 from origin.failures import describe
-from origin.flights import Flight, Flights
+from origin.flights import Flight
+from origin.generations import Generations
 from origin.lifetimes import Tiers
-from origin.stores.contract import GRANT_INTERVAL_S, Store, StoreError
-from origin.vectors import single_vector_events
+from origin.queries import Query
+from origin.relay import Relay
+from origin.stores.contract import Store, StoreError
 from shared import json_text
 from shared.cache_headers import Forwarded
-from shared.control_document import ControlDocument, Objection, canonical_for, objection
+from shared.control_document import ControlDocument, canonical_for, objection
 from shared.controls import Controls
-from shared.embeddings import Element, elements, wants_base64
-from shared.envelope import (
-    MAX_TAGS,
-    Envelope,
-    EnvelopeError,
-    Header,
-    decode,
-    encode,
-    segment_for,
-)
+from shared.embeddings import elements, wants_base64
+from shared.envelope import Envelope, EnvelopeError, Header, encode
 from shared.errors import EncoreError, InternalError, not_cached
 from shared.freshness import MISS, Forward, Lifetimes, Serve, decide, serve
-from shared.keys import KeyRing, KeyRings, cache_key, short_key, tag_digest
+from shared.keys import KeyRing, KeyRings, cache_key, short_key
 from shared.requests import Endpoint, Request, streaming, validate
-from shared.storability import request_storability, storability
+from shared.storability import request_storability
 
 REFRESH_BACKOFF_S = 10
 """How long a key is not refreshed again after a refresh failed, at least."""
 MAX_BACKOFFS = 10_000
 NO_TIERS = Tiers()
-MIN_EDGE_LIFE_S = 60
-"""What lives for less is not written to KV: the platform's shortest expiry."""
-MAX_PENDING = 10_000
 TURN_INPUTS = 32
 """How many inputs of a batch are looked at before other requests have their turn: some 3 ms."""
-BATCH_CONCURRENCY = 4
-"""How many entries of batches are built, or stored, at once: hundreds leave others no room."""
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Query:
-    """An authenticated request. `fields` is the parsed body; `key` is None for one too large.
-
-    `document` is its tenant's as it ruled when the request came. `ring` made `key`; `other_key` is
-    the same request's by the other secret, while one is being replaced. `elements` are the inputs
-    of a request for embeddings that is answered input by input, else None; `base64` is whether it
-    asks for vectors so encoded.
-    """
-
-    endpoint: Endpoint
-    document: ControlDocument
-    ring: KeyRing
-    controls: Controls
-    fields: dict[str, Any]
-    key: str | None
-    other_key: str | None
-    stream: bool
-    include_usage: bool
-    elements: Sequence[Element] | None = None
-    base64: bool = False
-
-    @property
-    def tenant(self) -> str:
-        """Whose request it is."""
-        return self.document.tenant
-
-    @property
-    def segment(self) -> str:
-        """The segment of an entry that answers this request."""
-        return segment_for(stream=self.stream, include_usage=self.include_usage, base64=self.base64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,10 +76,15 @@ class Generating:
 
     flight: Flight
     reason: Forwarded
-    collapsed: bool
+    joined: bool
     detail: str | None
     fallback: Hit | None
     """The stale entry that may answer should the flight fail before it says anything."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the answer is not of a generation of its own."""
+        return self.joined or self.flight.is_elsewhere
 
 
 Answer = Hit | Generating
@@ -132,20 +92,12 @@ Found = tuple[Hit | None, Serve | Forward, str | None]
 """(entry, decision, trouble)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Pending:
-    """An entry that replaced one the edge may have. KV may be written again from `due_ms` on."""
-
-    header: Header
-    due_ms: int
-
-
 class Pipeline:
     """One per process. Safe to call from many tasks of one event loop.
 
     `store_clock` is the clock that cut-offs are told by, in ms; it raises StoreError. By `clock_ms`
-    entries age. `admit_after` is the number of the edge's requests for a key from which on its
-    entry is written to KV.
+    entries age. Without `relay` generations are shared in this process alone. `admit_after` is the
+    number of the edge's requests for a key from which on its entry is written to KV.
     """
 
     def __init__(
@@ -159,24 +111,32 @@ class Pipeline:
         max_entry_bytes: int = 8 << 20,
         deadline_s: float,
         store_clock: Callable[[], Awaitable[int]],
+        relay: Relay | None = None,
         admit_after: int = 1,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._keys = keys
         self._store = store
         self._engine = engine
-        self._lifetimes = lifetimes
         self._tiers = tiers
-        self._max_entry_bytes = max_entry_bytes
         self._store_clock = store_clock
-        self._admit_after = admit_after
         self._clock_ms = clock_ms
-        self._flights = Flights(deadline_s)
-        self._room_for_batches = asyncio.Semaphore(BATCH_CONCURRENCY)
+        self.edge_writes = EdgeWrites(store, admit_after=admit_after, clock_ms=clock_ms)
+        self._generations = Generations(
+            keys=keys,
+            store=store,
+            engine=engine,
+            lifetimes=lifetimes,
+            tiers=tiers,
+            max_entry_bytes=max_entry_bytes,
+            deadline_s=deadline_s,
+            relay=relay,
+            edge_writes=self.edge_writes,
+            clock_ms=clock_ms,
+        )
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: set[str] = set()
         self._no_refresh_before_ms: dict[str, int] = {}
-        self._pending: dict[str, _Pending] = {}
 
     def query(
         self,
@@ -246,17 +206,17 @@ class Pipeline:
         # No `await` from here on: two requests would each find nothing, and start.
         flight = None
         if why_not is None and not directives.no_cache:
-            flight = self._joinable(query)
-        collapsed = flight is not None
+            flight = self._generations.joinable(query)
+        joined = flight is not None
         if flight is None:
-            flight = self._start(
+            flight = self._generations.start(
                 query, request, fingerprint, shared=why_not is None, started_ms=started_ms
             )
-        flight.wishes.append(query.controls)
+        flight.ask(query.controls, query.document)
         return Generating(
             flight=flight,
             reason="bypass" if why_not or isinstance(decision, Serve) else decision.reason,
-            collapsed=collapsed,
+            joined=joined,
             detail=why_not or detail,
             fallback=hit if isinstance(decision, Forward) and decision.stale_if_error else None,
         )
@@ -308,11 +268,14 @@ class Pipeline:
         """
         started_ms = await self._generation_start_ms() if store_works else None
         # No `await` from here on: two requests would each find nothing, and start.
-        joined = [self._joinable(query, one_of_many=True) if join else None for query in queries]
+        joined = [
+            self._generations.joinable(query, one_of_many=True) if join else None
+            for query in queries
+        ]
         missing = [place for place, flight in enumerate(joined) if flight is None]
         started: dict[int, Flight] = {}
         for place, events in zip(missing, begin(missing) if missing else (), strict=True):
-            started[place] = self._start(
+            started[place] = self._generations.start(
                 queries[place],
                 requests[place],
                 fingerprint,
@@ -320,12 +283,11 @@ class Pipeline:
                 started_ms=started_ms,
                 events=events,
             )
-            started[place].one_of_many = True
         departed = [
             (flight or started[place], flight is not None) for place, flight in enumerate(joined)
         ]
         for query, (flight, _) in zip(queries, departed, strict=True):
-            flight.wishes.append(query.controls)
+            flight.ask(query.controls, query.document)
         return departed
 
     async def entry(self, document: ControlDocument, key: str) -> tuple[Header, bytes] | None:
@@ -334,11 +296,9 @@ class Pipeline:
         None where there is none that the document's tenant may be answered by, fresh and whole.
         Raises StoreError.
         """
-        flight = self._flights.find(key)
-        if flight is not None and flight.over:
-            await flight.landed()
+        await self._generations.landed(key)
         encoded = await self._store.get(key)
-        envelope = None if encoded is None else _decoded(encoded, key)
+        envelope = None if encoded is None else decoded(encoded, key)
         if encoded is None or envelope is None:
             return None
         header = envelope.header
@@ -362,38 +322,6 @@ class Pipeline:
         """
         return open_segment(self._keys, envelope, query.segment)
 
-    async def grant(self, document: ControlDocument, header: Header) -> bool:
-        """Whether the edge, which gets this entry now, may write it to KV. Counts the request.
-
-        A store that cannot be asked grants nothing.
-        """
-        now_ms = self._clock_ms()
-        if (
-            document.policy.residency == "origin-only"
-            or now_ms > header.fresh_until_ms
-            or header.expires_ms - now_ms < MIN_EDGE_LIFE_S * 1000
-        ):
-            return False
-        try:
-            granted = await self._store.grant(header.key, after=self._admit_after)
-        except StoreError as exc:
-            log.warning("L1: no grant: %s", exc)
-            return False
-        pending = self._pending.get(header.key)
-        if granted and pending is not None and pending.header.created_ms <= header.created_ms:
-            del self._pending[header.key]
-        return granted
-
-    def pending_edge_writes(self, limit: int) -> list[tuple[str, str]]:
-        """(tenant, key) of at most `limit` entries that KV should get now, each told once.
-
-        They replaced others at a client's wish (`no-cache`), when KV had been written to just
-        before.
-        """
-        now_ms = self._clock_ms()
-        due = [key for key, pending in self._pending.items() if pending.due_ms <= now_ms]
-        return [(self._pending.pop(key).header.tenant, key) for key in due[: max(0, limit)]]
-
     async def refresh(self, query: Query, header: Header) -> Header | None:
         """Make the entry of `header` anew and wait for it. Who stops waiting does not stop it.
 
@@ -414,7 +342,7 @@ class Pipeline:
         """Stop every generation and refresh; wait for what is being stored."""
         for task in tuple(self._refreshes):
             task.cancel()
-        await self._flights.close()
+        await self._generations.close()
 
     def _keys_of(
         self,
@@ -441,6 +369,8 @@ class Pipeline:
             return None, MISS, None
         try:
             encoded = await self._store.get(query.key)
+            if encoded is None and await self._generations.landed(query.key):
+                encoded = await self._store.get(query.key)
             if encoded is None:
                 encoded = await self._rekeyed(query)
         except StoreError as exc:
@@ -452,11 +382,11 @@ class Pipeline:
         """Whether what is stored under the query's key may answer it."""
         if query.key is None or encoded is None:
             return None, MISS, None
-        envelope = _decoded(encoded, query.key)
+        envelope = decoded(encoded, query.key)
         if envelope is None or envelope.header.tenant != query.tenant:
             return None, MISS, "l1-undecodable"
         header = envelope.header
-        if (why_not := _objection(query, header)) is not None:
+        if (why_not := query.objection(header)) is not None:
             return None, MISS, why_not
         if header.fingerprint != await self._fingerprint(query):
             return None, MISS, "model-changed"
@@ -482,10 +412,10 @@ class Pipeline:
         if query.key is None or query.other_key is None:
             return None
         encoded = await self._store.get(query.other_key)
-        old = None if encoded is None else _decoded(encoded, query.other_key)
+        old = None if encoded is None else decoded(encoded, query.other_key)
         if old is None or old.header.tenant != query.tenant:
             return None
-        if old.header.tags or old.header.source is not None or _objection(query, old.header):
+        if old.header.tags or old.header.source is not None or query.objection(old.header):
             return None
         try:
             plain = unsealed(self._keys, old)
@@ -496,7 +426,7 @@ class Pipeline:
         except EnvelopeError as exc:
             log.warning("L1: not re-keyed %s: %s", short_key(query.other_key), exc)
             return None
-        await self._put(new.header, encoded, only_new=True)
+        await self._put_new(new.header, encoded)
         return encoded
 
     async def _fingerprint(self, query: Query) -> str | None:
@@ -514,138 +444,9 @@ class Pipeline:
             log.warning("L1: no clock: %s", exc)
             return None
 
-    def _joinable(self, query: Query, *, one_of_many: bool = False) -> Flight | None:
-        """The flight that may answer `query`, if there is one; see `flights_for`."""
-        flight = None if query.key is None else self._flights.find(query.key)
-        if flight is None or (flight.one_of_many and not one_of_many):
-            return None
-        if query.document.revision <= flight.revision:
-            # All of the document's cut-offs were there before the flight started.
-            return flight
-        if flight.to_be is None or _objection(query, flight.to_be) is not None:
-            return None
-        # Not yet known of its entry: all of its tags, and the model that the answer will name.
-        cut_offs = query.document.cut_offs
-        tags = _digests(query, (*flight.wishes, query.controls))
-        times_ms = (*(cut_offs.tags.get(tag, -1) for tag in tags), *cut_offs.models.values())
-        return flight if max(times_ms, default=-1) < flight.to_be.generation_started_ms else None
-
-    def _start(
-        self,
-        query: Query,
-        request: Request,
-        fingerprint: str,
-        *,
-        shared: bool,
-        started_ms: int | None,
-        tag_digests: tuple[str, ...] = (),
-        events: AsyncGenerator[Event, None] | None = None,
-    ) -> Flight:
-        """Start a generation. Its answer is stored if it is `shared` and its start is known.
-
-        `tag_digests` are those of the entry that it replaces; `events` are the engine's, where it
-        has begun.
-        """
-        is_of_one_input = shared and query.elements is not None and len(query.elements) == 1
-        room = nullcontext() if events is None else self._room_for_batches
-        if events is None and is_of_one_input:
-            events = single_vector_events(self._engine, request, tenant=query.tenant)
-        encrypted = query.document.policy.encrypted
-        to_be = None
-        if shared and query.key is not None and started_ms is not None:
-            try:
-                to_be = entry_to_be(
-                    key=query.key,
-                    tenant=query.tenant,
-                    model=request.model,
-                    generation_started_ms=started_ms,
-                    fingerprint=fingerprint,
-                    tags=tag_digests,
-                    encryption=query.ring.id if encrypted else None,
-                )
-            except EnvelopeError as exc:
-                log.warning("not to be stored %s: %s", short_key(query.key), exc)
-
-        async def complete(finished: Finished) -> Envelope | None:
-            if to_be is None or finished.unstorable:
-                return None
-            started_ms = to_be.generation_started_ms
-            created_ms = max(started_ms, self._clock_ms())  # clocks differ, and may be set back
-            storing = self._tiers.storing(self._lifetimes, request.model, flight.wishes, created_ms)
-            digests = dict.fromkeys((*tag_digests, *_digests(query, flight.wishes)))
-            # One waiter wants no entry, or there are more tags than fit and a purge would miss it.
-            if storing is None or len(digests) > MAX_TAGS:
-                return None
-            sealed = encrypted or storing.sealed
-
-            def make() -> Envelope | None:
-                if storability(request, finished.answer) is not None:
-                    return None
-                entry = build_entry(
-                    query.endpoint,
-                    finished.answer,
-                    key=to_be.key,
-                    tenant=to_be.tenant,
-                    model=to_be.model,
-                    generation_started_ms=started_ms,
-                    created_ms=created_ms,
-                    expiry_ms=storing.expiry_ms,
-                    fingerprint=fingerprint,
-                    tags=tuple(digests),
-                    in_both_encodings=is_of_one_input,
-                )
-                return seal(entry, query.ring) if sealed else entry
-
-            try:
-                async with room:
-                    entry = await asyncio.to_thread(make)
-            except EnvelopeError as exc:
-                log.warning("not stored %s: %s", short_key(to_be.key), exc)
-                return None
-            if entry is None:
-                return None
-            if len(entry.payload) > self._max_entry_bytes:
-                log.warning("not stored %s: %d bytes", short_key(to_be.key), len(entry.payload))
-                return None
-            if not storing.edge:
-                try:
-                    await self._store.withhold(to_be.key, entry.header.expires_ms)
-                except StoreError as exc:  # then nobody has it
-                    log.warning("not stored %s: %s", short_key(to_be.key), exc)
-                    return None
-            elif query.controls.directives.no_cache:
-                self._expect_edge_write(query.document, entry.header)
-            return entry
-
-        async def store(envelope: Envelope) -> None:
-            async with room:
-                await self._put(envelope.header, encode(envelope))
-
-        flight = self._flights.start(
-            query.key or "",
-            events or self._engine.run(request, tenant=query.tenant),
-            shared=shared,
-            to_be=to_be,
-            revision=query.document.revision,
-            complete=complete,
-            store=store,
-        )
-        return flight
-
-    def _expect_edge_write(self, document: ControlDocument, header: Header) -> None:
-        """Remember an entry for the edge to fetch, unless it is granted a write before."""
-        if document.policy.residency == "origin-only":
-            return
-        # The last grant, if any, was no later than now: it is over at `due_ms`.
-        known = self._pending.get(header.key)
-        due_ms = self._clock_ms() + GRANT_INTERVAL_S * 1000 if known is None else known.due_ms
-        if known is None and len(self._pending) >= MAX_PENDING:
-            del self._pending[next(iter(self._pending))]
-        self._pending[header.key] = _Pending(header=header, due_ms=due_ms)
-
-    async def _put(self, header: Header, encoded: bytes, *, only_new: bool = False) -> None:
+    async def _put_new(self, header: Header, encoded: bytes) -> None:
         try:
-            await self._store.put(header.key, encoded, header.expires_ms, only_new=only_new)
+            await self._store.put(header.key, encoded, header.expires_ms, only_new=True)
         except StoreError as exc:
             log.warning("L1: not stored %s: %s", short_key(header.key), exc)
 
@@ -667,9 +468,9 @@ class Pipeline:
             started_ms = await self._generation_start_ms()
             if started_ms is None:
                 raise InternalError("The store cannot be asked.", status=503)
-            flight = self._joinable(query)
+            flight = self._generations.joinable(query)
             if flight is None:
-                flight = self._start(
+                flight = self._generations.start(
                     query,
                     request,
                     fingerprint,
@@ -678,7 +479,7 @@ class Pipeline:
                     tag_digests=stale.header.tags,
                 )
                 # Who happens to ask does not change how long the next entry lives.
-                flight.wishes.append(Controls(content_class=query.controls.content_class))
+                flight.ask(Controls(content_class=query.controls.content_class), query.document)
             with flight.joined():
                 await flight.result()
             await flight.landed()
@@ -691,24 +492,3 @@ class Pipeline:
             self._no_refresh_before_ms[key] = self._clock_ms() + wait_s * 1000
         finally:
             self._refreshing.discard(key)
-
-
-def _objection(query: Query, header: Header) -> Objection | None:
-    """Why `query` must not be answered by an entry under one of its keys."""
-    other = query.other_key if header.key == query.key else query.key
-    return objection(query.document, header, other)
-
-
-def _digests(query: Query, wishes: Iterable[Controls]) -> list[str]:
-    """The digests of the tags that were asked for."""
-    tags = dict.fromkeys(tag for wish in wishes for tag in wish.tags)
-    return [tag_digest(query.ring, query.tenant, tag) for tag in tags]
-
-
-def _decoded(encoded: bytes, key: str) -> Envelope | None:
-    try:
-        envelope = decode(encoded)
-    except EnvelopeError as exc:
-        log.warning("L1: undecodable entry %s: %s", short_key(key), exc)
-        return None
-    return envelope if envelope.header.key == key else None

@@ -264,7 +264,7 @@ class Settings(BaseModel):
         32 * _MIB, ge=1, le=1 << 30, description="Larger requests are refused with a 413."
     )
     request_deadline_s: float = Field(
-        120.0, gt=0, description="The longest a request may take before a 504."
+        120.0, gt=0, le=3000, description="The longest a request may take before a 504."
     )
 
     @field_validator("*", mode="before")

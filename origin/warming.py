@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 
 from origin.control import Control
 from origin.failures import describe
-from origin.pipeline import Pipeline, Query
+from origin.pipeline import Pipeline
+from origin.queries import Query
 from shared import json_text
 from shared.controls import Controls, Directives
 from shared.envelope import Header
@@ -165,7 +166,7 @@ class Warming:
             if isinstance(outcome, Exception):
                 log.error("warming: %s", describe(outcome))
         # Asked for what room there is: the pipeline tells of each once.
-        return made + self._pipeline.pending_edge_writes(limit - len(made))
+        return made + self._pipeline.edge_writes.pending(limit - len(made))
 
     async def _refresh(self, known: Remembered) -> bool:
         """Whether there is a newer entry now. One that may not be replaced is forgotten."""

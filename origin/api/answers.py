@@ -28,7 +28,10 @@ from origin.api.http import (
     while_connected,
 )
 from origin.embeddings import Batches, is_batch
-from origin.pipeline import Generating, Hit, Pipeline, Query
+from origin.engine.contract import Finished
+from origin.generations import MAX_ANSWER_BYTES
+from origin.pipeline import Generating, Hit, Pipeline
+from origin.queries import Query
 from origin.vectors import with_base64
 from origin.warming import Warming
 from shared import json_text
@@ -56,7 +59,6 @@ from shared.wire import CONTROL_REVISION, EDGE_STORE, PRIVATE, accepts_gzip
 
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
-_MAX_ANSWER_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,7 +183,7 @@ async def _send_entry(
 ) -> None:
     """Send the whole entry to the edge."""
     headers["content-type"] = MEDIA_TYPE
-    if await exchange.pipeline.grant(exchange.query.document, header):
+    if await exchange.pipeline.edge_writes.grant(exchange.query.document, header):
         headers[EDGE_STORE] = "1"
     await send_response(exchange.send, 200, headers, encoded)
 
@@ -193,7 +195,7 @@ async def _send_segment(exchange: _Exchange, segment: bytes, headers: dict[str, 
     if exchange.gzip:
         headers["content-encoding"] = "gzip"
     else:
-        segment = decompress(segment, max_bytes=_MAX_ANSWER_BYTES)
+        segment = decompress(segment, max_bytes=MAX_ANSWER_BYTES)
     await send_response(exchange.send, 200, headers, segment)
 
 
@@ -308,21 +310,19 @@ async def _send_stream(exchange: _Exchange, generating: Generating) -> None:
         ),
         "server-timing": _timing("engine", exchange),
     }
-    last: list[bytes] = []
     if flight.finished is not None and not flight.chunks:
-        # The run was asked for without streaming: its answer is streamed now that it is whole.
-        try:
-            said = chunks(query.endpoint, flight.finished.answer)
-        except ValueError as exc:
-            raise UpstreamError(
-                "The answer cannot be streamed.", code="answer_not_streamable"
-            ) from exc
-        last += [_event(chunk, exchange) for chunk in said]
+        _whole(query, flight.finished)  # an answer that cannot be streamed is refused in time
     await start_response(send, 200, headers)
+    last: list[bytes] = []
+    has_said = False
     try:
         async for payload in flight.listen():
+            has_said = True
             await send_piece(send, _event(payload, exchange), more=True)
         finished = await flight.result()
+        if not has_said:
+            # The run was asked for without streaming: its answer is streamed now that it is whole.
+            last += [_event(chunk, exchange) for chunk in _whole(query, finished)]
     except EncoreError as error:
         await send_piece(send, encode_event(json_text.dumps(error_payload(error))), more=False)
         return
@@ -330,6 +330,14 @@ async def _send_stream(exchange: _Exchange, generating: Generating) -> None:
     if query.include_usage and usage is not None:
         last.append(encode_event(json_text.dumps(usage)))
     await send_piece(send, b"".join((*last, DONE_EVENT)), more=False)
+
+
+def _whole(query: Query, finished: Finished) -> list[dict[str, Any]]:
+    """The chunks of an answer. Raises UpstreamError."""
+    try:
+        return chunks(query.endpoint, finished.answer)
+    except ValueError as exc:
+        raise UpstreamError("The answer cannot be streamed.", code="answer_not_streamable") from exc
 
 
 def _event(payload: dict[str, Any], exchange: _Exchange) -> bytes:

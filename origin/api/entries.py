@@ -63,7 +63,7 @@ class Entries:
             raise _no_entry()
         header, encoded = found
         headers = {"content-type": MEDIA_TYPE}
-        if await self._pipeline.grant(document, header):
+        if await self._pipeline.edge_writes.grant(document, header):
             headers[EDGE_STORE] = "1"
         return headers, encoded
 

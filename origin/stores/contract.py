@@ -44,13 +44,20 @@ class Store(Protocol):
         ...
 
     async def put(
-        self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
+        self,
+        key: str,
+        envelope: bytes,
+        expires_at_ms: int,
+        *,
+        only_new: bool = False,
+        token: int | None = None,
     ) -> None:
         """Replace what is under `key`; it ends at `expires_at_ms` (Unix time, milliseconds).
 
-        With `only_new` what is there already stays instead. An end that is past or zero leaves
-        nothing under `key`. Of concurrent puts one wins, whole. Raises StoreError; the old
-        envelope, the new one or none is there then.
+        With `only_new` what is there already stays instead; so it does where a lease of the key
+        has been given with a larger token than `token` (`origin.stores.lease_contract`). An end
+        that is past or zero leaves nothing under `key`. Of concurrent puts one wins, whole. Raises
+        StoreError; the old envelope, the new one or none is there then.
         """
         ...
 

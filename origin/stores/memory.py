@@ -18,7 +18,9 @@ class MemoryStore:
     """The store contract on a dict. `now_ms` is the clock, Unix time in milliseconds."""
 
     def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
-        self._now_ms = now_ms
+        self.now_ms = now_ms
+        self.newest_tokens: dict[str, int] = {}
+        """Of the last lease given, by key: see `origin.stores.memory_leases`."""
         self._entries: dict[str, tuple[bytes, int]] = {}
         self._asked: dict[str, tuple[int, int]] = {}
         self._granted_until_ms: dict[str, int] = {}
@@ -26,17 +28,25 @@ class MemoryStore:
     async def get(self, key: str) -> bytes | None:
         """See Store.get."""
         envelope, expires_at_ms = self._entries.get(key, (b"", 0))
-        return envelope if expires_at_ms > self._now_ms() else None
+        return envelope if expires_at_ms > self.now_ms() else None
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """See Store.get_many."""
         return [await self.get(key) for key in keys]
 
     async def put(
-        self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
+        self,
+        key: str,
+        envelope: bytes,
+        expires_at_ms: int,
+        *,
+        only_new: bool = False,
+        token: int | None = None,
     ) -> None:
         """See Store.put."""
-        if only_new and await self.get(key) is not None:
+        if token is not None and self.newest_tokens.get(key, 0) > token:
+            return
+        if only_new and await MemoryStore.get(self, key) is not None:
             return
         self._entries[key] = (bytes(envelope), expires_at_ms)
 
@@ -46,7 +56,7 @@ class MemoryStore:
 
     async def grant(self, key: str, *, after: int) -> bool:
         """See Store.grant."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         count, ends_ms = self._asked.get(key, (0, 0))
         if ends_ms <= now_ms:
             count, ends_ms = 0, now_ms + ASKED_LIFE_S * 1000

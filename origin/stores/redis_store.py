@@ -1,7 +1,8 @@
 """The store in Redis (6.2 or newer: `SET … PXAT`).
 
 Key layout: `PREFIX:{KEY}:entry`, one value per entry, header and segments together, and beside it
-`:asked` (a count) and `:granted` (there while no write to KV is granted), both with an end.
+`:asked` (a count) and `:granted` (there while no write to KV is granted), both with an end, and
+what `origin.stores.redis_leases` keeps.
 The braces make KEY alone decide the Cluster slot, so all that is kept beside an entry shares its
 node. A hit is one round trip, `GET`; a grant is one, a script.
 
@@ -39,6 +40,13 @@ if asked < tonumber(ARGV[1]) then return 0 end
 return redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[3]) and 1 or 0
 """
 
+# KEYS: entry, lease. ARGV: envelope, end, token, then NX or nothing.
+_PUT = """
+local newest = redis.call('HGET', KEYS[2], 'token')
+if newest and tonumber(newest) > tonumber(ARGV[3]) then return end
+redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2], unpack(ARGV, 4))
+"""
+
 
 class RedisStore:
     """The store contract on one `redis.asyncio` client, which it owns."""
@@ -49,6 +57,7 @@ class RedisStore:
         self._client = client
         self._prefix = prefix
         self._grant = client.register_script(_GRANT)
+        self._put = client.register_script(_PUT)
         self._reads: PipelinedReads | None = None
         if isinstance(client, Redis):  # a Cluster's client knows which node to ask
             make_connection = client.connection_pool.make_connection
@@ -86,15 +95,25 @@ class RedisStore:
             return cast("list[bytes | None]", await pipeline.execute())
 
     async def put(
-        self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
+        self,
+        key: str,
+        envelope: bytes,
+        expires_at_ms: int,
+        *,
+        only_new: bool = False,
+        token: int | None = None,
     ) -> None:
         """See Store.put."""
-        if expires_at_ms <= 0:  # Redis refuses such an expiry
-            if not only_new:
-                await self.delete(key)
-            return
+        # Redis refuses an expiry that is not positive; one that is past it takes.
+        expires_at_ms = max(1, expires_at_ms)
         with outages_told():
-            await self._client.set(self._name(key), envelope, pxat=expires_at_ms, nx=only_new)
+            if token is None:
+                await self._client.set(self._name(key), envelope, pxat=expires_at_ms, nx=only_new)
+            else:
+                await self._put(
+                    keys=[self._name(key), self._name(key, "lease")],
+                    args=[envelope, expires_at_ms, token, *(["NX"] if only_new else [])],
+                )
 
     async def delete(self, key: str) -> None:
         """See Store.delete."""
@@ -126,14 +145,22 @@ class RedisStore:
             await self._client.aclose()
 
     def _name(self, key: str, kind: str = "entry") -> str:
-        return f"{self._prefix}:{{{key}}}:{kind}"
+        return key_name(self._prefix, key, kind)
 
 
-def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisClient:
+def key_name(prefix: str, key: str, kind: str) -> str:
+    """The name of what is kept of a cache key. KEY alone decides its Cluster slot."""
+    return f"{prefix}:{{{key}}}:{kind}"
+
+
+def redis_client(
+    url: str, *, timeout_s: float, max_connections: int, wait_s: float = 0.0
+) -> RedisClient:
     """A client of `url` with a pool of its own; connects on first use.
 
-    `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading. A
-    Cluster's client (`redis+cluster://`) waits for no connection: it makes another one.
+    `timeout_s` bounds each of: waiting for a free connection, connecting, sending, reading. Reading
+    may take `wait_s` longer, where commands wait in Redis. A Cluster's client (`redis+cluster://`)
+    waits for no connection: it makes another one.
     """
     scheme, separator, rest = url.partition("+cluster://")
     if separator:
@@ -141,7 +168,7 @@ def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisCl
             f"{scheme}://{rest}",
             max_connections=MAX_CLUSTER_CONNECTIONS,
             retry=Retry(NoBackoff(), 1),
-            socket_timeout=timeout_s,
+            socket_timeout=timeout_s + wait_s,
             socket_connect_timeout=timeout_s,
             decode_responses=False,
         )
@@ -149,7 +176,7 @@ def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisCl
         url,
         max_connections=max_connections,
         timeout=timeout_s,
-        socket_timeout=timeout_s,
+        socket_timeout=timeout_s + wait_s,
         socket_connect_timeout=timeout_s,
         decode_responses=False,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from origin.embeddings import BatchAnswer, Batches, is_batch
-from origin.pipeline import Hit, Pipeline, Query
+from origin.pipeline import Hit, Pipeline
+from origin.queries import Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
 from shared.compression import decompress
@@ -51,12 +52,18 @@ class CountingStore(MemoryStore):
         return await super().get_many(keys)
 
     async def put(
-        self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
+        self,
+        key: str,
+        envelope: bytes,
+        expires_at_ms: int,
+        *,
+        only_new: bool = False,
+        token: int | None = None,
     ) -> None:
         """See Store.put."""
         if self.fails:
             raise StoreError("down")
-        await super().put(key, envelope, expires_at_ms, only_new=only_new)
+        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token)
 
 
 def document_of(tenant: str = "acme", **changes: Any) -> ControlDocument:
@@ -135,8 +142,8 @@ class Bench:
 
     async def landed(self) -> None:
         """Wait until all that was made is stored."""
-        while self.pipeline._flights._tasks:
-            await asyncio.wait(self.pipeline._flights._tasks.values())
+        while self.pipeline._generations._flights._tasks:
+            await asyncio.wait(self.pipeline._generations._flights._tasks.values())
 
     async def header(self, given: Any, **named: Any) -> Header:
         """The header of an input's entry."""

@@ -12,7 +12,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from origin.encryption import NONCE_BYTES, EncryptionError, open_segment, seal, unsealed
+from origin.encryption import (
+    NONCE_BYTES,
+    EncryptionError,
+    FlightCipher,
+    open_segment,
+    seal,
+    unsealed,
+)
 from shared.compression import compress
 from shared.envelope import (
     SEGMENT_JSON,
@@ -198,3 +205,32 @@ def test_header_without_room_is_refused() -> None:
     """Sealing makes a header longer; over the limit it is an error, not a cut."""
     with pytest.raises(EnvelopeError):
         seal(entry(model="m" * 850), key_ring(SECRET))
+
+
+@given(piece=st.binary(max_size=500), number=st.integers(0, 2**63))
+def test_piece_of_a_flight_opens_as_its_number_only(piece: bytes, number: int) -> None:
+    """It comes back as it was; moved or damaged it does not open."""
+    cipher = FlightCipher(RINGS.current, "acme", "k", "f")
+    sealed = cipher.seal(number, piece)
+    assert cipher.open(number, sealed) == piece
+    for moved, changed in ((number + 1, sealed), (number, sealed[:-1]), (number, b"\0" + sealed)):
+        with pytest.raises(EncryptionError):
+            cipher.open(moved, changed)
+
+
+@pytest.mark.parametrize(
+    ("secret", "tenant", "key", "flight"),
+    [
+        (OTHER_SECRET, "acme", "k", "f"),
+        (SECRET, "other", "k", "f"),
+        (SECRET, "acme", "other", "f"),
+        (SECRET, "acme", "k", "other"),
+    ],
+)
+def test_piece_of_a_flight_opens_in_that_flight_only(
+    secret: str, tenant: str, key: str, flight: str
+) -> None:
+    """Of that tenant, by that secret."""
+    sealed = FlightCipher(RINGS.current, "acme", "k", "f").seal(2, b"piece")
+    with pytest.raises(EncryptionError):
+        FlightCipher(key_ring(secret), tenant, key, flight).open(2, sealed)

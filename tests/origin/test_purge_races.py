@@ -1,7 +1,8 @@
 """Purges against everything at once: generation, store, refresh, and the edge's copies.
 
-Each seed is one interleaving of two origin processes on one store, an edge and a few purges. Every
-step of engine, store and clock waits until the seed's dice let it go on. Whoever asks after a purge
+Each seed is one interleaving of two origin processes on one store, which share generations by
+leases or do not, an edge and a few purges. Every step of engine, store, leases and clock waits
+until the seed's dice let it go on; leases run out at any time. Whoever asks after a purge
 was acknowledged must not be answered by what was begun before it.
 
 Begun means: the engine was told to start, by the order of events, whatever clocks and headers say.
@@ -14,17 +15,24 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 
-import origin.pipeline
+import origin.generations
+import origin.queries
 from origin.encryption import open_segment
 from origin.engine.contract import Chunk, Event, Finished, ModelInfo
 from origin.entries import build_entry
-from origin.pipeline import Hit, Pipeline, Query
+from origin.generations import Generations
+from origin.pipeline import Hit, Pipeline
+from origin.queries import Query
+from origin.relay import Part, Relay
+from origin.stores.lease_contract import Lease
 from origin.stores.memory import MemoryStore
+from origin.stores.memory_leases import MemoryLeases
 from shared.compression import decompress
 from shared.control_document import ControlDocument, Policy, Purge, objection, purged
 from shared.controls import parse_controls
@@ -53,7 +61,7 @@ class World:
         self.order = itertools.count()
         self.waiting: list[asyncio.Future[None]] = []
         self.document = ControlDocument(
-            tenant="acme", revision=1, policy=Policy(encrypted=seed % 4 == 0)
+            tenant="acme", revision=1, policy=Policy(encrypted=seed % 3 == 0)
         )
         self.purges: list[tuple[int, Purge]] = []
         self.begun: dict[str, int] = {}
@@ -61,6 +69,8 @@ class World:
         self.seen: Counter[str] = Counter()
         self.violations: list[str] = []
         self.store = SteppedStore(self)
+        leases = SteppedLeases(self)
+        relay = Relay(leases, KEYS, sleep=lambda _: self.step()) if seed % 2 else None
         self.pipelines = [
             Pipeline(
                 keys=KEYS,
@@ -71,6 +81,7 @@ class World:
                 ),
                 deadline_s=60,
                 store_clock=self.store_clock,
+                relay=relay,
                 clock_ms=lambda: self.now_ms,
             )
             for _ in range(2)
@@ -166,6 +177,7 @@ class World:
             if answer.fallback is not None:
                 self.check(answer.fallback.envelope, acknowledged)
             return
+        self.seen["elsewhere"] += flight.is_elsewhere
         text = finished.answer["choices"][0]["message"]["content"]
         self.check_text(text, query.key, digests, acknowledged)
         if self.dice.random() < 0.3:
@@ -305,20 +317,82 @@ class SteppedStore(MemoryStore):
         return found
 
     async def put(
-        self, key: str, envelope: bytes, expires_at_ms: int, *, only_new: bool = False
+        self,
+        key: str,
+        envelope: bytes,
+        expires_at_ms: int,
+        *,
+        only_new: bool = False,
+        token: int | None = None,
     ) -> None:
         """See Store.put."""
         await self._world.step()
-        await super().put(key, envelope, expires_at_ms, only_new=only_new)
+        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token)
         await self._world.step()
+
+
+class SteppedLeases(MemoryLeases):
+    """Leases whose every request and every answer takes its time."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.store)
+        self._world = world
+
+    async def acquire(self, key: str, flight: str, about: bytes, *, insist: bool) -> Lease:
+        """See Leases.acquire."""
+        await self._world.step()
+        lease = await super().acquire(key, flight, about, insist=insist)
+        await self._world.step()
+        return lease
+
+    async def say(self, lease: Lease, number: int, piece: bytes) -> Sequence[bytes] | None:
+        """See Leases.say."""
+        await self._world.step()
+        wishes = await super().say(lease, number, piece)
+        await self._world.step()
+        if wishes is None:
+            self._world.seen["run out"] += 1
+        return wishes
+
+    async def end(self, lease: Lease, number: int, piece: bytes) -> None:
+        """See Leases.end."""
+        await self._world.step()
+        await super().end(lease, number, piece)
+
+    async def stop(self, lease: Lease) -> bool:
+        """See Leases.stop."""
+        await self._world.step()
+        is_stopped = await super().stop(lease)
+        await self._world.step()
+        return is_stopped
+
+    async def follow(self, lease: Lease, follower: str, wishes: bytes) -> float | None:
+        """See Leases.follow."""
+        await self._world.step()
+        left_s = await super().follow(lease, follower, wishes)
+        await self._world.step()
+        if left_s is None:
+            self._world.seen["leader lost"] += 1
+        return left_s
+
+    async def read(
+        self,
+        lease: Lease,
+        after: int,
+        *,
+        wait_s: float,  # noqa: ARG002 - the dice decide
+    ) -> Sequence[tuple[int, bytes]]:
+        """See Leases.read."""
+        await self._world.step()
+        return await super().read(lease, after, wait_s=0)
 
 
 @pytest.fixture(autouse=True)
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dice decide about threads too."""
 
-    async def inline(function: Callable[[], Any]) -> Any:
-        return function()
+    async def inline(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        return function(*args, **named)
 
     monkeypatch.setattr(asyncio, "to_thread", inline)
 
@@ -337,6 +411,9 @@ async def test_no_purged_answer_comes_back() -> None:
         "stale",
         "generated",
         "joined",
+        "elsewhere",
+        "run out",
+        "leader lost",
         "purged",
         "failed",
         "fallback",
@@ -358,15 +435,26 @@ async def _violations() -> int:
 
 async def test_entries_that_nobody_checks_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interleavings show it when readers do not ask about cut-offs."""
-    monkeypatch.setattr(origin.pipeline, "objection", lambda *_: None)
+    monkeypatch.setattr(origin.queries, "objection", lambda *_: None)
     assert await _violations() > 0
 
 
 async def test_flights_joined_by_key_alone_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """They show it when a purged generation may still be joined."""
     monkeypatch.setattr(
-        Pipeline, "_joinable", lambda pipeline, query: pipeline._flights.find(query.key)
+        Generations, "joinable", lambda generations, query: generations._flights.find(query.key)
     )
+    assert await _violations() > 0
+
+
+async def test_flights_followed_by_key_alone_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They show it when a purged generation may still be followed from elsewhere."""
+    part = Generations._part
+
+    def credulous(*args: Any) -> Part:
+        return replace(part(*args), accepts=lambda *_: True)
+
+    monkeypatch.setattr(Generations, "_part", credulous)
     assert await _violations() > 0
 
 
@@ -376,5 +464,5 @@ async def test_start_told_too_late_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
     def late(*args: Any, **named: Any) -> Envelope:
         return build_entry(*args, **(named | {"generation_started_ms": named["created_ms"]}))
 
-    monkeypatch.setattr(origin.pipeline, "build_entry", late)
+    monkeypatch.setattr(origin.generations, "build_entry", late)
     assert await _violations() > 0

@@ -432,7 +432,7 @@ async def test_what_is_late_is_told_by_the_next_run(bench: Bench) -> None:
     bench.engine.gate.clear()
     assert await bench.warming.run(LIMIT, deadline_s=0.01) == []
     bench.engine.gate.set()
-    flight = bench.pipeline._flights.find(old.key)
+    flight = bench.pipeline._generations._flights.find(old.key)
     assert flight is not None
     await flight.landed()
     assert await bench.warming.run(LIMIT) == [("acme", old.key)]

@@ -66,6 +66,7 @@ class ScriptedEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.talking = False
+        self.text: str | None = None
         self.listings = 0
         self.whole: dict[str, Any] | None = None
         self.model_fingerprint = "f1"
@@ -105,7 +106,8 @@ class ScriptedEngine:
         """Say the next answer."""
         self.runs += 1
         self._loops.add(asyncio.get_running_loop())
-        answer = chat_answer(f"Answer {self.runs}") | {"usage": self.usage}
+        text = f"Answer {self.runs}" if self.text is None else self.text
+        answer = chat_answer(text) | {"usage": self.usage}
         try:
             if self.failure is not None:
                 raise self.failure

@@ -1,0 +1,84 @@
+"""Who may write an entry to Workers KV, and which entries the edge has yet to fetch.
+
+The platform takes one write per key and second, and bills each: writes are granted by the store,
+which all origin processes share.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from origin.stores.contract import GRANT_INTERVAL_S, Store, StoreError
+from shared.control_document import ControlDocument
+from shared.envelope import Header
+
+MIN_EDGE_LIFE_S = 60
+"""What lives for less is not written to KV: the platform's shortest expiry."""
+MAX_PENDING = 10_000
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pending:
+    """An entry that replaced one the edge may have. KV may be written again from `due_ms` on."""
+
+    header: Header
+    due_ms: int
+
+
+class EdgeWrites:
+    """One per process. `admit_after` is the number of the edge's requests from which on it writes.
+
+    By `clock_ms` entries age.
+    """
+
+    def __init__(self, store: Store, *, admit_after: int, clock_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._admit_after = admit_after
+        self._clock_ms = clock_ms
+        self._pending: dict[str, _Pending] = {}
+
+    async def grant(self, document: ControlDocument, header: Header) -> bool:
+        """Whether the edge, which gets this entry now, may write it to KV. Counts the request.
+
+        A store that cannot be asked grants nothing.
+        """
+        now_ms = self._clock_ms()
+        if (
+            document.policy.residency == "origin-only"
+            or now_ms > header.fresh_until_ms
+            or header.expires_ms - now_ms < MIN_EDGE_LIFE_S * 1000
+        ):
+            return False
+        try:
+            granted = await self._store.grant(header.key, after=self._admit_after)
+        except StoreError as exc:
+            log.warning("L1: no grant: %s", exc)
+            return False
+        pending = self._pending.get(header.key)
+        if granted and pending is not None and pending.header.created_ms <= header.created_ms:
+            del self._pending[header.key]
+        return granted
+
+    def expect(self, document: ControlDocument, header: Header) -> None:
+        """Remember an entry for the edge to fetch, unless it is granted a write before."""
+        if document.policy.residency == "origin-only":
+            return
+        # The last grant, if any, was no later than now: it is over at `due_ms`.
+        known = self._pending.get(header.key)
+        due_ms = self._clock_ms() + GRANT_INTERVAL_S * 1000 if known is None else known.due_ms
+        if known is None and len(self._pending) >= MAX_PENDING:
+            del self._pending[next(iter(self._pending))]
+        self._pending[header.key] = _Pending(header=header, due_ms=due_ms)
+
+    def pending(self, limit: int) -> list[tuple[str, str]]:
+        """(tenant, key) of at most `limit` entries that KV should get now, each told once.
+
+        They replaced others at a client's wish (`no-cache`), when KV had been written to just
+        before.
+        """
+        now_ms = self._clock_ms()
+        due = [key for key, pending in self._pending.items() if pending.due_ms <= now_ms]
+        return [(self._pending.pop(key).header.tenant, key) for key in due[: max(0, limit)]]

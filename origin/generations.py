@@ -1,0 +1,316 @@
+"""Generations: which of them a request may join, how one starts, and what is kept of its answer.
+
+Invariants
+1. A request joins a generation only if no purge that it knows of can name its entry.
+2. An entry is what all who waited for it agreed to: all of their tags, the shortest of the lives,
+   the strictest of the classes.
+3. What has no time by the clock that cut-offs are told by is kept nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import replace
+
+from origin.edge_writes import EdgeWrites
+from origin.encryption import EncryptionError, open_segment, seal
+from origin.engine.contract import Engine, Event, Finished
+from origin.entries import build_entry, decoded, entry_to_be
+from origin.flights import Flight, FlightEvent, Flights, Landed
+from origin.lifetimes import Tiers
+from origin.queries import Query
+from origin.relay import Part, Relay
+from origin.stores.contract import Store, StoreError
+from origin.vectors import single_vector_events
+from shared import json_text
+from shared.compression import decompress
+from shared.controls import Controls
+from shared.envelope import (
+    MAX_TAGS,
+    SEGMENT_JSON,
+    Envelope,
+    EnvelopeError,
+    Header,
+    encode,
+)
+from shared.freshness import Lifetimes, Serve, decide
+from shared.keys import KeyRings, short_key
+from shared.requests import Request
+from shared.storability import storability
+
+MAX_ANSWER_BYTES = 256 << 20
+BATCH_CONCURRENCY = 4
+"""How many entries of batches are built, or stored, at once: hundreds leave others no room."""
+log = logging.getLogger(__name__)
+
+
+class Generations:
+    """One per process. Without `relay` generations are shared in this process alone.
+
+    `lifetimes` hold where `tiers` say nothing. By `clock_ms` entries age.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: KeyRings,
+        store: Store,
+        engine: Engine,
+        lifetimes: Lifetimes,
+        tiers: Tiers,
+        max_entry_bytes: int,
+        deadline_s: float,
+        relay: Relay | None,
+        edge_writes: EdgeWrites,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._keys = keys
+        self._store = store
+        self._engine = engine
+        self._lifetimes = lifetimes
+        self._tiers = tiers
+        self._max_entry_bytes = max_entry_bytes
+        self._relay = relay
+        self._edge_writes = edge_writes
+        self._clock_ms = clock_ms
+        self._flights = Flights(deadline_s)
+        self._room_for_batches = asyncio.Semaphore(BATCH_CONCURRENCY)
+
+    def joinable(self, query: Query, *, one_of_many: bool = False) -> Flight | None:
+        """The flight that may answer `query`, if there is one; see `Pipeline.flights_for`."""
+        flight = None if query.key is None else self._flights.find(query.key)
+        if flight is None or (flight.one_of_many and not one_of_many):
+            return None
+        return flight if query.may_join(flight.to_be, flight.revision) else None
+
+    async def landed(self, key: str) -> bool:
+        """Wait for the flight that is storing the entry of `key`; whether there was one."""
+        flight = self._flights.find(key)
+        if flight is None or not flight.over:
+            return False
+        await flight.landed()
+        return True
+
+    async def close(self) -> None:
+        """Stop every generation; wait for what is being stored."""
+        await self._flights.close()
+
+    def start(
+        self,
+        query: Query,
+        request: Request,
+        fingerprint: str,
+        *,
+        shared: bool,
+        started_ms: int | None,
+        tag_digests: tuple[str, ...] = (),
+        events: AsyncGenerator[Event, None] | None = None,
+    ) -> Flight:
+        """Start a generation; join it before the next `await`.
+
+        Its answer is stored if it is `shared` and its start is known. `tag_digests` are those of
+        the entry that it replaces; `events` are the engine's, where it has begun for many.
+        """
+        to_be = None
+        if shared and query.key is not None and started_ms is not None:
+            is_sealed = query.document.policy.encrypted or self._tiers.seals(query.controls)
+            try:
+                to_be = entry_to_be(
+                    key=query.key,
+                    tenant=query.tenant,
+                    model=request.model,
+                    generation_started_ms=started_ms,
+                    fingerprint=fingerprint,
+                    tags=tag_digests,
+                    encryption=query.ring.id if is_sealed else None,
+                )
+            except EnvelopeError as exc:
+                log.warning("not to be stored %s: %s", short_key(query.key), exc)
+
+        def run() -> AsyncGenerator[Event, None]:
+            if shared and query.is_of_one_input:
+                return single_vector_events(self._engine, request, tenant=query.tenant)
+            return self._engine.run(request, tenant=query.tenant)
+
+        def said_by(flight: Flight) -> AsyncGenerator[FlightEvent, None]:
+            if events is not None:
+                return events
+            if self._relay is None or to_be is None:
+                return run()
+            return self._relay.events(flight, self._part(query, flight, to_be, run))
+
+        async def complete(finished: Finished) -> Envelope | None:
+            if to_be is None or finished.unstorable:
+                return None
+            return await self._entry(query, request, flight, to_be=to_be, finished=finished)
+
+        async def settle(flight: Flight) -> None:
+            entry, leader = flight.entry, flight.leader
+            if entry is not None and not (flight.superseded or flight.is_elsewhere):
+                # Without a lease it counts as one of when the generation began.
+                started_us = entry.header.generation_started_ms * 1000
+                token = started_us if leader is None else leader.token
+                async with self._room(flight):
+                    await self._put(entry, token=token)
+            if leader is not None:
+                await leader.end()  # not before: who gets the lease next must find the entry
+
+        flight = self._flights.start(
+            query.key or "",
+            said_by,
+            shared=shared,
+            to_be=to_be,
+            document=query.document,
+            complete=complete,
+            settle=settle,
+        )
+        flight.one_of_many = events is not None
+        return flight
+
+    async def _entry(
+        self,
+        query: Query,
+        request: Request,
+        flight: Flight,
+        *,
+        to_be: Header,
+        finished: Finished,
+    ) -> Envelope | None:
+        """The entry of an answer, None where there is to be none."""
+        started_ms = to_be.generation_started_ms
+        created_ms = max(started_ms, self._clock_ms())  # clocks differ, and may be set back
+        told = () if flight.leader is None else await flight.leader.gather()
+        wishes, digests_told = _read_wishes(told)
+        wishes += flight.wishes
+        storing = self._tiers.storing(self._lifetimes, request.model, wishes, created_ms)
+        digests = dict.fromkeys((*to_be.tags, *query.digests(flight.wishes), *digests_told))
+        # One waiter wants no entry, or there are more tags than fit and a purge would miss it.
+        if storing is None or len(digests) > MAX_TAGS:
+            return None
+
+        def make() -> Envelope | None:
+            if storability(request, finished.answer) is not None:
+                return None
+            entry = build_entry(
+                query.endpoint,
+                finished.answer,
+                key=to_be.key,
+                tenant=to_be.tenant,
+                model=to_be.model,
+                generation_started_ms=started_ms,
+                created_ms=created_ms,
+                expiry_ms=storing.expiry_ms,
+                fingerprint=to_be.fingerprint,
+                tags=tuple(digests),
+                in_both_encodings=query.is_of_one_input,
+            )
+            is_sealed = to_be.encryption is not None or storing.sealed
+            return seal(entry, query.ring) if is_sealed else entry
+
+        try:
+            async with self._room(flight):
+                entry = await asyncio.to_thread(make)
+        except EnvelopeError as exc:
+            log.warning("not stored %s: %s", short_key(to_be.key), exc)
+            return None
+        if entry is None:
+            return None
+        if len(entry.payload) > self._max_entry_bytes:
+            log.warning("not stored %s: %d bytes", short_key(to_be.key), len(entry.payload))
+            return None
+        if not storing.edge:
+            try:
+                await self._store.withhold(to_be.key, entry.header.expires_ms)
+            except StoreError as exc:  # then nobody has it
+                log.warning("not stored %s: %s", short_key(to_be.key), exc)
+                return None
+        elif query.controls.directives.no_cache:
+            self._edge_writes.expect(query.document, entry.header)
+        return entry
+
+    def _room(self, flight: Flight) -> asyncio.Semaphore | nullcontext[None]:
+        return self._room_for_batches if flight.one_of_many else nullcontext()
+
+    async def _put(self, entry: Envelope, *, token: int) -> None:
+        header = entry.header
+        try:
+            await self._store.put(header.key, encode(entry), header.expires_ms, token=token)
+        except StoreError as exc:
+            log.warning("L1: not stored %s: %s", short_key(header.key), exc)
+
+    def _part(
+        self,
+        query: Query,
+        flight: Flight,
+        to_be: Header,
+        run: Callable[[], AsyncGenerator[Event, None]],
+    ) -> Part:
+        """What this process brings to a flight that others may share."""
+
+        def as_of_now() -> Query:
+            return replace(query, document=flight.document)
+
+        def accepts(header: Header, revision: int) -> bool:
+            return _same_source(header, to_be) and as_of_now().may_join(header, revision)
+
+        def serves(header: Header) -> bool:
+            now_ms = self._clock_ms()
+            decisions = [decide(header, now_ms, wish.directives) for wish in flight.wishes]
+            return (
+                _same_source(header, to_be)
+                and as_of_now().objection(header) is None
+                and all(isinstance(d, Serve) and not d.revalidate for d in decisions)
+            )
+
+        async def read(encoded: bytes) -> Landed | None:
+            envelope = decoded(encoded, to_be.key)
+            try:
+                segment = envelope and open_segment(self._keys, envelope, SEGMENT_JSON)
+            except EncryptionError as exc:
+                log.warning("L1: undecodable entry %s: %s", short_key(to_be.key), exc)
+                return None
+            if not segment:
+                return None
+            plain = await asyncio.to_thread(decompress, segment, max_bytes=MAX_ANSWER_BYTES)
+            return Landed(finished=Finished(answer=json.loads(plain)), entry=envelope)
+
+        return Part(
+            to_be=to_be,
+            revision=query.document.revision,
+            insist=query.controls.directives.no_cache,
+            run=run,
+            accepts=accepts,
+            serves=serves,
+            read=read,
+            wishes=lambda: _told_wishes(query, flight.wishes),
+        )
+
+
+def _same_source(header: Header, to_be: Header) -> bool:
+    """Whether both are of one tenant's one request, answered by one model."""
+    return (header.key, header.tenant, header.model, header.fingerprint) == (
+        to_be.key,
+        to_be.tenant,
+        to_be.model,
+        to_be.fingerprint,
+    )
+
+
+def _told_wishes(query: Query, wishes: Iterable[Controls]) -> bytes:
+    """What waiters ask of an entry, for the process that makes it."""
+    lives = dict.fromkeys((wish.ttl_s, wish.content_class) for wish in wishes)
+    return json_text.dumps([list(lives), query.digests(wishes)])
+
+
+def _read_wishes(told: Iterable[bytes]) -> tuple[list[Controls], list[str]]:
+    """(wishes, tag digests) of `_told_wishes` of other processes."""
+    wishes: list[Controls] = []
+    digests: list[str] = []
+    for lives, tags in map(json.loads, told):
+        wishes += [Controls(ttl_s=ttl_s, content_class=name) for ttl_s, name in lives]
+        digests += tags
+    return wishes, digests

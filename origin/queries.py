@@ -1,0 +1,79 @@
+"""What is asked: an authenticated request with its keys, and the questions put to it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.control_document import ControlDocument, Objection, objection
+from shared.controls import Controls
+from shared.embeddings import Element
+from shared.envelope import Header, segment_for
+from shared.keys import KeyRing, tag_digest
+from shared.requests import Endpoint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """An authenticated request. `fields` is the parsed body; `key` is None for one too large.
+
+    `document` is its tenant's as it ruled when the request came. `ring` made `key`; `other_key` is
+    the same request's by the other secret, while one is being replaced. `elements` are the inputs
+    of a request for embeddings that is answered input by input, else None; `base64` is whether it
+    asks for vectors so encoded.
+    """
+
+    endpoint: Endpoint
+    document: ControlDocument
+    ring: KeyRing
+    controls: Controls
+    fields: dict[str, Any]
+    key: str | None
+    other_key: str | None
+    stream: bool
+    include_usage: bool
+    elements: Sequence[Element] | None = None
+    base64: bool = False
+
+    @property
+    def tenant(self) -> str:
+        """Whose request it is."""
+        return self.document.tenant
+
+    @property
+    def segment(self) -> str:
+        """The segment of an entry that answers this request."""
+        return segment_for(stream=self.stream, include_usage=self.include_usage, base64=self.base64)
+
+    @property
+    def is_of_one_input(self) -> bool:
+        """Whether it is a request for the embedding of one input, kept in both encodings."""
+        return self.elements is not None and len(self.elements) == 1
+
+    def objection(self, header: Header) -> Objection | None:
+        """Why it must not be answered by an entry under one of its keys."""
+        other = self.other_key if header.key == self.key else self.key
+        return objection(self.document, header, other)
+
+    def may_join(self, to_be: Header | None, revision: int) -> bool:
+        """Whether a generation that is known by this may answer it.
+
+        `to_be` is its entry's header, None where there will be none; `revision` is that of the
+        control document by which it was started.
+        """
+        if self.document.revision <= revision:
+            # All of the document's cut-offs were there before the generation started.
+            return True
+        if to_be is None or self.objection(to_be) is not None:
+            return False
+        # Not yet known of its entry: its tags, for some who wait are elsewhere, and the model that
+        # the answer will name.
+        cut_offs = self.document.cut_offs
+        times_ms = (*cut_offs.tags.values(), *cut_offs.models.values())
+        return max(times_ms, default=-1) < to_be.generation_started_ms
+
+    def digests(self, wishes: Iterable[Controls]) -> list[str]:
+        """The digests of the tags that these ask for."""
+        tags = dict.fromkeys(tag for wish in wishes for tag in wish.tags)
+        return [tag_digest(self.ring, self.tenant, tag) for tag in tags]
