@@ -22,6 +22,7 @@ from origin.engine.contract import Engine, Event, Finished
 from origin.entries import build_entry, decoded, entry_to_be
 from origin.flights import Flight, FlightEvent, Flights, Landed
 from origin.lifetimes import Tiers
+from origin.metrics import STORE_WRITES
 from origin.queries import Query
 from origin.relay import Part, Relay
 from origin.stores.contract import Store, StoreError
@@ -220,6 +221,7 @@ class Generations:
         if entry is None:
             return None
         if len(entry.payload) > self._max_entry_bytes:
+            STORE_WRITES.labels("too-large").inc()
             log.warning("not stored %s: %d bytes", short_key(to_be.key), len(entry.payload))
             return None
         if not storing.edge:
@@ -240,7 +242,10 @@ class Generations:
         try:
             await self._store.put(header.key, encode(entry), header.expires_ms, token=token)
         except StoreError as exc:
+            STORE_WRITES.labels("failed").inc()
             log.warning("L1: not stored %s: %s", short_key(header.key), exc)
+        else:
+            STORE_WRITES.labels("stored").inc()
 
     def _part(
         self,
