@@ -115,7 +115,7 @@ class Worker:
         parts = urlsplit(url)
         self.name = name
         self._address = (parts.hostname, parts.port)
-        self._workerd = _workerd_of(process)
+        self._workerd = workerd_of(process)
         self.loads: dict[tuple[int, int, bool], Load] = {}
 
     async def run(self, size: int, connections: int, requests: int, *, stream: bool) -> None:
@@ -241,7 +241,7 @@ def count(start_edge: StartEdge, projects: Projects, variables: dict[str, str], 
 def cold_start_ms(url: str, process: subprocess.Popen[bytes]) -> float:
     """From the start of the edge's workerd to its first answer, which this asks for."""
     httpx.get(url + "/healthz")
-    began_s: float = _workerd_of(psutil.Process(process.pid)).create_time()
+    began_s: float = workerd_of(psutil.Process(process.pid)).create_time()
     return (time.time() - began_s) * 1000
 
 
@@ -274,7 +274,8 @@ def import_ms(start_edge: StartEdge, projects: Projects) -> float:
     return walls[2] - walls[3]
 
 
-def _workerd_of(process: psutil.Process) -> psutil.Process:
+def workerd_of(process: psutil.Process) -> psutil.Process:
+    """The workerd that Miniflare's process started."""
     return next(child for child in process.children(recursive=True) if child.name() == "workerd")
 
 
@@ -288,15 +289,12 @@ def _percentiles(load: Load) -> str:
 
 
 @contextmanager
-def _javascript_edge(origin_url: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    environment = {
-        **node_environment(),
-        "API_KEY": KEYS.api.hex(),
-        "CACHE_KEY": KEYS.cache.hex(),
-        "BEARER": edge_bearer(KEYS),
-        "ORIGIN_URL": origin_url,
-    }
-    command = ["node", str(ROOT / "bench/javascript_edge.mjs")]
+def javascript_edge(
+    worker: str, variables: dict[str, str]
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """(URL, process) of a JavaScript Worker of this folder, with a KV of its own."""
+    command = ["node", str(ROOT / "bench/javascript_edge.mjs"), worker]
+    environment = {**node_environment(), **variables}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -322,7 +320,15 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         serving(app) as origin_url,
         edges(lambda: Path(tempfile.mkdtemp(dir=folder))) as start_edge,
-        _javascript_edge(origin_url) as (javascript_url, javascript_process),
+        javascript_edge(
+            "javascript_worker.mjs",
+            {
+                "API_KEY": KEYS.api.hex(),
+                "CACHE_KEY": KEYS.cache.hex(),
+                "BEARER": edge_bearer(KEYS),
+                "ORIGIN_URL": origin_url,
+            },
+        ) as (javascript_url, javascript_process),
     ):
         variables = {"ENCORE_SECRET": SECRET, "ENCORE_ORIGIN_URL": origin_url}
         projects = Projects(lambda: Path(tempfile.mkdtemp(dir=folder)))

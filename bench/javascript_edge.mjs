@@ -1,6 +1,7 @@
-// Runs javascript_worker.mjs in the same Miniflare and workerd as the local edge, with a KV of its own.
+// Runs a JavaScript Worker of this folder in the same Miniflare and workerd as the local edge, with a
+// KV of its own.
 //
-//   node bench/javascript_edge.mjs    variables from the environment; prints "edge ready http://…"
+//   node bench/javascript_edge.mjs WORKER.mjs    variables from the environment; prints "edge ready http://…"
 import { readFileSync } from "node:fs";
 import { Miniflare, NoOpLog, convertV4MiniflareOptions } from "miniflare";
 
@@ -12,12 +13,12 @@ const miniflare = new Miniflare(
     log: new NoOpLog(),
     compatibilityDate: "2026-11-01",
     kvNamespaces: ["KV"],
-    bindings: Object.fromEntries(variables.map((name) => [name, process.env[name]])),
+    bindings: Object.fromEntries(variables.map((name) => [name, process.env[name] ?? ""])),
     modules: [
       {
         type: "ESModule",
         path: "worker.mjs",
-        contents: readFileSync(new URL("javascript_worker.mjs", import.meta.url), "utf8"),
+        contents: readFileSync(new URL(process.argv[2], import.meta.url), "utf8"),
       },
     ],
   }),

@@ -49,6 +49,7 @@ from origin.engine.contract import Event, Finished, ModelInfo
 from origin.server import server
 from origin.settings import Settings
 from origin.stores.redis_control import RedisControlStore
+from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
 from shared import json_text
 from shared.compression import compress
@@ -103,6 +104,7 @@ def encore(redis_url: str) -> ASGIApp:
         engine=InstantEngine(),
         store=RedisStore.from_url(redis_url),
         control_store=RedisControlStore.from_url(redis_url),
+        leases=RedisLeases.from_url(redis_url),
         edge_counters=RedisEdgeCounters.from_url(redis_url),
     )
 
