@@ -1,7 +1,8 @@
-"""GETs of many tasks on one Redis connection, each sent at once and answered in order.
+"""GETs of many tasks on one Redis connection, sent together and answered in order.
 
 Redis answers the commands of a connection in the order they came (pipelining), so a read needs no
 connection of its own: borrowing one from a pool, and giving it back, costs five times the read.
+What is asked within one turn of the event loop goes out in one write.
 
 Invariants
 1. A reply goes to the read that asked for it, or to nobody: reads and replies are paired by order
@@ -88,6 +89,8 @@ class _Line:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._unsent: list[bytes] = []
+        self._sender: asyncio.Task[None] | None = None
         self.usable = True
         self._reader = asyncio.create_task(self._read())
 
@@ -95,10 +98,10 @@ class _Line:
         reply: asyncio.Future[bytes | None] = self._loop.create_future()
         timer = self._loop.call_later(self._timeout_s, self._expire, reply)
         self._waiting.append(reply)
+        self._unsent.append(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send())
         try:
-            await self._connection.send_packed_command(
-                b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name), check_health=False
-            )
             return await reply
         finally:
             timer.cancel()
@@ -106,6 +109,17 @@ class _Line:
     async def close(self) -> None:
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _send(self) -> None:
+        """Send what is asked for meanwhile. A connection that takes it not is broken."""
+        try:
+            while self._unsent:
+                commands, self._unsent = b"".join(self._unsent), []
+                await self._connection.send_packed_command(commands, check_health=False)
+        except (RedisError, OSError):
+            self._reader.cancel()
+        finally:
+            self._sender = None
 
     async def _read(self) -> None:
         """Hand out replies until the connection breaks."""
