@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shared.edge_counts import Flush, parse
 from starlette.types import ASGIApp
 
 import origin.api.counters
-from shared.edge_counts import Flush, parse
 from shared.wire import COUNTERS_PATH
 from tests.edge.lab import Lab
 from tests.edge.local_edge import StartEdge

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import httpx
 import pytest
+from origin.edge_counters import MemoryEdgeCounters
 from pydantic import SecretStr
+from shared.edge_counts import BUCKETS, OUTCOMES, TROUBLES, EdgeCounts, parse
 
 from origin.app import create_app
-from origin.edge_counters import MemoryEdgeCounters
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from shared.control_document import OPERATOR_TENANT
-from shared.edge_counts import BUCKETS, OUTCOMES, TROUBLES, EdgeCounts, parse
 from shared.keys import key_ring, make_api_key
 from tests.support.control import control_store
 from tests.support.engines import ScriptedEngine
