@@ -144,7 +144,7 @@ def create_app(
             Route("/cache/stats", stats.one, methods=["GET"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),
-            Route("/metrics", Metrics(access=access).all, methods=["GET"]),
+            Route("/metrics", Metrics(access=access, recorder=recorder).all, methods=["GET"]),
             Route("/healthz", health.live, methods=["GET"]),
             Route("/readyz", health.ready, methods=["GET"]),
         ],

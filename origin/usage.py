@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
-from origin.metrics import USAGE_FLUSHES
+from origin.metrics import REQUEST_SECONDS, USAGE_FLUSHES
 from origin.stores.contract import StoreError
 from origin.stores.usage_contract import Usage, UsageStore, usage_unavailable
 from shared.control_document import Strategy
@@ -27,6 +27,7 @@ from shared.counts import (
     BUCKETS,
     NO_TOKENS,
     OTHER,
+    OUTCOMES,
     Counts,
     Outcome,
     TenantCounts,
@@ -35,8 +36,13 @@ from shared.counts import (
 )
 from shared.envelope import TokenCounts
 from shared.keys import short_key
+from shared.requests import Endpoint
 
 FLUSH_S = 5.0
+OTHER_ENDPOINT = "other"
+"""What is passed through."""
+BATCH = 64
+"""Requests that are counted at one go, some 0.2 ms."""
 MAX_SEEN = 20_000
 """Keys whose last request is remembered."""
 MAX_NAMED = 1000
@@ -50,6 +56,12 @@ REUSE_BOUNDS_S = (
 """Upper bounds, inclusive, of the buckets of intervals; one bucket more takes the rest."""
 REUSE_BUCKETS = (*(str(bound) for bound in REUSE_BOUNDS_S), "inf")
 log = logging.getLogger(__name__)
+
+
+_What = tuple[str | None, str | None, Strategy | None, TokenCounts, int, str | None]
+"""(model, content class, strategy, tokens saved, bytes, key)."""
+_Answered = tuple[str, str | None, Outcome, float, float, _What]
+"""(endpoint, tenant, outcome, latency and time in seconds, the rest)."""
 
 
 class _Seen:
@@ -73,6 +85,12 @@ class Recorder:
     ) -> None:
         self.store = store
         self._clock_s = clock_s
+        self._answered: list[_Answered] = []
+        self._seconds = {
+            (endpoint, outcome): REQUEST_SECONDS.labels(endpoint, outcome)
+            for endpoint in (*(each.value for each in Endpoint), OTHER_ENDPOINT)
+            for outcome in OUTCOMES
+        }
         self._counts = Counts(max_tenant_keys=MAX_TENANT_KEYS)
         self._spent: dict[tuple[str, str], list[int]] = {}
         # Keys of all tenants, the one asked for least lately first.
@@ -85,10 +103,11 @@ class Recorder:
 
     def count(
         self,
-        tenant: str,
+        endpoint: str,
+        tenant: str | None,
         outcome: Outcome,
         *,
-        began_s: float,
+        latency_s: float,
         model: str | None = None,
         content_class: str | None = None,
         strategy: Strategy | None = None,
@@ -96,26 +115,40 @@ class Recorder:
         body_bytes: int = 0,
         key: str | None = None,
     ) -> None:
-        """Count a request that came at `began_s` (of `time.perf_counter`) and is answered now.
+        """Count a request that is answered now, `latency_s` after it came.
 
-        `strategy` is given for what an entry answered, `key` for what may be answered by one.
+        `tenant` is None for one that did not say whose it is. `strategy` is given for what an entry
+        answered, `key` for what may be answered by one.
         """
         now_s = self._clock_s()
-        short = None
-        if key is not None:
-            short = short_key(key)
-            self._note_use(tenant, short, model, content_class, now_s)
-        self._counts.count(
-            tenant,
-            outcome,
-            latency_ms=(now_s - began_s) * 1000,
-            model=model,
-            content_class=content_class,
-            strategy=strategy,
-            saved=saved,
-            body_bytes=body_bytes,
-            short_key=None if strategy is None else short,
-        )
+        what = (model, content_class, strategy, saved, body_bytes, key)
+        self._answered.append((endpoint, tenant, outcome, latency_s, now_s, what))
+        if len(self._answered) >= BATCH:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count what was put aside. Done at one go it takes half as long."""
+        answered, self._answered = self._answered, []
+        for endpoint, tenant, outcome, latency_s, now_s, what in answered:
+            self._seconds[endpoint, outcome].observe(latency_s)
+            if tenant is None:
+                continue
+            model, content_class, strategy, saved, body_bytes, key = what
+            short = None
+            if key is not None:
+                short = short_key(key)
+                self._note_use(tenant, short, model, content_class, now_s)
+            self._counts.count(
+                tenant,
+                outcome,
+                latency_ms=latency_s * 1000,
+                model=model,
+                content_class=content_class,
+                strategy=strategy,
+                saved=saved,
+                body_bytes=body_bytes,
+                short_key=None if strategy is None else short,
+            )
 
     def count_inputs(
         self,
@@ -127,6 +160,7 @@ class Recorder:
         hits: Iterable[str],
     ) -> None:
         """Count uses and hits of the keys of a batch's inputs; the request is counted by itself."""
+        self.settle()
         now_s = self._clock_s()
         for key in keys:
             self._note_use(tenant, short_key(key), model, content_class, now_s)
@@ -150,6 +184,7 @@ class Recorder:
             )
         except StoreError as exc:
             raise usage_unavailable() from exc
+        self.settle()
         now_s = self._clock_s()
         for tenant, counts in tenants.items():
             for key, hits in counts.hits.items():
@@ -219,6 +254,7 @@ class Recorder:
 
     def _gather(self) -> None:
         """Put what was counted since to what is pending."""
+        self.settle()
         for tenant, counts in self._counts.drain().items():
             self._pend(tenant, usage_of(counts, "origin"))
         for (tenant, model), tokens in self._spent.items():

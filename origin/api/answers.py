@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
@@ -31,7 +30,6 @@ from origin.embeddings import BatchAnswer, Batches, is_batch
 from origin.engine.contract import Finished
 from origin.entries import token_counts
 from origin.generations import MAX_ANSWER_BYTES
-from origin.metrics import REQUEST_SECONDS
 from origin.pipeline import Generating, Hit, Pipeline
 from origin.queries import Query
 from origin.usage import Recorder
@@ -48,7 +46,7 @@ from shared.cache_headers import (
 from shared.compression import compress, decompress
 from shared.control_document import Strategy
 from shared.controls import Controls, parse_controls
-from shared.counts import CACHED, NO_TOKENS, OUTCOMES, Outcome
+from shared.counts import CACHED, NO_TOKENS, Outcome
 from shared.envelope import (
     MEDIA_TYPE,
     Envelope,
@@ -98,14 +96,12 @@ class Answers:
         max_body_bytes: int,
     ) -> None:
         self._endpoint = endpoint
+        self._path = endpoint.value
         self._pipeline = pipeline
         self._batches = batches
         self._access = access
         self._warming = warming
         self._recorder = recorder
-        self._seconds = {
-            outcome: REQUEST_SECONDS.labels(endpoint.value, outcome) for outcome in OUTCOMES
-        }
         self._max_cached_body_bytes = max_cached_body_bytes
         self._max_body_bytes = max_body_bytes
         self._large_bodies = asyncio.Semaphore(1)
@@ -119,7 +115,18 @@ class Answers:
             caller = await self._access.caller(scope, headers)
             if caller.is_edge:
                 send = adding(send, CONTROL_REVISION, str(caller.document.revision))
-            exchange = await self._exchange(caller, headers, receive, send, began_s)
+            controls = parse_controls(headers)
+            body = await read_body(receive, headers, self._max_body_bytes)
+            exchange = _Exchange(
+                pipeline=self._pipeline,
+                query=await self._read(caller, controls, body),
+                receive=receive,
+                send=send,
+                wants_entry=caller.is_edge and MEDIA_TYPE in headers.get("accept", ""),
+                is_refresh=caller.is_edge and EDGE_REFRESH in headers,
+                gzip=accepts_gzip(headers.get("accept-encoding")),
+                began_s=began_s,
+            )
             await self._answer(exchange)
         except ClientLeftError:
             return
@@ -129,27 +136,6 @@ class Answers:
         except Exception:
             self._count_failure(caller, exchange, None, began_s)
             raise
-
-    async def _exchange(
-        self,
-        caller: Caller,
-        headers: Mapping[str, str],
-        receive: Receive,
-        send: Send,
-        began_s: float,
-    ) -> _Exchange:
-        controls = parse_controls(headers)
-        body = await read_body(receive, headers, self._max_body_bytes)
-        return _Exchange(
-            pipeline=self._pipeline,
-            query=await self._read(caller, controls, body),
-            receive=receive,
-            send=send,
-            wants_entry=caller.is_edge and MEDIA_TYPE in headers.get("accept", ""),
-            is_refresh=caller.is_edge and EDGE_REFRESH in headers,
-            gzip=accepts_gzip(headers.get("accept-encoding")),
-            began_s=began_s,
-        )
 
     async def _answer(self, exchange: _Exchange) -> None:
         if is_batch(exchange.query):
@@ -173,16 +159,20 @@ class Answers:
             self._warming.asked(exchange.query, entry.header)
 
     def _count_hit(self, exchange: _Exchange, hit: Hit, outcome: Outcome) -> None:
+        if exchange.is_refresh:
+            return
         query, header = exchange.query, hit.envelope.header
-        sent = hit.encoded if exchange.wants_entry else hit.segment
-        self._count(
-            exchange,
+        self._recorder.count(
+            self._path,
+            header.tenant,
             outcome,
+            latency_s=time.perf_counter() - exchange.began_s,
             model=header.model,
+            content_class=query.controls.content_class,
             strategy=query.strategy,
             saved=header.tokens,
-            body_bytes=len(sent),
-            key=query.key,
+            body_bytes=len(hit.encoded if exchange.wants_entry else hit.segment),
+            key=header.key,
         )
 
     def _count_generated(self, exchange: _Exchange, generating: Generating) -> None:
@@ -196,7 +186,7 @@ class Answers:
         elif generating.collapsed:
             outcome, saved = "collapsed", token_counts(flight.finished.answer)
         key = None if query.controls.directives.no_store else query.key
-        self._count(exchange, outcome, model=query.fields["model"], saved=saved, key=key)
+        self._count(exchange, outcome, query.fields["model"], saved=saved, key=key)
 
     def _count_batch(self, exchange: _Exchange, answer: BatchAnswer) -> None:
         query, hits = exchange.query, answer.hits
@@ -211,7 +201,7 @@ class Answers:
         self._count(
             exchange,
             outcome,
-            model=model,
+            model,
             strategy=query.strategy if outcome in CACHED else None,
             saved=TokenCounts(prompt=sum(header.tokens.prompt for header in hits)),
             body_bytes=sum(header.segments[query.segment] for header in hits),
@@ -237,18 +227,21 @@ class Answers:
         if exchange is not None:
             # What is refused may name a model that is none.
             model = None if is_refused else exchange.query.fields.get("model")
-            self._count(exchange, outcome, model=model if isinstance(model, str) else None)
+            self._count(exchange, outcome, model if isinstance(model, str) else None)
         else:
-            self._seconds[outcome].observe(time.perf_counter() - began_s)
-            if caller is not None:
-                self._recorder.count(caller.tenant, outcome, began_s=began_s)
+            self._recorder.count(
+                self._path,
+                None if caller is None else caller.tenant,
+                outcome,
+                latency_s=time.perf_counter() - began_s,
+            )
 
     def _count(
         self,
         exchange: _Exchange,
         outcome: Outcome,
-        *,
         model: str | None,
+        *,
         strategy: Strategy | None = None,
         saved: TokenCounts = NO_TOKENS,
         body_bytes: int = 0,
@@ -256,13 +249,14 @@ class Answers:
     ) -> None:
         if exchange.is_refresh:
             return
-        self._seconds[outcome].observe(time.perf_counter() - exchange.began_s)
+        query = exchange.query
         self._recorder.count(
-            exchange.query.tenant,
+            self._path,
+            query.document.tenant,
             outcome,
-            began_s=exchange.began_s,
+            latency_s=time.perf_counter() - exchange.began_s,
             model=model,
-            content_class=exchange.query.controls.content_class,
+            content_class=query.controls.content_class,
             strategy=strategy,
             saved=saved,
             body_bytes=body_bytes,

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from origin.api.access import Access
 from origin.api.http import headers_of
 from origin.metrics import exposition
+from origin.usage import Recorder
 from shared.control_document import OPERATOR_TENANT
 from shared.errors import ClientError
 from shared.wire import PRIVATE
@@ -21,8 +22,9 @@ from shared.wire import PRIVATE
 class Metrics:
     """Tells of all tenants together, so no tenant's own key opens it."""
 
-    def __init__(self, *, access: Access) -> None:
+    def __init__(self, *, access: Access, recorder: Recorder) -> None:
         self._access = access
+        self._recorder = recorder
 
     async def all(self, request: Request) -> Response:
         """Answer one request."""
@@ -34,5 +36,6 @@ class Metrics:
                 status=403,
                 code="operator_required",
             )
+        self._recorder.settle()
         body, content_type = await asyncio.to_thread(exposition, headers.get("accept", ""))
         return Response(body, headers={"cache-control": PRIVATE, "content-type": content_type})

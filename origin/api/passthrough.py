@@ -32,8 +32,7 @@ from origin.api.http import (
 from origin.engine.upstream_client import Body
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
-from origin.metrics import REQUEST_SECONDS
-from origin.usage import Recorder
+from origin.usage import OTHER_ENDPOINT, Recorder
 from shared import json_text
 from shared.cache_headers import ORIGIN, forward_status
 from shared.controls import parse_controls
@@ -145,10 +144,13 @@ class Passthrough:
             raise
 
     def _count(self, answer: _Answer, outcome: Outcome, began_s: float) -> None:
-        REQUEST_SECONDS.labels("other", outcome).observe(time.perf_counter() - began_s)
-        if answer.tenant is not None:
-            model = None if outcome == "refused" else answer.model
-            self._recorder.count(answer.tenant, outcome, began_s=began_s, model=model)
+        self._recorder.count(
+            OTHER_ENDPOINT,
+            answer.tenant,
+            outcome,
+            latency_s=time.perf_counter() - began_s,
+            model=None if outcome == "refused" else answer.model,
+        )
 
     async def _model(self, body: bytes) -> str | None:
         """The model that a JSON body names. Raises ClientError."""

@@ -17,6 +17,7 @@ from shared.counts import Counts, parse
 from shared.envelope import TokenCounts
 from tests.support.commands import encore
 
+CHAT = "/v1/chat/completions"
 SECRET = "0123456789abcdef0123456789abcdef"
 PRICES = '{"gpt-4o*": {"input": 1000000}}'
 
@@ -27,9 +28,10 @@ async def count(url: str) -> None:
     for tenant in ("acme", "other"):
         for _ in range(150):
             recorder.count(
+                CHAT,
                 tenant,
                 "hit",
-                began_s=0,
+                latency_s=0,
                 model="gpt-4o[b]",
                 content_class="listing",
                 strategy="template",
@@ -39,7 +41,7 @@ async def count(url: str) -> None:
     counts = Counts()
     counts.count("acme", "miss", latency_ms=3, model="gpt-4o[b]")
     await recorder.take_edge(parse(counts.take() or b"").tenants)
-    recorder.count("acme", "miss", began_s=0, model="free")
+    recorder.count(CHAT, "acme", "miss", latency_s=0, model="free")
     await recorder.close()
 
 
