@@ -115,7 +115,8 @@ def _tiers(report: Mapping[str, Any]) -> Table:
 
 
 def _models(report: Mapping[str, Any]) -> Table:
-    table = Table("model", title="Models", title_justify="left")
+    table = Table(title="Models", title_justify="left")
+    table.add_column("model", overflow="fold", min_width=16)
     for name in ("hits", "hit rate", "tokens saved", "tokens spent", "USD saved", "USD spent"):
         table.add_column(name, justify="right")
 
@@ -179,4 +180,4 @@ def _at_most(latency: Mapping[str, Any], percentile: str) -> str:
 
 
 def _usd(usd: Mapping[str, float] | None, what: str) -> str:
-    return "–" if usd is None else f"{usd[what]:,.2f}"  # noqa: RUF001
+    return "–" if usd is None else f"{usd[what]:,.4f}"  # noqa: RUF001
