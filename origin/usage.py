@@ -57,7 +57,6 @@ REUSE_BOUNDS_S = (
 REUSE_BUCKETS = (*(str(bound) for bound in REUSE_BOUNDS_S), "inf")
 log = logging.getLogger(__name__)
 
-
 _What = tuple[str | None, str | None, Strategy | None, TokenCounts, int, str | None]
 """(model, content class, strategy, tokens saved, bytes, key)."""
 _Answered = tuple[str, str | None, Outcome, float, float, _What]
@@ -98,6 +97,7 @@ class Recorder:
         self._reuses: dict[tuple[str, str, str | None], list[int]] = {}
         self._pending: dict[str, Usage] = {}
         self._flushing = asyncio.Lock()
+        self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._outage = False
 
@@ -220,16 +220,17 @@ class Recorder:
 
     async def close(self) -> None:
         """Flush once more, and close the store."""
+        self._closing.set()
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await self._task  # not cancelled: what a flush has sent would be sent again
         await self.flush()
         await self.store.close()
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_S):
+                    await self._closing.wait()
             await self.flush()
 
     def _note_use(

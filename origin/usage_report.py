@@ -6,8 +6,9 @@ says what each of them means. Everything in it is approximate (see `origin.usage
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -15,7 +16,7 @@ from typing import Any
 
 from origin.lifetimes import Tiers
 from origin.prices import Prices
-from origin.stores.usage_contract import Kept, Name, UsageStore
+from origin.stores.usage_contract import EVERY_TENANT, Kept, Name, UsageStore
 from origin.usage import REUSE_BOUNDS_S, REUSE_BUCKETS
 from shared.counts import (
     BUCKETS,
@@ -34,7 +35,6 @@ from shared.envelope import TokenCounts
 from shared.freshness import Lifetimes
 
 VERSION = 1
-EVERY_TENANT = "*"
 TOP_KEYS = 20
 MIN_REUSES = 100
 """Fewer observed reuses are no ground for advice."""
@@ -56,7 +56,8 @@ async def read_report(store: UsageStore, tenant: str, terms: Terms) -> dict[str,
     """The report on a tenant, or on all of them (`EVERY_TENANT`). Raises StoreError."""
     tenants = sorted(await store.tenants()) if tenant == EVERY_TENANT else [tenant]
     kept = {name: await store.read(name, top=TOP_KEYS) for name in tenants}
-    return report(tenant, kept, terms)
+    # Thousands of numbers take milliseconds.
+    return await asyncio.to_thread(report, tenant, kept, terms)
 
 
 def report(tenant: str, kept: Mapping[str, Kept], terms: Terms) -> dict[str, Any]:
@@ -66,7 +67,9 @@ def report(tenant: str, kept: Mapping[str, Kept], terms: Terms) -> dict[str, Any
         numbers.update(each.numbers)
     whole = _Requests.of(numbers)
     starts_ms = [each.since_ms for each in kept.values() if each.since_ms is not None]
-    models = {model: _model(model, numbers, terms.prices) for model in _values(numbers, 0)}
+    models = {
+        model: _model(model, own, terms.prices) for model, own in _grouped(numbers, 0).items()
+    }
     answer = {
         "version": VERSION,
         "tenant": tenant,
@@ -77,8 +80,7 @@ def report(tenant: str, kept: Mapping[str, Kept], terms: Terms) -> dict[str, Any
         "origin": _tier("origin", numbers),
         "models": models,
         "classes": {
-            name: _Requests.of(numbers, lambda of, name=name: of[1] == name).by_tier()  # type: ignore[misc]
-            for name in _values(numbers, 1)
+            name: _Requests.of(own).by_tier() for name, own in _grouped(numbers, 1).items()
         },
         "strategies": {
             strategy: {
@@ -106,11 +108,8 @@ class _Requests:
     cells: list[tuple[Name, int]] = field(default_factory=list)
 
     @classmethod
-    def of(
-        cls, numbers: Mapping[Name, int], chosen: Callable[[Name], bool] = lambda _name: True
-    ) -> _Requests:
-        cells = [(of, n) for of, n in numbers.items() if of[2] == "requests" and chosen(of)]
-        return cls(cells=cells)
+    def of(cls, numbers: Mapping[Name, int]) -> _Requests:
+        return cls(cells=[(of, n) for of, n in numbers.items() if of[2] == "requests"])
 
     def outcomes(self, tier: Tier) -> dict[str, int]:
         return {
@@ -165,8 +164,7 @@ def _latency(tier: Tier, speed: Speed, numbers: Mapping[Name, int]) -> dict[str,
     }
 
 
-def _model(model: str, numbers: Mapping[Name, int], prices: Prices) -> dict[str, Any]:
-    own = {name: number for name, number in numbers.items() if name[0] == model}
+def _model(model: str, own: Mapping[Name, int], prices: Prices) -> dict[str, Any]:
     tokens = _tokens(own)
     price = None if model == OTHER else prices.of(model)
     usd = None
@@ -234,8 +232,14 @@ def _advice(numbers: Mapping[Name, int], terms: Terms) -> Iterable[dict[str, Any
         }
 
 
-def _values(numbers: Mapping[Name, int], place: int) -> list[str]:
-    return sorted({name[place] or "" for name in numbers if name[place] is not None})
+def _grouped(numbers: Mapping[Name, int], place: int) -> dict[str, dict[Name, int]]:
+    """The numbers by their model (place 0) or class (1), in order; those of none are left out."""
+    groups: defaultdict[str, dict[Name, int]] = defaultdict(dict)
+    for name, number in numbers.items():
+        of = name[place]
+        if of is not None:
+            groups[of][name] = number
+    return dict(sorted(groups.items()))
 
 
 def _share(part: float, whole: float) -> float | None:
