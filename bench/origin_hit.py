@@ -43,7 +43,6 @@ from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from origin.app import create_app
-from origin.edge_counters import RedisEdgeCounters
 from origin.embedded_redis import embedded_redis
 from origin.engine.contract import Event, Finished, ModelInfo
 from origin.server import server
@@ -51,6 +50,7 @@ from origin.settings import Settings
 from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
+from origin.stores.redis_usage import RedisUsageStore
 from shared import json_text
 from shared.compression import compress
 from shared.keys import key_ring, make_api_key
@@ -105,7 +105,7 @@ def encore(redis_url: str) -> ASGIApp:
         store=RedisStore.from_url(redis_url),
         control_store=RedisControlStore.from_url(redis_url),
         leases=RedisLeases.from_url(redis_url),
-        edge_counters=RedisEdgeCounters.from_url(redis_url),
+        usage_store=RedisUsageStore.from_url(redis_url),
     )
 
 

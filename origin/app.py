@@ -21,14 +21,15 @@ from origin.api.counters import Counters
 from origin.api.entries import Entries
 from origin.api.health import Health
 from origin.api.http import send_error
+from origin.api.metrics import Metrics
 from origin.api.models import Models
 from origin.api.passthrough import Passthrough
 from origin.api.stats import Stats
 from origin.api.warming import WarmingRuns
 from origin.control import Control
-from origin.edge_counters import EdgeCounters, MemoryEdgeCounters, RedisEdgeCounters
 from origin.embeddings import Batches
 from origin.engine.contract import Engine
+from origin.engine.metered import MeteredEngine
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
 from origin.pipeline import Pipeline
@@ -37,12 +38,16 @@ from origin.settings import Settings, SettingsError
 from origin.stores.contract import Store
 from origin.stores.control_contract import ControlStore
 from origin.stores.lease_contract import Leases
+from origin.stores.memory_usage import MemoryUsageStore
 from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
+from origin.stores.redis_usage import RedisUsageStore
+from origin.stores.usage_contract import UsageStore
+from origin.usage import Recorder
+from origin.usage_report import Terms
 from origin.warming import Warming
 from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
-from shared.freshness import Lifetimes
 from shared.requests import Endpoint
 from shared.wire import CONTROL_PATH, COUNTERS_PATH, ENTRY_PATH, WARMING_PATH
 
@@ -56,27 +61,24 @@ def create_app(
     store: Store,
     control_store: ControlStore,
     leases: Leases | None = None,
-    edge_counters: EdgeCounters | None = None,
+    usage_store: UsageStore | None = None,
 ) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down.
 
-    Without `leases` generations are shared in this process alone, without `edge_counters` what the
-    edge counts is kept in memory.
+    Without `leases` generations are shared in this process alone, without `usage_store` what is
+    counted is kept in memory.
     """
-    counters = edge_counters or MemoryEdgeCounters()
+    recorder = Recorder(usage_store or MemoryUsageStore())
+    metered = MeteredEngine(engine, recorder)
+    lifetimes = settings.lifetimes
     keys = settings.keys
     control = Control.from_settings(settings, control_store)
     access = Access(keys, control, development=settings.development)
     pipeline = Pipeline(
         keys=keys,
         store=store,
-        engine=engine,
-        lifetimes=Lifetimes(
-            ttl_s=settings.ttl_s,
-            stale_while_revalidate_s=settings.stale_while_revalidate_s,
-            stale_if_error_s=settings.stale_if_error_s,
-            max_ttl_s=settings.max_ttl_s,
-        ),
+        engine=metered,
+        lifetimes=lifetimes,
         tiers=settings.tiers,
         max_entry_bytes=settings.max_entry_bytes,
         deadline_s=settings.request_deadline_s,
@@ -84,23 +86,28 @@ def create_app(
         relay=None if leases is None else Relay(leases, keys),
         admit_after=settings.admit_after,
     )
-    batches = Batches(pipeline, engine)
+    batches = Batches(pipeline, metered)
     warming = Warming(pipeline, control, limit=settings.warm_limit)
     models = Models(engine=engine, access=access)
     documents = ControlDocuments(control=control, access=access, store=store)
     purges = Purges(control=control, access=access, keys=keys)
-    stats = Stats(counters=counters, access=access)
+    stats = Stats(
+        recorder=recorder,
+        access=access,
+        terms=Terms(prices=settings.prices, tiers=settings.tiers, lifetimes=lifetimes),
+    )
     health = Health(store=store, control_store=control_store, engine=engine)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        recorder.start()
         try:
             yield
         finally:
             await pipeline.close()
             await engine.close()
             await control.close()
-            await counters.close()
+            await recorder.close()
             if leases is not None:
                 await leases.close()
             await store.close()
@@ -112,6 +119,7 @@ def create_app(
             batches=batches,
             access=access,
             warming=warming,
+            recorder=recorder,
             max_cached_body_bytes=settings.max_cached_body_bytes,
             max_body_bytes=settings.max_body_bytes,
         )
@@ -128,7 +136,7 @@ def create_app(
             Route(CONTROL_PATH + "{tenant}", documents.one, methods=["GET"]),
             Route(
                 COUNTERS_PATH,
-                Counters(counters=counters, warming=warming, control=control, access=access),
+                Counters(recorder=recorder, warming=warming, control=control, access=access),
                 methods=["POST"],
             ),
             Route(WARMING_PATH, WarmingRuns(warming=warming, access=access), methods=["POST"]),
@@ -136,6 +144,7 @@ def create_app(
             Route("/cache/stats", stats.one, methods=["GET"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),
+            Route("/metrics", Metrics(access=access, recorder=recorder).all, methods=["GET"]),
             Route("/healthz", health.live, methods=["GET"]),
             Route("/readyz", health.ready, methods=["GET"]),
         ],
@@ -152,6 +161,7 @@ def create_app(
         app.router.default = Passthrough(
             upstreams=engine,
             access=access,
+            recorder=recorder,
             max_parsed_inline_bytes=settings.max_cached_body_bytes,
             max_body_bytes=settings.max_body_bytes,
             deadline_s=settings.request_deadline_s,
@@ -175,7 +185,7 @@ def build_app(settings: Settings) -> ASGIApp:
         store=RedisStore.from_url(url, prefix=prefix),
         control_store=RedisControlStore.from_url(control_url, prefix=prefix),
         leases=RedisLeases.from_url(url, prefix=prefix),
-        edge_counters=RedisEdgeCounters.from_url(url, prefix=prefix),
+        usage_store=RedisUsageStore.from_url(url, prefix=prefix),
     )
 
 

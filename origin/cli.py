@@ -28,6 +28,7 @@ from rich.text import Text
 from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
 from origin.settings import Settings, SettingsError, load_settings, markdown
+from origin.stats_commands import stats
 from shared.keys import DEVELOPMENT_API_KEY
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 app.command("policy")(policy)
 app.command("purge")(purge)
+app.command("stats")(stats)
 out = Console()
 err = Console(stderr=True)
 

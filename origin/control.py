@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from origin.edge_push import EdgePush
+from origin.metrics import CONTROL_ERRORS
 from origin.settings import Settings
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
@@ -200,6 +201,7 @@ class Control:
             if not self._outage:
                 log.warning("control documents: %s; those last known are used on", exc)
             self._outage = True
+            CONTROL_ERRORS.inc()
             if memo is None:
                 raise _unavailable() from exc
             return self._remember(memo.document, self._clock_s())

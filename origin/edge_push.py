@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 import httpx
 
+from origin.metrics import EDGE_PUSHES
 from shared.control_document import ControlDocument, encode
 from shared.keys import KeyRings, edge_bearer
 from shared.wire import CONTROL_PATH, EDGE_AUTHORIZATION
@@ -61,6 +62,7 @@ class EdgePush:
             self._retries[document.tenant] = _Retry(
                 revision=document.revision, task=asyncio.create_task(self._go_on(document))
             )
+            EDGE_PUSHES.set(len(self._retries))
         return False
 
     async def close(self) -> None:
@@ -84,6 +86,7 @@ class EdgePush:
             retry = self._retries.get(tenant)
             if retry is not None and retry.revision == document.revision:
                 del self._retries[tenant]
+                EDGE_PUSHES.set(len(self._retries))
 
     async def _try(self, document: ControlDocument) -> bool:
         content = encode(document)

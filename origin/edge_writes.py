@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from origin.metrics import L1_ERRORS
 from origin.stores.contract import GRANT_INTERVAL_S, Store, StoreError
 from shared.control_document import ControlDocument
 from shared.envelope import Header
@@ -55,6 +56,7 @@ class EdgeWrites:
         try:
             granted = await self._store.grant(header.key, after=self._admit_after)
         except StoreError as exc:
+            L1_ERRORS.labels("grant").inc()
             log.warning("L1: no grant: %s", exc)
             return False
         pending = self._pending.get(header.key)

@@ -24,6 +24,7 @@ from origin.vectors import assemble, by_input, with_base64, without_encoding
 from shared import json_text
 from shared.cache_headers import Forwarded
 from shared.compression import decompress
+from shared.envelope import Header
 from shared.errors import ClientError, EncoreError, UpstreamError, not_cached
 from shared.freshness import Forward, Serve
 from shared.requests import EmbeddingRequest
@@ -37,7 +38,8 @@ _INPUT = re.compile(r"\binput\[(\d+)\]")
 class BatchAnswer:
     """An answer, `body`, put together from those about each input.
 
-    `known` of `total` inputs were answered from entries. `served` is the oldest age and the
+    `known` of `total` inputs were answered from entries. `keys` are those of all inputs, `hits` the
+    headers of the entries that answered, each once. `served` is the oldest age and the
     shortest life among those, None where not all were; then `reason` says why others were made.
     `stored` is whether these all have entries, `collapsed` whether others had begun all of them.
     """
@@ -45,6 +47,8 @@ class BatchAnswer:
     body: bytes
     known: int
     total: int
+    keys: Sequence[str]
+    hits: Sequence[Header]
     served: Serve | None
     reason: Forwarded = "miss"
     stored: bool = False
@@ -109,6 +113,8 @@ class Batches:
             body=await asyncio.to_thread(self._body, alone, hits, made, places),
             known=sum(place in known for place in places),
             total=len(places),
+            keys=[one.key for one in alone if one.key is not None],
+            hits=[hit.envelope.header for hit in hits.values()],
             served=None if missing else _together([hit.served for hit in hits.values()]),
             reason=_reason([found[p] for p in missing]),
             stored=bool(made) and all(one.flight.entry is not None for one in made.values()),

@@ -62,7 +62,6 @@ def build_entry(
     if endpoint is not Endpoint.EMBEDDINGS:
         segments[SEGMENT_SSE] = compress(event_stream(endpoint, answer, include_usage=False))
         segments[SEGMENT_SSE_USAGE] = compress(event_stream(endpoint, answer, include_usage=True))
-    usage = answer.get("usage")
     answered_by = answer.get("model")
     named_otherwise = type(answered_by) is str and answered_by != model
     header = Header(
@@ -77,9 +76,7 @@ def build_entry(
         model=model,
         answered_by=answered_by if named_otherwise else None,
         fingerprint=fingerprint,
-        tokens=TokenCounts(
-            prompt=_count(usage, "prompt_tokens"), completion=_count(usage, "completion_tokens")
-        ),
+        tokens=token_counts(answer),
         tags=tags,
         segments={name: len(data) for name, data in segments.items()},
     )
@@ -114,6 +111,14 @@ def entry_to_be(
         segments={SEGMENT_JSON: 1},
         tags=tags,
         encryption=encryption,
+    )
+
+
+def token_counts(answer: dict[str, Any]) -> TokenCounts:
+    """The tokens that an answer says it took."""
+    usage = answer.get("usage")
+    return TokenCounts(
+        prompt=_count(usage, "prompt_tokens"), completion=_count(usage, "completion_tokens")
     )
 
 

@@ -107,6 +107,12 @@ class Tiers(BaseModel):
             sealed="confidential" in sensitivities,
         )
 
+    def default_ttl_s(self, lifetimes: Lifetimes, model: str, content_class: str | None) -> int:
+        """How long answers are fresh where the request names no time of its own."""
+        limit_s = self.classes.get(content_class or "", ContentClass()).max_ttl_s
+        ttl_s = min(self._ttl_s(model, lifetimes.ttl_s), lifetimes.max_ttl_s)
+        return ttl_s if limit_s is None else min(ttl_s, limit_s)
+
     def _ttl_s(self, model: str, default_s: int) -> int:
         matching = (s for pattern, s in self.models.items() if fnmatchcase(model, pattern))
         return next(matching, default_s)

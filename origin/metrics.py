@@ -2,11 +2,41 @@
 
 Names and units are Prometheus' conventions. Labels take few values, all ours: no tenant, key or
 text of a client is ever one. What is told by tenant is in `GET /cache/stats`.
+
+With several processes `PROMETHEUS_MULTIPROC_DIR` must name an empty folder before this module is
+imported; a gauge's mode says how theirs become one.
 """
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+import os
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import REGISTRY
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # half of all series, read by nobody
+
+REQUEST_SECONDS = Histogram(
+    "encore_request_seconds",
+    "Requests by endpoint and by what answered them; seconds until all of the answer was sent.",
+    ["endpoint", "outcome"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1, 2.5, 10, 30, 60, 120),
+)
+"""`outcome` as in `shared.counts.Outcome`; `endpoint` is its path, `other` for what is passed
+through."""
+
+L1_ERRORS = Counter(
+    "encore_l1_errors_total", "Times L1 could not be asked, by what for.", ["operation"]
+)
+"""`operation`: read, clock, grant. Writes are `encore_store_writes_total`."""
 
 STORE_WRITES = Counter(
     "encore_store_writes_total",
@@ -14,3 +44,67 @@ STORE_WRITES = Counter(
     ["outcome"],
 )
 """`outcome`: stored, too-large, failed (after retries), dropped (too many were waiting)."""
+
+GENERATIONS = Gauge(
+    "encore_generations",
+    "Generations under way, those waiting in the engine's queue included.",
+    multiprocess_mode="livesum",
+)
+
+ENGINE_JOBS = Gauge(
+    "encore_engine_jobs",
+    "Generations that the local model has taken, running or waiting for their turn.",
+    multiprocess_mode="livesum",
+)
+
+UPSTREAM_SUSPENDED = Gauge(
+    "encore_upstream_suspended",
+    "1 while an upstream is left alone because it failed again and again (in any process).",
+    ["upstream"],
+    multiprocess_mode="livemax",
+)
+"""`upstream` is its host."""
+
+EDGE_COUNTERS = Counter(
+    "encore_edge_counters_total", "Flushes of counters from the edge, by outcome.", ["outcome"]
+)
+"""`outcome`: stored, refused (no flush of ours), failed (the edge sends it again)."""
+
+USAGE_FLUSHES = Counter(
+    "encore_usage_flushes_total", "Flushes of this origin's own counters, by outcome.", ["outcome"]
+)
+"""`outcome`: stored, failed (it is sent again)."""
+
+CONTROL_ERRORS = Counter(
+    "encore_control_errors_total",
+    "Times a control document could not be looked at: the one last known is used on, or a 503.",
+)
+
+EDGE_PUSHES = Gauge(
+    "encore_edge_pushes_pending",
+    "Control documents that the edge has not acknowledged yet.",
+    multiprocess_mode="livesum",
+)
+
+# What has not happened yet is 0: an alert on a rate would miss the first time otherwise.
+for _counter, _values in (
+    (L1_ERRORS, ("read", "clock", "grant")),
+    (STORE_WRITES, ("stored", "too-large", "failed", "dropped")),
+    (EDGE_COUNTERS, ("stored", "refused", "failed")),
+    (USAGE_FLUSHES, ("stored", "failed")),
+):
+    for _value in _values:
+        _counter.labels(_value)
+
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """(all instruments in the format that an `Accept` header asks for, its media type).
+
+    Blocking: of several processes it reads files.
+    """
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # theirs
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type

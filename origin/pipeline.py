@@ -29,12 +29,13 @@ from origin.failures import describe
 from origin.flights import Flight
 from origin.generations import Generations
 from origin.lifetimes import Tiers
+from origin.metrics import L1_ERRORS
 from origin.queries import Query
 from origin.relay import Relay
 from origin.stores.contract import Store, StoreError
 from shared import json_text
 from shared.cache_headers import Forwarded
-from shared.control_document import ControlDocument, canonical_for, objection
+from shared.control_document import ControlDocument, Strategy, canonical_for, objection
 from shared.controls import Controls
 from shared.embeddings import elements, wants_base64
 from shared.envelope import Envelope, EnvelopeError, Header, encode
@@ -156,8 +157,9 @@ class Pipeline:
         fields = json_text.parse_object(body)
         stream, include_usage = streaming(fields)
         key = other_key = None
+        strategy: Strategy = "exact"
         if cacheable:
-            key, other_key = self._keys_of(endpoint, document, controls, fields, ring)
+            key, other_key, strategy = self._keys_of(endpoint, document, controls, fields, ring)
         return Query(
             endpoint=endpoint,
             document=document,
@@ -166,6 +168,7 @@ class Pipeline:
             fields=fields,
             key=key,
             other_key=other_key,
+            strategy=strategy,
             stream=stream,
             include_usage=include_usage,
             elements=elements(endpoint, fields),
@@ -228,7 +231,7 @@ class Pipeline:
             if len(alone) % TURN_INPUTS == TURN_INPUTS - 1:
                 await asyncio.sleep(0)
             fields = {**query.fields, "input": element}
-            key, other_key = self._keys_of(
+            key, other_key, _ = self._keys_of(
                 query.endpoint, query.document, query.controls, fields, query.ring
             )
             alone.append(
@@ -247,6 +250,7 @@ class Pipeline:
                 held = await self._rekeyed(query) if encoded is None else encoded
                 found.append(await self._judge(query, held))
         except StoreError as exc:
+            L1_ERRORS.labels("read").inc()
             log.warning("L1: %s", exc)
             return [(None, MISS, "l1-error")] * len(queries)
         return found
@@ -351,11 +355,12 @@ class Pipeline:
         controls: Controls,
         fields: dict[str, Any],
         ring: KeyRing,
-    ) -> tuple[str, str | None]:
-        """The key by `ring`, and by the other secret while one is being replaced."""
+    ) -> tuple[str, str | None, Strategy]:
+        """The key by `ring`, by the other secret while one is being replaced, and the strategy."""
         form = canonical_for(document, endpoint=endpoint, controls=controls, fields=fields)
         other = next((other for other in self._keys if other.id != ring.id), None)
-        return cache_key(ring, form), None if other is None else cache_key(other, form)
+        other_key = None if other is None else cache_key(other, form.canonical)
+        return cache_key(ring, form.canonical), other_key, form.strategy
 
     async def admit(self, query: Query) -> tuple[Request, str]:
         """The validated request and its model's fingerprint. Raises ClientError."""
@@ -374,6 +379,7 @@ class Pipeline:
             if encoded is None:
                 encoded = await self._rekeyed(query)
         except StoreError as exc:
+            L1_ERRORS.labels("read").inc()
             log.warning("L1: %s", exc)
             return None, MISS, "l1-error"
         return await self._judge(query, encoded)
@@ -441,6 +447,7 @@ class Pipeline:
         try:
             return await self._store_clock()
         except StoreError as exc:
+            L1_ERRORS.labels("clock").inc()
             log.warning("L1: no clock: %s", exc)
             return None
 

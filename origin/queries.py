@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.control_document import ControlDocument, Objection, objection
+from shared.control_document import ControlDocument, Objection, Strategy, objection
 from shared.controls import Controls
 from shared.embeddings import Element
 from shared.envelope import Header, segment_for
@@ -19,9 +19,9 @@ class Query:
     """An authenticated request. `fields` is the parsed body; `key` is None for one too large.
 
     `document` is its tenant's as it ruled when the request came. `ring` made `key`; `other_key` is
-    the same request's by the other secret, while one is being replaced. `elements` are the inputs
-    of a request for embeddings that is answered input by input, else None; `base64` is whether it
-    asks for vectors so encoded.
+    the same request's by the other secret, while one is being replaced; `strategy` made both.
+    `elements` are the inputs of a request for embeddings that is answered input by input, else
+    None; `base64` is whether it asks for vectors so encoded.
     """
 
     endpoint: Endpoint
@@ -31,6 +31,7 @@ class Query:
     fields: dict[str, Any]
     key: str | None
     other_key: str | None
+    strategy: Strategy
     stream: bool
     include_usage: bool
     elements: Sequence[Element] | None = None

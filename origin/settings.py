@@ -30,6 +30,8 @@ from pydantic import (
 )
 
 from origin.lifetimes import Tiers
+from origin.prices import Prices
+from shared.freshness import Lifetimes
 from shared.keys import (
     LOOPBACK_HOSTS,
     MIN_SECRET_CHARACTERS,
@@ -245,6 +247,11 @@ class Settings(BaseModel):
     stale_if_error_s: int = Field(
         _DAY_S, ge=0, description="How long after that it is served when a new one cannot be made."
     )
+    prices: Prices = Field(
+        Prices(),
+        description="USD per million tokens by pattern of model names, as JSON "
+        '(`{"gpt-4o*": {"input": 2.5, "output": 10}}`): what statistics tell money by.',
+    )
     admit_after: int = Field(
         1,
         ge=1,
@@ -279,6 +286,11 @@ class Settings(BaseModel):
     @classmethod
     def _tiers(cls, value: Any) -> Any:
         return Tiers.parse(value) if isinstance(value, str) else value
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _prices(cls, value: Any) -> Any:
+        return Prices.parse(value) if isinstance(value, str) else value
 
     @field_validator("log_level", "mode", "dtype", mode="before")
     @classmethod
@@ -364,6 +376,16 @@ class Settings(BaseModel):
                 f"ENCORE_MAX_BODY_BYTES={self.max_body_bytes}"
             )
         return self
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """How long answers live where no tier says otherwise."""
+        return Lifetimes(
+            ttl_s=self.ttl_s,
+            stale_while_revalidate_s=self.stale_while_revalidate_s,
+            stale_if_error_s=self.stale_if_error_s,
+            max_ttl_s=self.max_ttl_s,
+        )
 
     @property
     def development(self) -> bool:

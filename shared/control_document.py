@@ -25,7 +25,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from shared.canonical import canonical
 from shared.controls import Controls
@@ -252,25 +252,40 @@ def objection(
     return None
 
 
+Strategy = Literal["exact", "normalised", "template", "semantic"]
+"""What made two requests one: the request as it came, a profile that changed this one's text, a
+template that it matched, or (a match of entries, never of keys) its meaning."""
+
+
+class Form(NamedTuple):
+    """The canonical bytes of a request, and the strategy that made them."""
+
+    canonical: bytes
+    strategy: Strategy
+
+
 def canonical_for(
     document: ControlDocument,
     *,
     endpoint: Endpoint,
     controls: Controls,
     fields: dict[str, Any],
-) -> bytes:
-    """The canonical bytes of a tenant's request: by template, by profile, or as it came.
+) -> Form:
+    """The canonical form of a tenant's request: by template, by profile, or as it came.
 
     Embeddings of one input have one form, however the input is wrapped and its vector encoded.
 
     Raises ClientError for a request that no key can be made of.
     """
+    strategy: Strategy = "template"
     keyed, profile = templated(document.templates, endpoint, fields), None
     if keyed is None:
         if document.policy.normalisation != "exact":
             profile = document.policy.normalisation
-        keyed = keyed_fields(endpoint, normalise(document.policy.normalisation, endpoint, fields))
-    return canonical(
+        normalised = normalise(document.policy.normalisation, endpoint, fields)
+        strategy = "exact" if normalised is fields else "normalised"
+        keyed = keyed_fields(endpoint, normalised)
+    data = canonical(
         tenant=document.tenant,
         scope=controls.scope,
         endpoint=endpoint.value,
@@ -278,6 +293,7 @@ def canonical_for(
         fields=keyed,
         profile=profile,
     )
+    return Form(data, strategy)
 
 
 def key_profile(document: ControlDocument) -> object:

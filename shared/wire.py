@@ -31,6 +31,9 @@ EDGE_STORE = "encore-edge-store"
 """`1` in an origin's answer: this entry may be written to KV, by who gets this answer, once.
 Clients never see it."""
 
+EDGE_REFRESH = "encore-edge-refresh"
+"""`1` in a request of the edge's: it is made behind a stale answer, and nobody waits for it."""
+
 FORWARDED_REQUEST_HEADERS = (
     "authorization",
     "cache-control",

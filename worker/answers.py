@@ -37,9 +37,9 @@ from shared.cache_headers import (
     server_timing,
 )
 from shared.canonical import UNKEYED
-from shared.control_document import ControlDocument, objection
+from shared.control_document import ControlDocument, Strategy, objection
 from shared.controls import Controls
-from shared.edge_counts import TROUBLES, EdgeCounts, Outcome, Trouble
+from shared.counts import TROUBLES, Counts, Outcome, Trouble
 from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64
 from shared.errors import not_cached
 from shared.freshness import MISS, Decision, Forward, Serve, decide, serve
@@ -80,13 +80,14 @@ class Query(Ask):
     """A request that may be answered from the cache. `fields` is its body, parsed.
 
     `document` is the tenant's, None where the edge has none it may decide by; `key` is of the
-    policy in it, `previous_key` the same by the secret that is being replaced, None where no purge
-    could name it. `inflate` is whether the client cannot read gzip, `segment` the form of answer it
-    wants.
+    policy in it, made by `strategy`, `previous_key` the same by the secret that is being replaced,
+    None where no purge could name it. `inflate` is whether the client cannot read gzip, `segment`
+    the form of answer it wants.
     """
 
     document: ControlDocument | None
     key: str
+    strategy: Strategy
     previous_key: str | None
     segment: str
     fields: dict[str, Any]
@@ -139,7 +140,7 @@ class Answers:
         keys: KeyRings,
         origin: OriginClient,
         control: ControlDocuments,
-        counts: EdgeCounts,
+        counts: Counts,
     ) -> None:
         self._store = EntryStore(kv_namespace)
         self._keys = keys
@@ -181,7 +182,7 @@ class Answers:
             if entry is not None and view is not None:
                 if decision.revalidate and self._is_refresh_due(query.key):
                     query.wait_until(self._refresh(query, entry))
-                self._count_hit(query, entry, stale=decision.ttl_s < 0)
+                self._count_entry(query, entry, "stale" if decision.ttl_s < 0 else "hit")
                 member = hit_status(EDGE, decision)
                 return _stored(query, entry, view, decision, member, timing=found.timing)
             decision = MISS
@@ -258,7 +259,7 @@ class Answers:
                 error.reason = passage.reason
                 raise
             entry, view = fallback
-            self._count(query, "stale_if_error")
+            self._count_entry(query, entry, "stale_if_error")
             member = forward_status(
                 EDGE, passage.reason, status=error.received, detail="stale-if-error"
             )
@@ -327,7 +328,12 @@ class Answers:
         """
         try:
             answer = await self._origin.send(
-                "POST", query.endpoint.value, query.headers, query.body, want_entry=True
+                "POST",
+                query.endpoint.value,
+                query.headers,
+                query.body,
+                want_entry=True,
+                refresh=True,
             )
             fetched: tuple[StoredEntry, bool] | None = None
             if answer.is_entry:
@@ -410,12 +416,17 @@ class Answers:
     async def _pull(self, tenant: str) -> None:
         await self._control.pull(tenant)
 
-    def _count_hit(self, query: Query, entry: StoredEntry, *, stale: bool) -> None:
+    def _count_entry(self, query: Query, entry: StoredEntry, outcome: Outcome) -> None:
+        header = entry.header
         self._counts.count(
             query.tenant,
-            "stale" if stale else "hit",
+            outcome,
             latency_ms=_elapsed_ms(query.began_s),
-            body_bytes=entry.header.segments[query.segment],
+            model=header.model,
+            content_class=query.controls.content_class,
+            strategy=query.strategy,
+            saved=header.tokens,
+            body_bytes=header.segments[query.segment],
             short_key=short_key(query.key),
         )
 
@@ -430,21 +441,27 @@ class Answers:
     def _count_answer(
         self, ask: Ask, answer: OriginAnswer, outcome: Outcome, trouble: Trouble | None = None
     ) -> None:
-        self._count(ask, *counted_as(answer, outcome, trouble))
-
-    def _count(self, ask: Ask, outcome: Outcome, trouble: Trouble | None = None) -> None:
+        outcome, trouble = counted_as(answer.status, outcome, trouble)
+        model = ask.fields.get("model") if isinstance(ask, Query) else None
+        if outcome == "refused" or type(model) is not str:
+            model = None  # perhaps there is none of that name
         self._counts.count(
-            ask.tenant, outcome, latency_ms=_elapsed_ms(ask.began_s), trouble=trouble
+            ask.tenant,
+            outcome,
+            latency_ms=_elapsed_ms(ask.began_s),
+            model=model,
+            content_class=ask.controls.content_class,
+            trouble=trouble,
         )
 
 
 def counted_as(
-    answer: OriginAnswer, outcome: Outcome, trouble: Trouble | None = None
+    status: int, outcome: Outcome, trouble: Trouble | None = None
 ) -> tuple[Outcome, Trouble | None]:
-    """What an answer of the origin counts as: an error of its own, of the client, or as given."""
-    if answer.status >= 500:
+    """What the origin's answer of a status counts as: its error, the client's, or as given."""
+    if status >= 500:
         return "error", "origin-error"
-    return ("error" if answer.status >= 400 else outcome), trouble
+    return ("refused" if status >= 400 else outcome), trouble
 
 
 def relay(answer: OriginAnswer, passage: Passage) -> Any:

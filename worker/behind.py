@@ -14,7 +14,7 @@ from answers import Answers
 from control_documents import ControlDocuments
 from origin_client import BEHIND_TIMEOUT_S, OriginClient, OriginError
 
-from shared.edge_counts import EdgeCounts
+from shared.counts import Counts
 from shared.wire import COUNTERS_PATH, WARMING_PATH
 
 FLUSHES = ((200, 0.0), (10, 30.0), (1, 300.0))
@@ -32,9 +32,7 @@ _MAX_ENTRIES = 100
 class Reporter:
     """Sends an isolate's counts to the origin, in bulk."""
 
-    def __init__(
-        self, counts: EdgeCounts, *, origin: OriginClient, control: ControlDocuments
-    ) -> None:
+    def __init__(self, counts: Counts, *, origin: OriginClient, control: ControlDocuments) -> None:
         self._counts = counts
         self._origin = origin
         self._control = control

@@ -23,9 +23,15 @@ from edge_settings import EdgeSettings
 from origin_client import OriginAnswer, OriginClient, OriginError
 
 from shared.cache_headers import EDGE, forward_status
-from shared.control_document import ControlDocument, ControlError, canonical_for, key_profile
+from shared.control_document import (
+    ControlDocument,
+    ControlError,
+    Strategy,
+    canonical_for,
+    key_profile,
+)
 from shared.controls import parse_controls
-from shared.edge_counts import EdgeCounts, Trouble
+from shared.counts import Counts, Trouble
 from shared.embeddings import elements, wants_base64
 from shared.envelope import segment_for
 from shared.errors import ClientError, EncoreError, InternalError, UpstreamError
@@ -76,7 +82,7 @@ class Edge:
         self._client_of = lru_cache(MAX_REMEMBERED_CLIENTS)(partial(authenticate, settings.keys))
         self._origin = OriginClient(settings)
         self._control = ControlDocuments(kv_namespace, self._origin, settings.control_memo_s)
-        self._counts = EdgeCounts()
+        self._counts = Counts()
         self._reporter = Reporter(self._counts, origin=self._origin, control=self._control)
         self._answers = Answers(
             kv_namespace,
@@ -197,7 +203,7 @@ class Edge:
         except EncoreError as error:
             self._counts.count(
                 client.tenant,
-                "error",
+                "error" if error.status >= 500 else "refused",
                 latency_ms=(time.monotonic() - began_s) * 1000,
                 trouble=_trouble_of(error),
             )
@@ -217,21 +223,21 @@ class Edge:
             # Both reads at once, by the policy that was known last.
             last = self._control.last_known(ask.tenant)
             guess = last or ControlDocument(tenant=ask.tenant, revision=0)
-            key = key_of(guess)
+            key, strategy = key_of(guess)
             looking = runtime.start(self._answers.look_up(ask.tenant, key))
             document = await self._control.read(ask.tenant)
             found = await looking
             if document is not None and key_profile(document) != key_profile(guess):
-                key, found = key_of(document), None
+                (key, strategy), found = key_of(document), None
         else:
-            key = key_of(document)
+            key, strategy = key_of(document)
         listed = client.key_id is None or document is None or document.role_of(client.key_id)
         if not listed:
             # Revoked, or so new that the document here does not list it: the origin knows.
             return await self._answers.forward(ask, "key-not-listed")
         previous, previous_key = self._settings.keys.previous, None
         if previous is not None and document is not None and document.cut_offs.keys:
-            previous_key = key_of(document, ring=previous)
+            previous_key, _ = key_of(document, ring=previous)
         query = Query(
             endpoint=ask.endpoint,
             tenant=ask.tenant,
@@ -242,6 +248,7 @@ class Edge:
             wait_until=ask.wait_until,
             document=document,
             key=key,
+            strategy=strategy,
             previous_key=previous_key,
             segment=segment_for(stream=stream, include_usage=include_usage, base64=base64),
             fields=fields,
@@ -265,9 +272,9 @@ class Edge:
         document: ControlDocument,
         *,
         ring: KeyRing | None = None,
-    ) -> str:
+    ) -> tuple[str, Strategy]:
         form = canonical_for(document, endpoint=ask.endpoint, controls=ask.controls, fields=fields)
-        return cache_key(ring or self._settings.keys.current, form)
+        return cache_key(ring or self._settings.keys.current, form.canonical), form.strategy
 
     async def _respect_rate_limit(self, tenant: str) -> None:
         """Raise ClientError 429 where the platform says that the tenant asks too often."""
@@ -317,7 +324,7 @@ class Edge:
             body = await _body_within(request, size_bytes, self._settings.max_body_bytes)
             body = body if body.byteLength else None
         answer = await self._origin.pass_on(request.method, _target(url), headers, body)
-        outcome, trouble = counted_as(answer, "bypass")
+        outcome, trouble = counted_as(answer.status, "bypass")
         latency_ms = (time.monotonic() - began_s) * 1000
         self._counts.count(client.tenant, outcome, latency_ms=latency_ms, trouble=trouble)
         return relay(answer, Passage(reason="bypass"))

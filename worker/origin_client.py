@@ -26,6 +26,7 @@ from shared.wire import (
     CONTROL_PATH,
     CONTROL_REVISION,
     EDGE_AUTHORIZATION,
+    EDGE_REFRESH,
     EDGE_STORE,
     ENTRY_PATH,
     FORWARDED_REQUEST_HEADERS,
@@ -95,18 +96,21 @@ class OriginClient:
         *,
         want_entry: bool = False,
         as_edge: bool = True,
+        refresh: bool = False,
         timeout_s: float | None = None,
     ) -> OriginAnswer:
         """Forward a client's request. `body` is a JavaScript buffer or stream, or None.
 
         Without `as_edge` the origin hears of the client alone: where a client names the path, the
         edge's word must not go along. With `want_entry` the origin may answer with an envelope
-        instead of the plain answer. The whole answer must be there in time, of an event stream its
-        beginning. Raises OriginError 502 or 504.
+        instead of the plain answer; a `refresh` is not counted as a request. The whole answer must
+        be there in time, of an event stream its beginning. Raises OriginError 502 or 504.
         """
         headers = _listed(FORWARDED_REQUEST_HEADERS, client_headers)
         if as_edge:
             headers[EDGE_AUTHORIZATION] = self._bearer
+        if refresh:
+            headers[EDGE_REFRESH] = "1"
         # What is not an envelope passes through as it is, so it must not arrive compressed.
         headers["accept-encoding"] = "identity"
         if want_entry:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
@@ -27,11 +26,13 @@ from origin.api.http import (
     start_response,
     while_connected,
 )
-from origin.embeddings import Batches, is_batch
+from origin.embeddings import BatchAnswer, Batches, is_batch
 from origin.engine.contract import Finished
+from origin.entries import token_counts
 from origin.generations import MAX_ANSWER_BYTES
 from origin.pipeline import Generating, Hit, Pipeline
 from origin.queries import Query
+from origin.usage import Recorder
 from origin.vectors import with_base64
 from origin.warming import Warming
 from shared import json_text
@@ -43,11 +44,14 @@ from shared.cache_headers import (
     server_timing,
 )
 from shared.compression import compress, decompress
+from shared.control_document import Strategy
 from shared.controls import Controls, parse_controls
+from shared.counts import CACHED, NO_TOKENS, Outcome
 from shared.envelope import (
     MEDIA_TYPE,
     Envelope,
     Header,
+    TokenCounts,
     encode,
 )
 from shared.errors import EncoreError, InternalError, UpstreamError, error_payload
@@ -55,7 +59,7 @@ from shared.keys import short_key
 from shared.requests import Endpoint
 from shared.sse import DONE_EVENT, encode_event
 from shared.streams import chunks, usage_chunk
-from shared.wire import CONTROL_REVISION, EDGE_STORE, PRIVATE, accepts_gzip
+from shared.wire import CONTROL_REVISION, EDGE_REFRESH, EDGE_STORE, PRIVATE, accepts_gzip
 
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -70,6 +74,8 @@ class _Exchange:
     receive: Receive
     send: Send
     wants_entry: bool
+    is_refresh: bool
+    """The edge makes it behind an answer: no request of a client's."""
     gzip: bool
     began_s: float
 
@@ -85,14 +91,17 @@ class Answers:
         batches: Batches,
         access: Access,
         warming: Warming,
+        recorder: Recorder,
         max_cached_body_bytes: int,
         max_body_bytes: int,
     ) -> None:
         self._endpoint = endpoint
+        self._path = endpoint.value
         self._pipeline = pipeline
         self._batches = batches
         self._access = access
         self._warming = warming
+        self._recorder = recorder
         self._max_cached_body_bytes = max_cached_body_bytes
         self._max_body_bytes = max_body_bytes
         self._large_bodies = asyncio.Semaphore(1)
@@ -101,50 +110,158 @@ class Answers:
         """Answer one request."""
         began_s = time.perf_counter()
         headers = headers_of(scope)
+        caller = exchange = None
         try:
             caller = await self._access.caller(scope, headers)
             if caller.is_edge:
                 send = adding(send, CONTROL_REVISION, str(caller.document.revision))
-            await self._answer(caller, headers, receive, send, began_s)
+            controls = parse_controls(headers)
+            body = await read_body(receive, headers, self._max_body_bytes)
+            exchange = _Exchange(
+                pipeline=self._pipeline,
+                query=await self._read(caller, controls, body),
+                receive=receive,
+                send=send,
+                wants_entry=caller.is_edge and MEDIA_TYPE in headers.get("accept", ""),
+                is_refresh=caller.is_edge and EDGE_REFRESH in headers,
+                gzip=accepts_gzip(headers.get("accept-encoding")),
+                began_s=began_s,
+            )
+            await self._answer(exchange)
         except ClientLeftError:
             return
         except EncoreError as error:
+            self._count_failure(caller, exchange, error, began_s)
             await send_error(send, error)
+        except Exception:
+            self._count_failure(caller, exchange, None, began_s)
+            raise
 
-    async def _answer(
-        self,
-        caller: Caller,
-        headers: Mapping[str, str],
-        receive: Receive,
-        send: Send,
-        began_s: float,
-    ) -> None:
-        controls = parse_controls(headers)
-        body = await read_body(receive, headers, self._max_body_bytes)
-        exchange = _Exchange(
-            pipeline=self._pipeline,
-            query=await self._read(caller, controls, body),
-            receive=receive,
-            send=send,
-            wants_entry=caller.is_edge and MEDIA_TYPE in headers.get("accept", ""),
-            gzip=accepts_gzip(headers.get("accept-encoding")),
-            began_s=began_s,
-        )
+    async def _answer(self, exchange: _Exchange) -> None:
         if is_batch(exchange.query):
-            await _send_batch(exchange, self._batches)
+            self._count_batch(exchange, await _send_batch(exchange, self._batches))
             return
         answer = await self._pipeline.answer(exchange.query)
         match answer:
             case Hit():
                 await _send_hit(exchange, answer)
                 entry: Envelope | None = answer.envelope
+                self._count_hit(exchange, answer, "stale" if answer.served.ttl_s < 0 else "hit")
             case Generating():
-                await _send_generating(exchange, answer)
+                if await _send_generating(exchange, answer):
+                    self._count_generated(exchange, answer)
+                elif answer.fallback is not None:
+                    self._count_hit(exchange, answer.fallback, "stale_if_error")
                 entry = answer.flight.entry
             case _:
                 assert_never(answer)
         if exchange.wants_entry and entry is not None:
             self._warming.asked(exchange.query, entry.header)
+
+    def _count_hit(self, exchange: _Exchange, hit: Hit, outcome: Outcome) -> None:
+        if exchange.is_refresh:
+            return
+        query, header = exchange.query, hit.envelope.header
+        self._recorder.count(
+            self._path,
+            header.tenant,
+            outcome,
+            latency_s=time.perf_counter() - exchange.began_s,
+            model=header.model,
+            content_class=query.controls.content_class,
+            strategy=query.strategy,
+            saved=header.tokens,
+            body_bytes=len(hit.encoded if exchange.wants_entry else hit.segment),
+            key=header.key,
+        )
+
+    def _count_generated(self, exchange: _Exchange, generating: Generating) -> None:
+        flight, query = generating.flight, exchange.query
+        outcome: Outcome = "miss"
+        saved = NO_TOKENS
+        if flight.finished is None:  # a stream that broke off
+            outcome = "error"
+        elif generating.reason == "bypass":
+            outcome = "bypass"
+        elif generating.collapsed:
+            outcome, saved = "collapsed", token_counts(flight.finished.answer)
+        key = None if query.controls.directives.no_store else query.key
+        self._count(exchange, outcome, query.fields["model"], saved=saved, key=key)
+
+    def _count_batch(self, exchange: _Exchange, answer: BatchAnswer) -> None:
+        query, hits = exchange.query, answer.hits
+        outcome: Outcome = "miss"
+        if answer.served is not None:
+            outcome = "stale" if answer.served.ttl_s < 0 else "hit"
+        elif answer.failed_status is not None:
+            outcome = "stale_if_error"
+        elif answer.collapsed:
+            outcome = "collapsed"
+        model = query.fields["model"]
+        self._count(
+            exchange,
+            outcome,
+            model,
+            strategy=query.strategy if outcome in CACHED else None,
+            saved=TokenCounts(prompt=sum(header.tokens.prompt for header in hits)),
+            body_bytes=sum(header.segments[query.segment] for header in hits),
+        )
+        self._recorder.count_inputs(
+            query.tenant,
+            model,
+            query.controls.content_class,
+            keys=answer.keys,
+            hits=[header.key for header in hits],
+        )
+
+    def _count_failure(
+        self,
+        caller: Caller | None,
+        exchange: _Exchange | None,
+        error: EncoreError | None,
+        began_s: float,
+    ) -> None:
+        """`error` is None for one that is a bug of ours."""
+        is_refused = error is not None and (error.status < 500 or error.code == "only_if_cached")
+        outcome: Outcome = "refused" if is_refused else "error"
+        if exchange is not None:
+            # What is refused may name a model that is none.
+            model = None if is_refused else exchange.query.fields.get("model")
+            self._count(exchange, outcome, model if isinstance(model, str) else None)
+        else:
+            self._recorder.count(
+                self._path,
+                None if caller is None else caller.tenant,
+                outcome,
+                latency_s=time.perf_counter() - began_s,
+            )
+
+    def _count(
+        self,
+        exchange: _Exchange,
+        outcome: Outcome,
+        model: str | None,
+        *,
+        strategy: Strategy | None = None,
+        saved: TokenCounts = NO_TOKENS,
+        body_bytes: int = 0,
+        key: str | None = None,
+    ) -> None:
+        if exchange.is_refresh:
+            return
+        query = exchange.query
+        self._recorder.count(
+            self._path,
+            query.document.tenant,
+            outcome,
+            latency_s=time.perf_counter() - exchange.began_s,
+            model=model,
+            content_class=query.controls.content_class,
+            strategy=strategy,
+            saved=saved,
+            body_bytes=body_bytes,
+            key=key,
+        )
 
     async def _read(self, caller: Caller, controls: Controls, body: bytes) -> Query:
         cacheable = len(body) <= self._max_cached_body_bytes
@@ -199,7 +316,7 @@ async def _send_segment(exchange: _Exchange, segment: bytes, headers: dict[str, 
     await send_response(exchange.send, 200, headers, segment)
 
 
-async def _send_batch(exchange: _Exchange, batches: Batches) -> None:
+async def _send_batch(exchange: _Exchange, batches: Batches) -> BatchAnswer:
     """Answer a request for several embeddings. It has no entry, so no key and no entity tag."""
     async with while_connected(exchange.receive):
         answer = await batches.answer(exchange.query)
@@ -227,9 +344,11 @@ async def _send_batch(exchange: _Exchange, batches: Batches) -> None:
             detail=answer.detail,
         )
     await send_response(exchange.send, 200, headers, body)
+    return answer
 
 
-async def _send_generating(exchange: _Exchange, generating: Generating) -> None:
+async def _send_generating(exchange: _Exchange, generating: Generating) -> bool:
+    """Whether the flight has answered; else the stale entry has."""
     flight = generating.flight
     with flight.joined():
         async with while_connected(exchange.receive):
@@ -239,11 +358,12 @@ async def _send_generating(exchange: _Exchange, generating: Generating) -> None:
                 if generating.fallback is None or error.status < 500:
                     raise
                 await _send_stale(exchange, generating, generating.fallback, error)
-                return
+                return False
             if exchange.query.stream:
                 await _send_stream(exchange, generating)
             else:
                 await _send_plain(exchange, generating)
+    return True
 
 
 async def _send_stale(

@@ -14,10 +14,10 @@ from starlette.types import Receive, Scope, Send
 from origin.api.access import Access
 from origin.api.http import headers_of, read_body, send_json
 from origin.control import Control
-from origin.edge_counters import EdgeCounters, counters_unavailable
-from origin.stores.contract import StoreError
+from origin.metrics import EDGE_COUNTERS
+from origin.usage import Recorder
 from origin.warming import Warming
-from shared.edge_counts import MAX_FLUSH_BYTES, parse
+from shared.counts import MAX_FLUSH_BYTES, parse
 from shared.errors import ClientError, InternalError
 
 
@@ -25,9 +25,9 @@ class Counters:
     """The ASGI application of the route."""
 
     def __init__(
-        self, *, counters: EdgeCounters, warming: Warming, control: Control, access: Access
+        self, *, recorder: Recorder, warming: Warming, control: Control, access: Access
     ) -> None:
-        self._counters = counters
+        self._recorder = recorder
         self._warming = warming
         self._control = control
         self._access = access
@@ -43,11 +43,14 @@ class Counters:
         try:
             flush = parse(body)
         except ValueError as exc:
+            EDGE_COUNTERS.labels("refused").inc()
             raise ClientError(f"Not a flush of counters: {exc}", code="invalid_counters") from exc
         try:
-            await self._counters.add(flush.tenants)
-        except StoreError as exc:
-            raise counters_unavailable() from exc
+            await self._recorder.take_edge(flush.tenants)
+        except InternalError:
+            EDGE_COUNTERS.labels("failed").inc()
+            raise
+        EDGE_COUNTERS.labels("stored").inc()
         for tenant, counts in flush.tenants.items():
             self._warming.hits(tenant, counts.hits)
         return {"controls": await self._newer(flush.controls)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -31,9 +32,11 @@ from origin.api.http import (
 from origin.engine.upstream_client import Body
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
+from origin.usage import OTHER_ENDPOINT, Recorder
 from shared import json_text
 from shared.cache_headers import ORIGIN, forward_status
 from shared.controls import parse_controls
+from shared.counts import Outcome
 from shared.errors import ClientError, EncoreError, UpstreamError, not_cached
 from shared.paths import is_plain
 from shared.wire import (
@@ -63,6 +66,7 @@ class Passthrough:
         *,
         upstreams: Upstreams,
         access: Access,
+        recorder: Recorder,
         max_parsed_inline_bytes: int,
         max_body_bytes: int,
         deadline_s: float,
@@ -70,6 +74,7 @@ class Passthrough:
     ) -> None:
         self._upstreams = upstreams
         self._access = access
+        self._recorder = recorder
         self._max_parsed_inline_bytes = max_parsed_inline_bytes
         self._max_body_bytes = max_body_bytes
         self._deadline_s = deadline_s
@@ -81,6 +86,7 @@ class Passthrough:
         if scope["type"] != "http" or not _is_passed(scope):
             await self._otherwise(scope, receive, send)
             return
+        began_s = time.perf_counter()
         headers = headers_of(scope)
         upload, answer = _Upload(receive, headers, self._max_body_bytes), _Answer(send)
         try:
@@ -97,7 +103,9 @@ class Passthrough:
         except EncoreError as exc:
             error = exc
         else:
+            self._count(answer, "bypass", began_s)
             return
+        self._count(answer, "refused" if error.status < 500 else "error", began_s)
         if not answer.begun:
             if error.status != 413:
                 await upload.drain()
@@ -109,6 +117,7 @@ class Passthrough:
         self, scope: Scope, headers: Mapping[str, str], upload: _Upload, answer: _Answer
     ) -> None:
         caller = await self._access.caller(scope, headers)
+        answer.tenant = caller.tenant
         if parse_controls(headers).directives.only_if_cached:
             raise not_cached()
         refuse_larger(announced_bytes(headers) or 0, self._max_body_bytes)
@@ -117,6 +126,7 @@ class Passthrough:
         if self._upstreams.are_several and upload.body is not None and _is_json(headers):
             body = await upload.whole()
             model = await self._model(body)
+        answer.model = model
         client = self._upstreams.passage(model, tenant=caller.tenant, path=scope["path"])
         exchange = client.exchange(
             scope["method"],
@@ -133,6 +143,15 @@ class Passthrough:
                 raise _unknown_url(scope) from error
             raise
 
+    def _count(self, answer: _Answer, outcome: Outcome, began_s: float) -> None:
+        self._recorder.count(
+            OTHER_ENDPOINT,
+            answer.tenant,
+            outcome,
+            latency_s=time.perf_counter() - began_s,
+            model=None if outcome == "refused" else answer.model,
+        )
+
     async def _model(self, body: bytes) -> str | None:
         """The model that a JSON body names. Raises ClientError."""
         if len(body) <= self._max_parsed_inline_bytes:
@@ -145,11 +164,13 @@ class Passthrough:
 
 
 class _Answer:
-    """The response, and whether it has begun."""
+    """The response, whether it has begun, and whom it is for, as far as that is known."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.begun = False
+        self.tenant: str | None = None
+        self.model: str | None = None
 
     async def pass_on(self, response: httpx.Response) -> None:
         """Send all of it, each piece as it comes. Raises UpstreamError."""

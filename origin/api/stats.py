@@ -2,55 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from origin.api.access import Access
 from origin.api.admin import check_reach
 from origin.api.http import headers_of
-from origin.edge_counters import EdgeCounters, counters_unavailable
 from origin.stores.contract import StoreError
-from shared.edge_counts import BUCKETS, TenantCounts
+from origin.stores.usage_contract import usage_unavailable
+from origin.usage import Recorder
+from origin.usage_report import Terms, read_report
 from shared.wire import PRIVATE
 
 
 class Stats:
-    """Reads counters. An admin of the operator's tenant may name another by `?tenant=`."""
+    """An admin of the operator's tenant may name another by `?tenant=`, or all by `?tenant=*`."""
 
-    def __init__(self, *, counters: EdgeCounters, access: Access) -> None:
-        self._counters = counters
+    def __init__(self, *, recorder: Recorder, access: Access, terms: Terms) -> None:
+        self._recorder = recorder
         self._access = access
+        self._terms = terms
 
     async def one(self, request: Request) -> JSONResponse:
-        """Answer with one tenant's."""
+        """Answer one request."""
         caller = await self._access.caller(request.scope, headers_of(request.scope))
         tenant = request.query_params.get("tenant", caller.tenant)
-        check_reach(caller, tenant)
+        check_reach(caller, tenant, or_every=True)
+        # What this process has counted so far; others' last seconds are missing.
+        await self._recorder.flush()
         try:
-            counts = await self._counters.read(tenant)
+            answer = await read_report(self._recorder.store, tenant, self._terms)
         except StoreError as exc:
-            raise counters_unavailable() from exc
-        answer = {"tenant": tenant, "edge": _edge(counts)}
+            raise usage_unavailable() from exc
         return JSONResponse(answer, headers={"cache-control": PRIVATE})
-
-
-def _edge(counts: TenantCounts) -> dict[str, Any]:
-    """What the edge counted. Percentiles are upper bounds, null beyond the last bound."""
-    requests = sum(counts.latency)
-    sum_ms = counts.latency_us / 1000
-    return {
-        "approximate": True,
-        "counts": counts.outcomes,
-        "troubles": counts.troubles,
-        "bytes": counts.body_bytes,
-        "latency_ms": {
-            "count": requests,
-            "sum": sum_ms,
-            "mean": sum_ms / requests if requests else None,
-            "p50": counts.latency_percentile_ms(0.5),
-            "p99": counts.latency_percentile_ms(0.99),
-            "buckets": dict(zip(BUCKETS, counts.latency, strict=True)),
-        },
-    }

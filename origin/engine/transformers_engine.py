@@ -48,6 +48,7 @@ from origin.engine.fingerprints import fingerprint
 from origin.engine.parameters import chat_messages, check_parameters, stops
 from origin.engine.sampling import Sampler, Sampling
 from origin.engine.text_output import Detokenizer, StopFilter
+from origin.metrics import ENGINE_JOBS
 from shared.errors import ClientError, EncoreError, InternalError
 from shared.requests import ChatRequest, CompletionRequest, EmbeddingRequest
 
@@ -217,11 +218,13 @@ class TransformersEngine:
 
         def ended(job: Future[None]) -> None:
             self._jobs.discard(job)
+            ENGINE_JOBS.dec()
             if job.cancelled():
                 emit(_closed())
 
         job = self._executor.submit(self._work, request, emit, stop)
         self._jobs.add(job)
+        ENGINE_JOBS.inc()
         job.add_done_callback(ended)
         try:
             while True:

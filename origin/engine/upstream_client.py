@@ -28,6 +28,7 @@ from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from tenacity import (
@@ -39,6 +40,7 @@ from tenacity import (
 
 from origin.engine.breaker import Breaker
 from origin.engine.upstream_json import error_fields, parse
+from origin.metrics import UPSTREAM_SUSPENDED
 from shared.errors import ClientError, EncoreError, UpstreamError
 
 ATTEMPTS = 3
@@ -106,6 +108,8 @@ class UpstreamClient:
         self._tenant_api_keys = dict(tenant_api_keys or {})
         self._deadline_s = deadline_s
         self._breaker = breaker or Breaker()
+        self._suspended = UPSTREAM_SUSPENDED.labels(urlsplit(base_url).netloc)
+        self._suspended.set(0)
         self._sleep = sleep
         self._client = httpx.AsyncClient(
             headers={"user-agent": "encore-origin"},
@@ -224,6 +228,7 @@ class UpstreamClient:
             self._failed()
         else:
             self._breaker.succeeded()
+            self._suspended.set(0)
         if response.is_success:
             return response
         try:
@@ -237,6 +242,7 @@ class UpstreamClient:
     def _failed(self) -> None:
         self._breaker.failed()
         if wait_s := self._breaker.wait_s:
+            self._suspended.set(1)
             log.warning("upstream %s fails: left alone for %.0f s", self.root, wait_s)
 
     def _refuse_for(self, wait_s: float) -> None:

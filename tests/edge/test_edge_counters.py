@@ -10,11 +10,14 @@ import pytest
 from starlette.types import ASGIApp
 
 import origin.api.counters
-from shared.edge_counts import Flush, parse
+from origin.lifetimes import Tiers
+from shared.control_document import Policy
+from shared.counts import Flush, parse
 from shared.wire import COUNTERS_PATH
 from tests.edge.lab import Lab
 from tests.edge.local_edge import StartEdge
 from tests.edge.stack import (
+    API_KEY,
     CHAT,
     OTHER_API_KEY,
     REQUESTS_OF_A_FLUSH,
@@ -22,9 +25,12 @@ from tests.edge.stack import (
     answering,
     error_of,
     is_hit,
+    origin_settings,
     stacked,
     status,
 )
+from tests.support.control import control_store
+from tests.support.engines import MODEL
 
 OTHER = {"authorization": f"Bearer {OTHER_API_KEY}"}
 
@@ -85,27 +91,82 @@ def test_every_outcome_is_counted(counting: Stack, taken: list[Flush]) -> None:
     ask_badly(counting, 2)
     counting.flush()
     after = counting.counted()
-    assert after["approximate"] is True
-    counts = more(after["counts"], before["counts"])
-    errors = counts.pop("error")
-    assert counts == {"hit": 3, "stale": 1, "miss": 2, "stale_if_error": 1, "bypass": 1}
-    assert after["latency_ms"]["count"] - before["latency_ms"]["count"] == errors + 8
-    assert sum(after["latency_ms"]["buckets"].values()) == after["latency_ms"]["count"]
-    assert after["latency_ms"]["sum"] > before["latency_ms"]["sum"]
-    assert after["bytes"] - before["bytes"] == sum(hit.num_bytes_downloaded for hit in hits)
+    outcomes = more(after["outcomes"], before["outcomes"])
+    assert outcomes.pop("refused") >= 2
+    assert outcomes == {"hit": 3, "stale": 1, "miss": 2, "stale_if_error": 1, "bypass": 1}
+    for speed, count in {"hit": 4, "miss": 4}.items():
+        now, then = after["latency_ms"][speed], before["latency_ms"][speed]
+        assert now["count"] - then["count"] == count
+        assert sum(now["buckets"].values()) == now["count"]
+        assert now["sum"] > then["sum"]
+    sent = [*hits, failed]
+    assert after["bytes"] - before["bytes"] == sum(each.num_bytes_downloaded for each in sent)
     (flush,) = taken
-    by_key = {miss.headers["encore-key"]: 3, hits[-1].headers["encore-key"]: 1}
-    assert flush.tenants["acme"].hits == by_key
-    assert flush.tenants["acme"].troubles["put"] >= 2
+    counts = flush.tenants["acme"]
+    by_key = {miss.headers["encore-key"]: 4, hits[-1].headers["encore-key"]: 1}
+    assert counts.hits == by_key
+    assert counts.troubles["put"] >= 2
+    # Five answers without a generation of 3 and 2 tokens.
+    by_outcome = {name: cell for name, cell in counts.cells.items() if name[0] != "refused"}
+    assert by_outcome == {
+        ("hit", "exact", MODEL, None): [3, 9, 6],
+        ("stale", "exact", MODEL, None): [1, 3, 2],
+        ("stale_if_error", "exact", MODEL, None): [1, 3, 2],
+        ("miss", None, MODEL, None): [2, 0, 0],
+        ("bypass", None, MODEL, None): [1, 0, 0],
+    }
+
+
+def test_what_made_a_hit_is_counted(
+    start_edge: StartEdge, lab_config: Path, taken: list[Flush]
+) -> None:
+    """By the tenant's policy: a template, a profile that changed the text, or neither; by class."""
+    policy = Policy(normalisation="text", templates={"area@1": "Area of {name:text}"})
+    settings = origin_settings(tiers=Tiers.parse('{"classes": {"listing": {}}}'))
+    control = control_store(API_KEY, policy=policy)
+    with stacked(start_edge, config=lab_config, settings=settings, control=control) as stack:
+        for text in ("where is Oak Street?", "Area of Oak Street"):
+            stack.hit(text, {"encore-class": "listing"})
+        stack.flush()
+        taken.clear()
+        hits = [
+            stack.ask("where is Oak Street?"),
+            stack.ask("Please, where is  Oak Street?"),
+            stack.ask("Area of Oak Street", {"encore-class": "listing"}),
+        ]
+        assert all(map(is_hit, hits))
+        stack.flush()
+    cells = {name: cell for each in taken for name, cell in each.tenants["acme"].cells.items()}
+    assert {name: cell[0] for name, cell in cells.items() if name[0] == "hit"} == {
+        ("hit", "exact", MODEL, None): 1,
+        ("hit", "normalised", MODEL, None): 1,
+        ("hit", "template", MODEL, "listing"): 1,
+    }
+
+
+def test_a_refresh_is_no_request(counting: Stack) -> None:
+    """What the edge asks behind a stale answer, nobody waits for."""
+    counting.ask("refreshed", {"encore-ttl": "1"})
+    Lab(edge=counting.edge).writes(at_least=1)
+    time.sleep(1.1)
+    before, asked = counting.stats(), counting.front.was_asked(f"POST {CHAT}")
+    assert is_hit(counting.ask("refreshed"))
+    deadline = time.monotonic() + 10
+    while counting.front.was_asked(f"POST {CHAT}") == asked:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    counting.flush()
+    after = counting.stats()
+    assert after["origin"]["outcomes"] == before["origin"]["outcomes"]
 
 
 def test_reports_are_made_in_bulk(counting: Stack) -> None:
     """One for so many requests, whatever they are."""
     counting.flush()
-    before, asked = counting.counted()["latency_ms"]["count"], reports(counting)
+    before, asked = counting.counted()["requests"], reports(counting)
     ask_badly(counting, 2 * REQUESTS_OF_A_FLUSH + 50)
     deadline = time.monotonic() + 10
-    while counting.counted()["latency_ms"]["count"] - before < 2 * REQUESTS_OF_A_FLUSH:
+    while counting.counted()["requests"] - before < 2 * REQUESTS_OF_A_FLUSH:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert reports(counting) - asked == 2
@@ -135,8 +196,8 @@ def test_what_the_origin_refuses_is_sent_again(counting: Stack, refusal: ASGIApp
         assert counting.counted() == before
     counting.flush()
     after = counting.counted()
-    assert more(after["counts"], before["counts"]) == {"error": 2 * REQUESTS_OF_A_FLUSH}
-    assert after["latency_ms"]["count"] - before["latency_ms"]["count"] == 2 * REQUESTS_OF_A_FLUSH
+    sent = more(after["outcomes"], before["outcomes"])
+    assert sent == {"refused": 2 * REQUESTS_OF_A_FLUSH}
 
 
 def test_tenants_are_counted_apart(counting: Stack) -> None:
@@ -145,10 +206,10 @@ def test_tenants_are_counted_apart(counting: Stack) -> None:
     mine, theirs = counting.counted(), counting.counted(OTHER_API_KEY)
     ask_badly(counting, 3, OTHER)
     counting.flush()
-    sent = more(counting.counted(OTHER_API_KEY)["counts"], theirs["counts"])
-    assert sent == {"error": 3}
-    own = more(counting.counted()["counts"], mine["counts"])
-    assert own == {"error": REQUESTS_OF_A_FLUSH - 3}
+    sent = more(counting.counted(OTHER_API_KEY)["outcomes"], theirs["outcomes"])
+    assert sent == {"refused": 3}
+    own = more(counting.counted()["outcomes"], mine["outcomes"])
+    assert own == {"refused": REQUESTS_OF_A_FLUSH - 3}
     refused = counting.client.get("/cache/stats?tenant=acme", headers=OTHER)
     assert refused.status_code == 403
     assert error_of(refused)["code"] == "operator_required"
@@ -162,5 +223,5 @@ def test_unknown_keys_are_not_counted(counting: Stack) -> None:
         nobody = {"authorization": f"Bearer sk-encore-t{number}-{'a' * 24}-{'a' * 8}"}
         assert counting.client.post(CHAT, content=b"{", headers=nobody).status_code == 401
     counting.flush()
-    sent = more(counting.counted()["counts"], before["counts"])
-    assert sent == {"error": REQUESTS_OF_A_FLUSH}
+    sent = more(counting.counted()["outcomes"], before["outcomes"])
+    assert sent == {"refused": REQUESTS_OF_A_FLUSH}

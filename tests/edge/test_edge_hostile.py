@@ -62,7 +62,7 @@ def key_of(stack: Stack, text: str) -> str:
         controls=parse_controls({}),
         fields={"model": MODEL, "messages": [{"role": "user", "content": text}]},
     )
-    return cache_key(KEYS, form)
+    return cache_key(KEYS, form.canonical)
 
 
 def any_json(dice: Random, depth: int = 3) -> Any:

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from origin.control import MEMO_S, Control, purge_of
 from origin.embedded_redis import embedded_redis
+from origin.metrics import CONTROL_ERRORS
 from origin.settings import Settings
 from origin.stores.contract import StoreError
 from origin.stores.memory_control import MemoryControlStore
@@ -30,6 +31,7 @@ from shared.control_document import (
 )
 from shared.errors import ClientError, InternalError
 from shared.keys import key_rings, tag_digest
+from tests.support.instruments import value_of
 
 LIFE_MS = 1000
 EVERYTHING = Purge(everything=True)
@@ -212,10 +214,12 @@ async def test_an_outage_keeps_what_is_known(
     """It is used on until the store answers again, and logged once."""
     await control.document("acme")
     store.down = True
+    counted = value_of(CONTROL_ERRORS)
     for _ in range(3):
         clock.now_s += MEMO_S
         assert await control.document("acme") == document()
     assert len(caplog.records) == 1
+    assert value_of(CONTROL_ERRORS) == counted + 3
     store.down = False
     store.hold(document(11))
     clock.now_s += MEMO_S

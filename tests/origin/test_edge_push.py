@@ -11,9 +11,11 @@ import pytest
 
 from origin.control import Control
 from origin.edge_push import EdgePush
+from origin.metrics import EDGE_PUSHES
 from origin.stores.memory_control import MemoryControlStore
 from shared.control_document import ControlDocument, decode, new_document, revised
 from shared.keys import KeyRings, edge_bearer, key_ring
+from tests.support.instruments import value_of
 
 RINGS = KeyRings(current=key_ring("0123456789abcdef0123456789abcdef"))
 
@@ -99,6 +101,7 @@ async def test_what_is_not_taken_is_tried_until_it_is(
     """Behind the change: nobody waits for it."""
     edge.status = status
     assert not await push.push(document())
+    assert value_of(EDGE_PUSHES) == 1
     await edge.hears(3)
     edge.status = 204
     retry = push._retries["acme"].task
@@ -106,6 +109,7 @@ async def test_what_is_not_taken_is_tried_until_it_is(
         await retry
     assert decode(edge.requests[-1].content, "acme") == document()
     assert not push._retries
+    assert value_of(EDGE_PUSHES) == 0
 
 
 async def test_a_newer_document_takes_the_place_of_an_older_one(edge: Edge, push: EdgePush) -> None:

@@ -117,3 +117,24 @@ def test_what_makes_no_sense_is_refused(text: str) -> None:
     """At start, not when the first answer is stored."""
     with pytest.raises(ValueError, match=r"."):
         Tiers.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "content_class", "ttl_s"),
+    [
+        ("m", None, 1000),
+        ("gpt-4o-mini", None, 500),
+        ("off", None, 0),
+        ("gpt-5", "listing", 60),
+        ("gpt-5", "page", 700),
+        ("m", "contract", 1000),
+        ("m", "unknown", 1000),
+    ],
+)
+def test_what_a_request_that_names_no_time_gets(
+    model: str, content_class: str | None, ttl_s: int
+) -> None:
+    """As an entry of such a request lives, where it is kept at all."""
+    assert TIERS.default_ttl_s(LIFETIMES, model, content_class) == ttl_s
+    stored = kept(Controls(content_class=content_class), model=model)
+    assert stored is None or stored[0] == ttl_s

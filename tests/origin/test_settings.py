@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from origin.prices import Price
 from origin.settings import Settings, SettingsError, load_settings, variable
 from shared.keys import key_rings
 
@@ -128,6 +129,7 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
         ("ENCORE_UPSTREAM", "https://host/v1?key=1"),
         ("ENCORE_UPSTREAM_TIMEOUT_S", "inf"),
         ("ENCORE_UPSTREAM_TIMEOUT_S", "nan"),
+        ("ENCORE_PRICES", "[]"),
         ("ENCORE_TTL_S", "-1"),
         ("ENCORE_TTL_S", "1 day"),
         ("ENCORE_MAX_BODY_BYTES", "0"),
@@ -298,6 +300,15 @@ def test_zero_is_a_duration(tmp_path: Path) -> None:
     }
     settings = load(tmp_path, ENCORE_SECRET=SECRET, **names)
     assert settings.ttl_s == settings.stale_while_revalidate_s == settings.stale_if_error_s == 0
+
+
+def test_prices_are_json(tmp_path: Path) -> None:
+    """In the environment; in the file they are a table."""
+    price = Price(input=2.5, output=10)
+    text = '{"gpt-4o*": {"input": 2.5, "output": 10}}'
+    assert load(tmp_path, ENCORE_SECRET=SECRET, ENCORE_PRICES=text).prices.of("gpt-4o") == price
+    toml = '[prices."gpt-4o*"]\ninput = 2.5\noutput = 10\n'
+    assert load(tmp_path, toml, ENCORE_SECRET=SECRET).prices.of("gpt-4o") == price
 
 
 def test_variables_are_named_after_settings() -> None:

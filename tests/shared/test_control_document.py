@@ -648,10 +648,10 @@ def keyed(policy: Policy, text: Any, *, controls: Controls | None = None) -> Any
     """The fields that the key of a chat is made of, parsed."""
     fields = {"model": "m", "messages": [{"role": "user", "content": text}]}
     document = ControlDocument(tenant="acme", revision=1, policy=policy)
-    data = canonical_for(
+    form = canonical_for(
         document, endpoint=Endpoint.CHAT, controls=controls or Controls(), fields=fields
     )
-    return json.loads(data)
+    return json.loads(form.canonical)
 
 
 @given(
@@ -676,9 +676,11 @@ def test_the_exact_profile_keys_a_request_as_it_came(
     """Tenant, scope, endpoint, bucket and fields, nothing folded and nothing left out."""
     fields = {**fields, "messages": messages}
     document = ControlDocument(tenant="acme", revision=1)
-    assert canonical_for(
+    form = canonical_for(
         document, endpoint=endpoint, controls=Controls(scope=scope, bucket=bucket), fields=fields
-    ) == canonical(
+    )
+    assert form.strategy == "exact"
+    assert form.canonical == canonical(
         tenant="acme", scope=scope, endpoint=endpoint.value, bucket=bucket, fields=fields
     )
 

@@ -243,7 +243,7 @@ def run_control_document(case: Any) -> Any:
             endpoint=Endpoint(case["endpoint"]),
             controls=Controls(scope=case["scope"], bucket=case["bucket"]),
             fields=parse_object(_bytes(case, "body")),
-        ).decode()
+        ).canonical.decode()
     if "header" in case:
         return objection(document, _header(case["header"]))
     return encode_control(document).decode()

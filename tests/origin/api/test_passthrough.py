@@ -520,3 +520,22 @@ def test_readiness_asks_seldom(servers: tuple[FakeUpstream, FakeUpstream]) -> No
     with origin({"base_url": upstream.url}) as client:
         assert [client.get("/readyz").status_code for _ in range(20)] == [200] * 20
     assert [seen.path for seen in upstream.seen] == ["/v1/models"]
+
+
+def test_what_is_passed_through_is_counted(running: httpx.Client, upstream: FakeUpstream) -> None:
+    """As bypassing the cache, or by how it failed; in the statistics and for monitoring."""
+
+    def outcomes() -> dict[str, int]:
+        told: dict[str, int] = running.get("/cache/stats").json()["origin"]["outcomes"]
+        return told
+
+    before = outcomes()
+    assert running.post("/v1/responses", json={"model": "m"}).status_code == 200
+    upstream.say({"error": {"message": "no"}}, status=400)
+    assert running.post("/v1/responses", json={"model": "m"}).status_code == 400
+    upstream.say({"error": {"message": "no"}}, status=500)
+    assert running.post("/v1/responses", json={"model": "m"}).status_code >= 500
+    assert running.get("/v1/files", headers={"authorization": "Bearer none"}).status_code == 401
+    after = outcomes()
+    more = {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    assert more == {"bypass": 1, "refused": 1, "error": 1}

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from origin.app import create_app
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
-from shared.edge_counts import EdgeCounts
+from shared.counts import Counts
 from shared.envelope import MEDIA_TYPE, Header, decode
 from shared.keys import edge_bearer, key_ring, make_api_key, short_key
 from shared.wire import COUNTERS_PATH, EDGE_AUTHORIZATION, ENTRY_PATH, WARMING_PATH
@@ -50,7 +50,7 @@ async def ask(client: httpx.AsyncClient, text: str = "Hello", **fields: Any) -> 
 
 async def hit(client: httpx.AsyncClient, *keys: str, count: int = 2) -> None:
     """Tell of hits at the edge."""
-    counts = EdgeCounts()
+    counts = Counts()
     for key in keys * count:
         counts.count("acme", "hit", latency_ms=1, short_key=short_key(key))
     response = await client.post(COUNTERS_PATH, content=counts.take(), headers=EDGE)

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,9 +18,11 @@ from origin.engine.upstream_client import (
     Body,
     UpstreamClient,
 )
+from origin.metrics import UPSTREAM_SUSPENDED
 from shared.errors import EncoreError
 from tests.origin.engine.fake_upstream import FakeUpstream, Reply, fake_upstream
 from tests.origin.engine.raw_server import raw_server
+from tests.support.instruments import value_of
 
 KEY = "upstream-key-3f9c"
 OWN_KEY = "acme-key-77aa"
@@ -348,4 +351,20 @@ async def test_target_is_sent_as_it_is(upstream: FakeUpstream, base: str) -> Non
     await client.ask(target)
     prefix = "/openai" if "openai" in base else ""
     assert upstream.seen[0].target == prefix + target
+    await client.close()
+
+
+async def test_monitoring_hears_of_an_upstream_left_alone(upstream: FakeUpstream) -> None:
+    """By its host, until it answers again."""
+    gauge = UPSTREAM_SUSPENDED.labels(urlsplit(upstream.url).netloc)
+    now_s = 0.0
+    client = Client(upstream.url, breaker=Breaker(failures=1, clock_s=lambda: now_s))
+    assert value_of(gauge) == 0
+    upstream.reply = refusing(502)
+    await client.refusal(body=b"{}")
+    assert value_of(gauge) == 1
+    now_s = 3600.0
+    upstream.say({"fine": True})
+    assert (await client.ask(body=b"{}"))[0] == 200
+    assert value_of(gauge) == 0
     await client.close()

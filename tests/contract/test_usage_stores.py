@@ -1,0 +1,175 @@
+"""The contract of the usage store, asked of memory and of real Redis servers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from origin.stores.contract import StoreError
+from origin.stores.memory_usage import MemoryUsageStore
+from origin.stores.redis_store import redis_client
+from origin.stores.redis_usage import RedisUsageStore
+from origin.stores.usage_contract import Kept, Name, Usage, UsageStore
+from shared.counts import OTHER
+
+MAX_NAMES = 8
+MAX_KEYS = 5
+A: Name = ("gpt-4o", "listing", "requests", "edge", "hit", "exact")
+B: Name = ("m:[\"']{}\u00e9", None, "saved", "origin", "prompt")
+BYTES: Name = (None, None, "bytes", "edge")
+
+
+@pytest.fixture
+async def store(server: str | None) -> AsyncIterator[UsageStore]:
+    """Each kind in turn, empty, with narrow bounds."""
+    if server is None:
+        yield MemoryUsageStore(max_names=MAX_NAMES, max_keys=MAX_KEYS)
+        return
+    client = redis_client(server, timeout_s=10.0, max_connections=4)
+    redis_store = RedisUsageStore(client, max_names=MAX_NAMES, max_keys=MAX_KEYS)
+    yield redis_store
+    await redis_store.close()
+
+
+async def hits(store: UsageStore) -> dict[str, int]:
+    """The hits of acme by key."""
+    kept = await store.read("acme", top=100)
+    return {hot.key: hot.hits for hot in kept.hottest}
+
+
+async def test_a_tenant_nobody_counted_has_nothing(store: UsageStore) -> None:
+    """Nothing is not an error, and asking adds nobody."""
+    assert await store.read("acme", top=3) == Kept()
+    assert await store.tenants() == frozenset()
+
+
+async def test_numbers_add_up(store: UsageStore) -> None:
+    """By name, whatever is in a name; large ones stay exact."""
+    await store.add({"acme": Usage(numbers={A: 1, B: 2**53 - 2})})
+    await store.add({"acme": Usage(numbers={B: 1, BYTES: 7})})
+    assert (await store.read("acme", top=0)).numbers == {A: 1, B: 2**53 - 1, BYTES: 7}
+
+
+async def test_tenants_are_kept_apart(store: UsageStore) -> None:
+    """One flush brings several, and all are listed."""
+    await store.add({"acme": Usage(numbers={A: 1}), "other": Usage(numbers={A: 2})})
+    await store.add({"other": Usage(numbers={B: 3}, hits={"0" * 16: 1})})
+    assert (await store.read("acme", top=9)).numbers == {A: 1}
+    assert (await store.read("other", top=9)).numbers == {A: 2, B: 3}
+    assert await hits(store) == {}
+    assert await store.tenants() == {"acme", "other"}
+
+
+async def test_the_hottest_keys_come_first(store: UsageStore) -> None:
+    """As many as are asked for, with the time of their last hit."""
+    began_ms = time.time_ns() // 1_000_000
+    await store.add({"acme": Usage(hits={"a" * 16: 2, "b" * 16: 1})})
+    await store.add({"acme": Usage(hits={"b" * 16: 4, "c" * 16: 3})})
+    hottest = (await store.read("acme", top=2)).hottest
+    assert [(hot.key, hot.hits) for hot in hottest] == [("b" * 16, 5), ("c" * 16, 3)]
+    assert all(began_ms - 1000 <= hot.last_ms <= began_ms + 60_000 for hot in hottest)
+    assert (await store.read("acme", top=0)).hottest == ()
+
+
+async def test_the_keys_hit_last_are_known(store: UsageStore) -> None:
+    """However often those before them were hit."""
+    await store.add({"acme": Usage(hits={f"{n}": 100 for n in range(MAX_KEYS)})})
+    await asyncio.sleep(0.01)  # the next millisecond
+    await store.add({"acme": Usage(hits={"1": 1, "3": 1})})
+    await asyncio.sleep(0.01)
+    await store.add({"acme": Usage(hits={"new": 1, "newer": 2, "newest": 3})})
+    assert await hits(store) == {"1": 101, "3": 101, "new": 1, "newer": 2, "newest": 3}
+
+
+async def test_too_many_names_are_folded(store: UsageStore) -> None:
+    """Known ones go on; a number of no model or class keeps its name."""
+    names: list[Name] = [(f"m{n}", "c", "requests", "edge", "hit") for n in range(MAX_NAMES + 3)]
+    await store.add({"acme": Usage(numbers=dict.fromkeys(names, 1))})
+    await store.add({"acme": Usage(numbers={names[0]: 1, names[-1]: 1, BYTES: 5})})
+    numbers = (await store.read("acme", top=0)).numbers
+    folded = (OTHER, OTHER, "requests", "edge", "hit")
+    assert numbers[names[0]] == 2
+    assert numbers[BYTES] == 5
+    assert names[-1] not in numbers
+    assert numbers[folded] == len(names) + 1 - (len(numbers) - 2)
+    assert len(numbers) <= MAX_NAMES + 1
+
+
+async def test_the_time_of_the_first_is_kept(store: UsageStore) -> None:
+    """Later ones do not move it."""
+    began_ms = time.time_ns() // 1_000_000
+    await store.add({"acme": Usage(numbers={A: 1})})
+    first = (await store.read("acme", top=0)).since_ms
+    assert first is not None
+    assert began_ms - 1000 <= first <= began_ms + 60_000
+    await asyncio.sleep(0.01)
+    await store.add({"acme": Usage(numbers={A: 1})})
+    assert (await store.read("acme", top=0)).since_ms == first
+
+
+async def test_adding_nothing_is_fine(store: UsageStore) -> None:
+    """A flush without tenants, and a tenant without numbers."""
+    await store.add({})
+    await store.add({"acme": Usage()})
+    assert (await store.read("acme", top=5)).numbers == {}
+
+
+async def test_concurrent_flushes_add_up(store: UsageStore) -> None:
+    """Many processes, one number."""
+    usage = Usage(numbers={A: 1}, hits={"a" * 16: 2})
+    await asyncio.gather(*(store.add({"acme": usage, "other": usage}) for _ in range(20)))
+    assert (await store.read("acme", top=1)).numbers == {A: 20}
+    assert await hits(store) == {"a" * 16: 40}
+
+
+async def test_closing_twice_is_fine(store: UsageStore) -> None:
+    """Close is idempotent."""
+    await store.close()
+    await store.close()
+
+
+async def test_the_layout_is_as_documented(bundled_redis: str) -> None:
+    """A set, and three keys a tenant in one slot, without an end."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+        store = RedisUsageStore.from_url(bundled_redis, prefix="mine")
+        await store.add({"acme": Usage(numbers={BYTES: 5}, hits={"a" * 16: 2})})
+        name = "mine:usage:{acme}"
+        names = {name, f"{name}:hits", f"{name}:last", "mine:usage:tenants"}
+        assert set(await client.keys()) == {each.encode() for each in names}
+        assert await client.hget(name, '[null,null,"bytes","edge"]') == b"5"
+        assert await client.zscore(f"{name}:hits", "a" * 16) == 2
+        assert [await client.ttl(each) for each in names] == [-1] * 4
+        await store.close()
+
+
+async def test_an_outage_is_told() -> None:
+    """No Redis, no zeros."""
+    store = RedisUsageStore.from_url("redis://127.0.0.1:1")
+    usage = {"acme": Usage(numbers={A: 1})}
+    for operation in (store.add(usage), store.read("acme", top=1), store.tenants()):
+        with pytest.raises(StoreError, match=r"^Redis: ConnectionError$"):
+            await operation
+    await store.close()
+
+
+NUMBERS = st.dictionaries(st.sampled_from([A, B, BYTES]), st.integers(1, 9))
+HITS = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(1, 9))
+
+
+@given(st.lists(st.builds(Usage, numbers=NUMBERS, hits=HITS)))
+def test_merging_is_adding(parts: list[Usage]) -> None:
+    """What goes with the next flush is what both had."""
+    whole = Usage()
+    for part in parts:
+        whole.merge(part)
+    for name in (A, B, BYTES):
+        assert whole.numbers.get(name, 0) == sum(part.numbers.get(name, 0) for part in parts)
+    for key in "abc":
+        assert whole.hits.get(key, 0) == sum(part.hits.get(key, 0) for part in parts)
