@@ -13,4 +13,5 @@ STORE_WRITES = Counter(
     "Entries to be written to L1, by what became of them.",
     ["outcome"],
 )
-"""`outcome`: stored, too-large, failed (after retries), dropped (too many were waiting)."""
+"""`outcome`: stored, extended (a sliding end was moved), too-large, failed (after retries), dropped
+(too many were waiting)."""

@@ -365,7 +365,7 @@ class Answers:
         if fetched is None or not fetched[1] or fetched[0].header.key != query.key:
             return
         entry = fetched[0]
-        if newer_than is None or entry.header.created_ms > newer_than.header.created_ms:
+        if newer_than is None or _later(entry) > _later(newer_than):
             await self._put(entry, query.document)
 
     async def _put_behind(
@@ -494,6 +494,11 @@ def _stored(
     if timing is not None:
         headers["server-timing"] = timing
     return runtime.respond_gzip(headers, view, inflate=query.inflate)
+
+
+def _later(entry: StoredEntry) -> tuple[int, int]:
+    """Of two entries of a key, or states of one that slides, the later one has the larger."""
+    return entry.header.created_ms, entry.header.fresh_until_ms
 
 
 def _content_type(segment: str) -> str:

@@ -40,11 +40,13 @@ if asked < tonumber(ARGV[1]) then return 0 end
 return redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[3]) and 1 or 0
 """
 
-# KEYS: entry, lease. ARGV: envelope, end, token, then NX or nothing.
+# KEYS: entry, lease. ARGV: envelope, end, token or nothing, head or nothing, then NX or nothing.
 _PUT = """
-local newest = redis.call('HGET', KEYS[2], 'token')
+local newest = ARGV[3] ~= '' and redis.call('HGET', KEYS[2], 'token')
 if newest and tonumber(newest) > tonumber(ARGV[3]) then return end
-redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2], unpack(ARGV, 4))
+local head = ARGV[4]
+if head ~= '' and redis.call('GETRANGE', KEYS[1], 0, #head - 1) ~= head then return end
+redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2], unpack(ARGV, 5))
 """
 
 
@@ -102,17 +104,24 @@ class RedisStore:
         *,
         only_new: bool = False,
         token: int | None = None,
+        over: bytes | None = None,
     ) -> None:
         """See Store.put."""
         # Redis refuses an expiry that is not positive; one that is past it takes.
         expires_at_ms = max(1, expires_at_ms)
         with outages_told():
-            if token is None:
+            if token is None and over is None:
                 await self._client.set(self._name(key), envelope, pxat=expires_at_ms, nx=only_new)
             else:
                 await self._put(
                     keys=[self._name(key), self._name(key, "lease")],
-                    args=[envelope, expires_at_ms, token, *(["NX"] if only_new else [])],
+                    args=[
+                        envelope,
+                        expires_at_ms,
+                        "" if token is None else token,
+                        over or b"",
+                        *(["NX"] if only_new else []),
+                    ],
                 )
 
     async def delete(self, key: str) -> None:
