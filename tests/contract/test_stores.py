@@ -146,6 +146,51 @@ async def test_only_new_leaves_what_is_there(store: Store) -> None:
     assert await store.get(KEY) == b"third"
 
 
+@pytest.mark.parametrize(
+    ("there", "over", "stays"),
+    [
+        (b"old entry", b"old", False),
+        (b"old entry", b"old entry", False),
+        (b"\x00\xff\r\n", b"\x00\xff", False),
+        (b"old entry", b"older", True),
+        (b"old entry", b"old entry and more", True),
+        (b"newer", b"old", True),
+        (b"", b"old", True),
+        (None, b"old", True),
+    ],
+)
+async def test_put_over_replaces_that_envelope_alone(
+    store: Store, there: bytes | None, over: bytes, *, stays: bool
+) -> None:
+    """Known by how it begins; what is gone does not come back."""
+    if there is not None:
+        await store.put(KEY, there, now_ms() + HOUR_MS)
+    await store.put(KEY, b"moved", now_ms() + HOUR_MS, over=over)
+    assert await store.get(KEY) == (there if stays else b"moved")
+
+
+async def test_put_over_moves_the_end(store: Store) -> None:
+    """To where it is said to be."""
+    await store.put(KEY, b"old", now_ms() + 300)
+    end_ms = now_ms() + HOUR_MS
+    await store.put(KEY, b"old, later", end_ms, over=b"old")
+    await store.put(KEY, b"old, over", now_ms() - 1, over=b"older")
+    await asyncio.sleep(0.35)
+    assert await store.get(KEY) == b"old, later"
+
+
+async def test_of_concurrent_puts_over_the_same_one_wins(store: Store) -> None:
+    """The others find another envelope."""
+    await store.put(KEY, b"old", now_ms() + HOUR_MS)
+    new = [b"new %d" % number for number in range(50)]
+    await asyncio.gather(*(store.put(KEY, one, now_ms() + HOUR_MS, over=b"old") for one in new))
+    won = await store.get(KEY)
+    assert won in new
+    for one in new:
+        await store.put(KEY, one, now_ms() + HOUR_MS, over=b"old")
+    assert await store.get(KEY) == won
+
+
 @pytest.mark.parametrize("after", [1, 2, 5])
 async def test_grant_comes_with_the_nth_request_and_once(store: Store, after: int) -> None:
     """Not before `after` requests were counted, and then not again for a minute."""

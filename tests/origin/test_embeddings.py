@@ -64,9 +64,7 @@ class CountingStore(MemoryStore):
         """See Store.put."""
         if self.fails:
             raise StoreError("down")
-        await super().put(
-            key, envelope, expires_at_ms, only_new=only_new, token=token, over=over
-        )
+        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
 
 
 def document_of(tenant: str = "acme", **changes: Any) -> ControlDocument:

@@ -1043,7 +1043,7 @@ async def test_a_class_nobody_configured_is_not_stored(bench: Bench) -> None:
     with answer.flight.joined():
         await answer.flight.result()
     await answer.flight.landed()
-    assert await bench.stored() is None
+    assert await bench.stored(query) is None
 
 
 async def test_a_sensitive_answer_that_cannot_be_withheld_is_not_stored(
@@ -1056,8 +1056,9 @@ async def test_a_sensitive_answer_that_cannot_be_withheld_is_not_stored(
         raise StoreError("down")
 
     monkeypatch.setattr(bench.store, "withhold", fail)
-    await bench.run(bench.query(headers={"encore-class": "memo"}))
-    assert await bench.stored() is None
+    query = bench.query(headers={"encore-class": "memo"})
+    await bench.run(query)
+    assert await bench.stored(query) is None
 
 
 @pytest.mark.parametrize(("room_bytes", "stored"), [(1, False), (1 << 20, True)])

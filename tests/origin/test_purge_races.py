@@ -328,9 +328,7 @@ class SteppedStore(MemoryStore):
     ) -> None:
         """See Store.put."""
         await self._world.step()
-        await super().put(
-            key, envelope, expires_at_ms, only_new=only_new, token=token, over=over
-        )
+        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
         await self._world.step()
 
 
