@@ -15,11 +15,13 @@ from redis.asyncio import Redis
 
 from origin.embedded_redis import embedded_redis
 from origin.stores.contract import StoreError
+from origin.stores.handover import HANDOVER_S, HandoverStore
 from origin.stores.memory import MemoryStore
 from origin.stores.redis_store import RedisStore
+from tests.support.redis_servers import KINDS, emptied
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from origin.stores.contract import Store
 
@@ -34,15 +36,22 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@pytest.fixture
-async def store(server: str | None) -> AsyncIterator[Store]:
+@pytest.fixture(params=["memory", "handover", *KINDS])
+async def store(
+    request: pytest.FixtureRequest, redis_url: Callable[[str], str]
+) -> AsyncIterator[Store]:
     """Each store in turn, empty."""
-    if server is None:
+    if request.param == "memory":
         yield MemoryStore()
         return
-    redis_store = RedisStore.from_url(server, timeout_s=PATIENCE_S)
-    yield redis_store
-    await redis_store.close()
+    if request.param == "handover":
+        yield HandoverStore(MemoryStore())
+        return
+    url = redis_url(request.param)
+    async with emptied(url):
+        redis_store = RedisStore.from_url(url, timeout_s=PATIENCE_S)
+        yield redis_store
+        await redis_store.close()
 
 
 async def gone(store: Store, key: str, *, within_s: float = 5.0) -> bool:
@@ -450,3 +459,23 @@ async def test_memory_grants_again_after_a_minute_and_forgets_after_a_day() -> N
     assert await store.grant(KEY, after=2)
     time_ms += 86_400_000
     assert [await store.grant(KEY, after=2) for _ in range(2)] == [False, True]
+
+
+async def test_entries_on_their_way_to_the_edge_have_a_last_moment_and_a_largest_size() -> None:
+    """The oldest go first; what replaces another counts once; what is over makes room."""
+    time_ms = now_ms()
+    store = HandoverStore(MemoryStore(), max_bytes=25, now_ms=lambda: time_ms)
+    keys = [f"{number:064x}" for number in range(4)]
+    for key in keys:
+        for _ in range(3):
+            await store.put(key, b"x" * 10, time_ms + 10 * HOUR_MS)
+    assert await store.get_many(keys) == [None, None, b"x" * 10, b"x" * 10]
+    await store.put(KEY, b"x" * 26, time_ms + HOUR_MS)
+    assert await store.get_many([*keys, KEY]) == [None] * 5
+    await store.put(KEY, b"x" * 20, time_ms + HOUR_MS)
+    time_ms += HANDOVER_S * 1000 - 1
+    assert await store.get(KEY) is not None
+    time_ms += 1
+    assert await store.get(KEY) is None
+    await store.put(OTHER, b"x" * 20, time_ms + HOUR_MS)
+    assert store._size_bytes == 20
