@@ -42,7 +42,7 @@ from shared.controls import Controls
 from shared.edge_counts import TROUBLES, EdgeCounts, Outcome, Trouble
 from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64
 from shared.errors import not_cached
-from shared.freshness import MISS, Decision, Forward, Serve, decide, serve
+from shared.freshness import MISS, Decision, Forward, Serve, decide, is_failure, serve
 from shared.keys import KeyRings, short_key
 from shared.requests import Endpoint, Request, validate
 from shared.storability import request_storability
@@ -245,7 +245,7 @@ class Answers:
             answer = await self._origin.send(
                 "POST", query.endpoint.value, query.headers, query.body, want_entry=True
             )
-            if answer.status >= 500 and (only_if_cached or fallback is not None):
+            if is_failure(answer.status) and (only_if_cached or fallback is not None):
                 await answer.discard()
                 raise OriginError(
                     "The origin failed.", code="origin_failed", received=answer.status

@@ -1034,6 +1034,29 @@ async def test_a_refresh_keeps_the_class_of_who_asked() -> None:
     assert not await bench.pipeline.edge_writes.grant(document_of(), new)
 
 
+async def test_a_refresh_keeps_tags_class_and_tenant() -> None:
+    """Whatever the request that happened to find the entry stale asks for itself."""
+    bench = Bench(tiers=TIERS)
+    document = document_of(policy=Policy(encrypted=True))
+    memo = {"encore-class": "memo"}
+    await bench.run(bench.query(headers=memo | {"encore-tags": "old"}, document=document))
+    query = bench.query(headers=memo | {"encore-tags": "new", "encore-ttl": "1"}, document=document)
+    old = await bench.stored(query)
+    assert old is not None
+    bench.clock.now_ms = old.fresh_until_ms + 1
+    assert (await bench.run(query))[0] == "hit"
+    while bench.pipeline._refreshes:
+        await asyncio.wait(bench.pipeline._refreshes)
+    new = await bench.stored(query)
+    assert new is not None
+    assert new.created_ms > old.created_ms
+    assert new.tags == old.tags == (tag_of("old"),)
+    assert new.tenant == old.tenant
+    assert new.encryption == old.encryption is not None
+    assert new.fresh_until_ms - new.created_ms == old.fresh_until_ms - old.created_ms
+    assert not await bench.pipeline.edge_writes.grant(document, new)
+
+
 async def test_a_class_nobody_configured_is_not_stored(bench: Bench) -> None:
     """What it was meant to forbid cannot be guessed; the answer is given, and says so."""
     query = bench.query(headers={"encore-class": "whatever"})
