@@ -25,7 +25,7 @@ from tests.support.serving import serving
 SECRET = "a secret of the tests, long enough"
 API_KEY = make_api_key(key_ring(SECRET), "acme", bytes(15))
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
-HELLO = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 SOON = {"retry-after": "3600"}  # not retried: the test need not wait
 
 
@@ -96,7 +96,7 @@ def until_hit(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
 
 STALE = {"cache-control": "max-age=0, stale-if-error=600"}
 """The entry is not accepted, but where nothing else is to be had."""
-BODIES = {
+BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": (CHAT, HELLO),
     "streamed": (CHAT, HELLO | {"stream": True}),
     "one input": (EMBEDDINGS, {"model": "m", "input": "a"}),
