@@ -96,9 +96,14 @@ class _Line:
         timer = self._loop.call_later(self._timeout_s, self._expire, reply)
         self._waiting.append(reply)
         try:
-            await self._connection.send_packed_command(
-                b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name), check_health=False
-            )
+            try:
+                await self._connection.send_packed_command(
+                    b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name), check_health=False
+                )
+            except RuntimeError as exc:  # uvloop: closed, and the reader has not heard of it yet
+                self.usable = False
+                reply.cancel()
+                raise RedisConnectionError("closed") from exc
             return await reply
         finally:
             timer.cancel()

@@ -196,20 +196,26 @@ def redis_client(
 class _Cluster(RedisCluster):
     """A Cluster's client that may be used by many tasks from the start, as a single server's may.
 
-    redis-py sends what is asked before it knows the Cluster to any node, and closes connections
-    under other tasks when it is redirected too often: those then fail with AttributeError.
+    redis-py sends what is asked before it knows the Cluster to any node.
     """
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         await self.initialize()  # nothing, once it is done
-        try:
-            return await super().execute_command(*args, **kwargs)
-        except AttributeError as exc:
-            raise RedisConnectionError("closed by another task") from exc
+        return await super().execute_command(*args, **kwargs)
 
 
 OUTAGES = (RedisError, RedisClusterException, OSError)
 """What Redis, or the way to it, fails with; OSError covers TimeoutError."""
+
+
+def is_closed(error: BaseException | None) -> bool:
+    """Whether something was sent on a connection that had been closed, and nobody had noticed.
+
+    A Cluster's client closes connections under other tasks (AttributeError); uvloop refuses what is
+    sent between the server's hanging up and the reader's hearing of it (RuntimeError).
+    """
+    words = {AttributeError: "'NoneType' object", RuntimeError: "the handler is closed"}
+    return error is not None and type(error) in words and words[type(error)] in str(error)
 
 
 class outages_told:  # noqa: N801 - reads as a verb; a generator would cost a hit 2 µs
@@ -219,6 +225,6 @@ class outages_told:  # noqa: N801 - reads as a verb; a generator would cost a hi
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OUTAGES):
+        if isinstance(error, OUTAGES) or is_closed(error):
             # The class alone: Redis quotes commands, and so keys, in some of its messages.
             raise StoreError(f"Redis: {type(error).__name__}") from error

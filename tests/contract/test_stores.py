@@ -6,18 +6,20 @@ import asyncio
 import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 
 from origin.embedded_redis import embedded_redis
 from origin.stores.contract import StoreError
 from origin.stores.handover import HANDOVER_S, HandoverStore
 from origin.stores.memory import MemoryStore
-from origin.stores.redis_store import RedisStore
+from origin.stores.redis_store import RedisStore, outages_told
 from tests.support.redis_servers import KINDS, emptied
 
 if TYPE_CHECKING:
@@ -354,6 +356,55 @@ async def test_a_broken_connection_is_replaced_at_once(bundled_redis: str) -> No
             answers = await asyncio.gather(*(store.get(key) for key in keys))
             assert answers == [key.encode() for key in keys]
     await store.close()
+
+
+async def test_connection_that_closes_unnoticed_is_replaced(
+    bundled_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent then is refused by uvloop: the read is made again; others never hear of it."""
+    store = RedisStore.from_url(bundled_redis, timeout_s=PATIENCE_S)
+    await store.put(KEY, b"one", now_ms() + HOUR_MS)
+    assert await store.get(KEY) == b"one"
+    send = AbstractConnection.send_packed_command
+    refused = 0
+
+    async def refuse_once(connection: Any, *command: Any, **how: Any) -> None:
+        nonlocal refused
+        refused += 1
+        if refused == 1:
+            await connection.disconnect(nowait=True)
+            raise RuntimeError("unable to perform operation on <TCP>; the handler is closed")
+        await send(connection, *command, **how)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", refuse_once)
+    assert await asyncio.gather(*(store.get(KEY) for _ in range(3))) == [b"one"] * 3
+    await store.close()
+
+
+def test_what_uvloop_says_of_a_closed_connection_is_an_outage() -> None:
+    """So is what redis-py fails with where another task has closed it; a bug of ours is none."""
+
+    async def write_to_closed() -> None:
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        _, writer = await asyncio.open_connection(host, port)
+        writer.transport.abort()
+        await asyncio.sleep(0)
+        server.close()
+        with outages_told():
+            writer.writelines([b"x"])
+
+    with (
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        pytest.raises(StoreError, match=r"^Redis: RuntimeError$"),
+    ):
+        runner.run(write_to_closed())
+    nothing: Any = None
+    with pytest.raises(StoreError), outages_told():
+        nothing.writelines(())
+    for bug in (RuntimeError("a bug"), AttributeError("'Store' object has no attribute 'x'")):
+        with pytest.raises(type(bug)), outages_told():
+            raise bug
 
 
 async def test_reads_that_are_given_up_in_any_pattern_leave_the_rest_right(
