@@ -36,6 +36,7 @@ from shared.envelope import Envelope, EnvelopeError, Header, encode
 from shared.freshness import Lifetimes
 from shared.keys import KeyRings, short_key
 
+CONCURRENCY = 4
 MAX_REMEMBERED = 10_000
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Sliding:
         self._not_before_ms: dict[str, int] = {}
         """When a key may be tried again: a store that takes no writes is not asked at every hit."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(CONCURRENCY)
 
     def hit(self, query: Query, envelope: Envelope, encoded: bytes) -> None:
         """Note that an entry, stored as `encoded`, answered; move its end behind the answer."""
@@ -96,10 +98,11 @@ class Sliding:
     async def _move(self, query: Query, envelope: Envelope, encoded: bytes, moved_ms: int) -> None:
         key = envelope.header.key
         try:
-            header, moved = await asyncio.to_thread(self._moved, envelope, moved_ms)
-            if self._tiers.sensitivity(query.controls) != "public":
-                await self._store.withhold(key, header.expires_ms)
-            await self._store.put(key, moved, header.expires_ms, over=head_of(encoded))
+            async with self._room:  # a batch has hundreds
+                header, moved = await asyncio.to_thread(self._moved, envelope, moved_ms)
+                if self._tiers.sensitivity(query.controls) != "public":
+                    await self._store.withhold(key, header.expires_ms)
+                await self._store.put(key, moved, header.expires_ms, over=head_of(encoded))
         except (StoreError, EnvelopeError) as exc:
             STORE_WRITES.labels("failed").inc()
             log.warning("L1: not extended %s: %s", short_key(key), exc)

@@ -36,7 +36,6 @@ from dataclasses import dataclass
 from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
-    stop_before_delay,
     wait_random_exponential,
 )
 
@@ -124,19 +123,19 @@ class Writes:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(StoreError),
             wait=_BACKOFF,
-            stop=stop_before_delay(self._patience_s),
-            reraise=True,
         )
         try:
-            async for attempt in retrying:
-                with attempt:
-                    if attempt.retry_state.attempt_number == 1:
-                        raise failed  # that was `put`
-                    async with self._turn:
-                        await self._write_unless_newer(write)
-        except StoreError as exc:
+            # Its turn may come late: a store that hangs takes its time with each.
+            async with asyncio.timeout(self._patience_s):
+                async for attempt in retrying:
+                    with attempt:
+                        if attempt.retry_state.attempt_number == 1:
+                            raise failed  # that was `put`
+                        async with self._turn:
+                            await self._write_unless_newer(write)
+        except TimeoutError:
             STORE_WRITES.labels("failed").inc()
-            log.warning("L1: not stored %s: %s", short_key(write.header.key), exc)
+            log.warning("L1: not stored %s: %s", short_key(write.header.key), failed)
         else:
             STORE_WRITES.labels("stored").inc()
 

@@ -146,6 +146,25 @@ async def test_write_that_goes_on_failing_is_given_up(
     assert (counted["stored"], counted["failed"], counted["dropped"]) == (0, 1, 0)
 
 
+async def test_shutdown_waits_no_longer_where_many_wait_for_a_store_that_hangs(
+    store: FailingStore, counted: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take their turns, but each has its own end."""
+
+    async def hang(_key: str) -> None:
+        await asyncio.sleep(0.2)
+        raise StoreError("no reply")
+
+    store.failures = 10**6
+    monkeypatch.setattr(store, "get", hang)
+    writes = Writes(store, patience_s=0.5)
+    for number in range(200):
+        await writes.put(entry_of("One", key=f"{number:064x}"), token=1)
+    async with asyncio.timeout(20):  # 40 s, one after another
+        await writes.close()
+    assert counted["failed"] == 200
+
+
 @pytest.mark.parametrize("bound", [{"max_waiting": 3}, {"max_waiting_bytes": 3}])
 async def test_beyond_the_bound_the_newest_is_dropped(
     store: FailingStore, counted: dict[str, float], bound: dict[str, int]
