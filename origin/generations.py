@@ -25,7 +25,7 @@ from origin.lifetimes import Tiers
 from origin.metrics import STORE_WRITES
 from origin.queries import Query
 from origin.relay import Part, Relay
-from origin.stores.contract import Store, StoreError
+from origin.stores.contract import Store
 from origin.vectors import single_vector_events
 from origin.writes import Writes
 from shared import json_text
@@ -217,6 +217,7 @@ class Generations:
                 fingerprint=to_be.fingerprint,
                 tags=tuple(digests),
                 in_both_encodings=query.is_of_one_input,
+                origin_only=not storing.edge,
             )
             is_sealed = to_be.encryption is not None or storing.sealed
             return seal(entry, query.ring) if is_sealed else entry
@@ -233,14 +234,7 @@ class Generations:
             STORE_WRITES.labels("too-large").inc()
             log.warning("not stored %s: %d bytes", short_key(to_be.key), len(entry.payload))
             return None
-        if not storing.edge:
-            try:
-                await self._store.withhold(to_be.key, entry.header.expires_ms)
-            except StoreError as exc:  # then nobody has it
-                STORE_WRITES.labels("failed").inc()
-                log.warning("not stored %s: %s", short_key(to_be.key), exc)
-                return None
-        elif query.controls.directives.no_cache:
+        if query.controls.directives.no_cache:
             self._edge_writes.expect(query.document, entry.header)
         return entry
 

@@ -12,8 +12,7 @@ Invariants
 1. Only that very entry is moved: not one that was replaced, nor one that is gone (`Store.put`).
 2. An entry moves only where its tier slides and it was given no less than the tier's freshness: a
    client that asked for less (`Encore-TTL`) gets what it asked for.
-3. What the edge must not have is withheld for the longer life before it has one.
-4. An entry that is purged with its source ends with it, and so never moves.
+3. An entry that is purged with its source ends with it, and so never moves.
 
 Only the origin's hits count. What the edge has in KV keeps its own end; when that is over, it asks
 here, and is granted the entry with the later one.
@@ -86,7 +85,7 @@ class Sliding:
         if len(self._not_before_ms) >= MAX_REMEMBERED:
             self._not_before_ms.clear()
         self._not_before_ms[header.key] = now_ms + ttl_ms // 2
-        task = asyncio.create_task(self._move(query, envelope, encoded, moved_ms))
+        task = asyncio.create_task(self._move(envelope, encoded, moved_ms))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -95,13 +94,11 @@ class Sliding:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _move(self, query: Query, envelope: Envelope, encoded: bytes, moved_ms: int) -> None:
+    async def _move(self, envelope: Envelope, encoded: bytes, moved_ms: int) -> None:
         key = envelope.header.key
         try:
             async with self._room:  # a batch has hundreds
                 header, moved = await asyncio.to_thread(self._moved, envelope, moved_ms)
-                if self._tiers.sensitivity(query.controls) != "public":
-                    await self._store.withhold(key, header.expires_ms)
                 await self._store.put(key, moved, header.expires_ms, over=head_of(encoded))
         except (StoreError, EnvelopeError) as exc:
             STORE_WRITES.labels("failed").inc()

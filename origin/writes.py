@@ -2,18 +2,17 @@
 
 What is kept of a generation is written in this order:
 
-    withhold (where the edge must not have it) ──> entry ──> end of the lease
+    entry ──> end of the lease
 
 A process that dies in between leaves nothing wrong, and nothing that blocks:
 
-- before all of it: the lease runs out, and who asks next generates;
-- withheld without an entry: the key is not granted to the edge for as long as the entry would have
-  lived. That costs speed at the edge. Another order would grant an entry that is not to be there;
+- before both: the lease runs out, and who asks next generates;
 - an entry without the lease's end: who asks finds the entry; who has asked before is given the
   lease when it runs out, with the entry;
-- all of it: done.
+- after both: done. The other order would give the lease to who cannot find the entry yet.
 
-A store puts an entry whole or not at all, so none of it is ever half written.
+A store puts an entry whole or not at all, so none of it is ever half written. All that restricts
+an entry (its tenant, its tags, `origin_only`) stands in it: no second write can be missing.
 
 A write that fails is tried again when the lease has been given back already: who waits elsewhere
 waits for no retry. Invariants:

@@ -397,6 +397,7 @@ class Answers:
         document = self._control.last_known(header.tenant) or document
         return (
             document.policy.residency == "edge"
+            and not header.origin_only
             and not is_oversized(header)
             and objection(document, header) is None
             and is_lasting(header, _now_ms())

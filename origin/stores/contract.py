@@ -75,13 +75,6 @@ class Store(Protocol):
         """
         ...
 
-    async def withhold(self, key: str, until_ms: int) -> None:
-        """Grant nobody anything for `key` until then (Unix time, milliseconds). Raises StoreError.
-
-        A later `withhold` counts; nothing else ends it.
-        """
-        ...
-
     async def ping(self) -> None:
         """Ask whether the store answers. Changes nothing. Raises StoreError."""
         ...

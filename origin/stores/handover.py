@@ -79,10 +79,6 @@ class HandoverStore:
         """See Store.grant."""
         return await self._grants.grant(key, after=after)
 
-    async def withhold(self, key: str, until_ms: int) -> None:
-        """See Store.withhold."""
-        await self._grants.withhold(key, until_ms)
-
     async def ping(self) -> None:
         """See Store.ping."""
         await self._grants.ping()

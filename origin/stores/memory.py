@@ -70,10 +70,6 @@ class MemoryStore:
         self._granted_until_ms[key] = now_ms + GRANT_INTERVAL_S * 1000
         return True
 
-    async def withhold(self, key: str, until_ms: int) -> None:
-        """See Store.withhold."""
-        self._granted_until_ms[key] = until_ms
-
     async def ping(self) -> None:
         """See Store.ping."""
 

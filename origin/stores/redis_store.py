@@ -136,11 +136,6 @@ class RedisStore:
             granted = await self._grant(keys=names, args=[after, ASKED_LIFE_S, GRANT_INTERVAL_S])
         return bool(granted)
 
-    async def withhold(self, key: str, until_ms: int) -> None:
-        """See Store.withhold."""
-        with outages_told():
-            await self._client.set(self._name(key, "granted"), "", pxat=max(1, until_ms))
-
     async def ping(self) -> None:
         """See Store.ping."""
         with outages_told():

@@ -219,16 +219,6 @@ async def test_grants_of_keys_do_not_touch_each_other(store: Store) -> None:
     assert not await store.grant(KEY, after=1)
 
 
-async def test_nothing_is_granted_while_it_is_withheld(store: Store) -> None:
-    """Until the time that was last said; other keys have nothing to do with it."""
-    await store.withhold(KEY, now_ms() + HOUR_MS)
-    assert not await store.grant(KEY, after=1)
-    assert await store.grant(OTHER, after=1)
-    for until_ms in (now_ms() - 1, 0):
-        await store.withhold(KEY, until_ms)
-    assert await store.grant(KEY, after=1)
-
-
 @pytest.mark.parametrize("after", [1, 7])
 async def test_of_concurrent_requests_one_is_granted(store: Store, after: int) -> None:
     """However many ask at once."""

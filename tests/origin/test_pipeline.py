@@ -1069,21 +1069,6 @@ async def test_a_class_nobody_configured_is_not_stored(bench: Bench) -> None:
     assert await bench.stored(query) is None
 
 
-async def test_a_sensitive_answer_that_cannot_be_withheld_is_not_stored(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Or the edge might get it."""
-    bench = Bench(tiers=TIERS)
-
-    async def fail(_key: str, _until_ms: int) -> None:
-        raise StoreError("down")
-
-    monkeypatch.setattr(bench.store, "withhold", fail)
-    query = bench.query(headers={"encore-class": "memo"})
-    await bench.run(query)
-    assert await bench.stored(query) is None
-
-
 @pytest.mark.parametrize(("room_bytes", "stored"), [(1, False), (1 << 20, True)])
 async def test_an_entry_has_a_largest_size(room_bytes: int, stored: bool) -> None:
     """The answer is given all the same."""

@@ -149,8 +149,8 @@ async def test_without_a_sliding_tier_nothing_is_looked_at() -> None:
     assert Bench(tiers=Tiers.parse('{"models": {"m": 5}}')).pipeline._sliding is None
 
 
-async def test_internal_answer_is_withheld_for_its_longer_life(bench: Bench) -> None:
-    """Before it has one."""
+async def test_internal_answer_stays_one_for_its_longer_life(bench: Bench) -> None:
+    """The edge is never granted it."""
     query = bench.query(headers={"encore-class": "memo"})
     await bench.run(query)
     bench.clock.now_ms += 90_000
@@ -159,24 +159,8 @@ async def test_internal_answer_is_withheld_for_its_longer_life(bench: Bench) -> 
     assert header is not None
     assert header.fresh_until_ms == START_MS + 190_000
     while bench.clock.now_ms < header.expires_ms:
-        assert not await bench.store.grant(header.key, after=1)
+        assert not await bench.pipeline.edge_writes.grant(document_of(), header)
         bench.clock.now_ms += 10_000
-
-
-async def test_internal_answer_that_cannot_be_withheld_does_not_move(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Or the edge might get it in the end."""
-    query = bench.query(headers={"encore-class": "memo"})
-    await bench.run(query)
-
-    async def fail(_key: str, _until_ms: int) -> None:
-        raise StoreError("down")
-
-    monkeypatch.setattr(bench.store, "withhold", fail)
-    bench.clock.now_ms += 90_000
-    await hit(bench, query)
-    assert (await ends_s(bench, query))[0] == TTL_S
 
 
 async def test_sealed_entry_is_sealed_again(bench: Bench) -> None:

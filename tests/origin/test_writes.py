@@ -266,11 +266,6 @@ class DyingStore(MemoryStore):
             raise StoreError("nothing reaches it from a dead process")
         self._steps -= 1
 
-    async def withhold(self, key: str, until_ms: int) -> None:
-        """See Store.withhold."""
-        self.step()
-        await super().withhold(key, until_ms)
-
     async def put(
         self,
         key: str,
@@ -303,10 +298,10 @@ class DyingLeases(MemoryLeases):
 TIERS = Tiers.parse('{"classes": {"memo": {"sensitivity": "internal"}}}')
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+@pytest.mark.parametrize("steps", [0, 1, 2])
 async def test_crash_between_any_two_writes_leaves_nothing_wrong(steps: int) -> None:
-    """Withhold, entry, end of the lease: whoever comes after finds the entry, or makes it; the edge
-    is granted neither; no lease blocks for longer than it lasts.
+    """Entry, end of the lease: whoever comes after finds the entry, or makes it; the edge is not
+    granted what it must not have; no lease blocks for longer than it lasts.
     """  # noqa: D205 - one sentence
     clock = Clock()
     shared = MemoryStore(now_ms=clock)
@@ -346,8 +341,8 @@ async def test_crash_between_any_two_writes_leaves_nothing_wrong(steps: int) -> 
     alive = pipeline(second, shared, leases)
     async with asyncio.timeout(5):
         how, _ = await bench.run(query(alive))
-    assert how == ("hit" if steps >= 2 else "miss")
-    assert second.runs == (0 if steps >= 2 else 1)
+    assert how == ("hit" if steps >= 1 else "miss")
+    assert second.runs == (0 if steps >= 1 else 1)
     stored = await shared.get(key)
     assert stored is not None
     header = decode(stored).header
