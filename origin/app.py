@@ -37,6 +37,7 @@ from origin.relay import Relay
 from origin.settings import Settings, SettingsError
 from origin.stores.contract import Store
 from origin.stores.control_contract import ControlStore
+from origin.stores.handover import HandoverStore
 from origin.stores.lease_contract import Leases
 from origin.stores.memory_usage import MemoryUsageStore
 from origin.stores.redis_control import RedisControlStore
@@ -179,12 +180,19 @@ def build_app(settings: Settings) -> ASGIApp:
         raise SettingsError("REDIS_URL is not set")
     url, prefix = settings.redis_url.get_secret_value(), settings.key_prefix
     control_url = (settings.control_redis_url or settings.redis_url).get_secret_value()
+    store: Store
+    if settings.l1 == "off":
+        url, leases = control_url, None  # the other one is asked nothing
+        store = HandoverStore(RedisStore.from_url(url, prefix=prefix))
+    else:
+        store = RedisStore.from_url(url, prefix=prefix)
+        leases = RedisLeases.from_url(url, prefix=prefix)
     return create_app(
         settings,
         engine=_load_engine(settings),
-        store=RedisStore.from_url(url, prefix=prefix),
+        store=store,
         control_store=RedisControlStore.from_url(control_url, prefix=prefix),
-        leases=RedisLeases.from_url(url, prefix=prefix),
+        leases=leases,
         usage_store=RedisUsageStore.from_url(url, prefix=prefix),
     )
 

@@ -148,6 +148,15 @@ def policy(
     remove_template: Annotated[
         list[str] | None, typer.Option(metavar="NAME@VERSION", help="Remove one.")
     ] = None,
+    lax_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Let a content class's lifetime hold where it is the longer one."
+        ),
+    ] = None,
+    remove_lax_class: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Let it not any more.")
+    ] = None,
 ) -> None:
     """Show TENANT's policy, or change what the options name."""
     given = {
@@ -159,7 +168,7 @@ def policy(
     changes = {field: value for field, value in given.items() if value is not None}
     added = dict(map(_template, template or ()))
     removed = remove_template or []
-    if not changes and not added and not removed:
+    if not (changes or added or removed or lax_class or remove_lax_class):
         _show(_document(tenant).policy)
         return
 
@@ -168,7 +177,16 @@ def policy(
         for label in removed:
             if templates.pop(label, None) is None:
                 raise ControlError(f"--remove-template {label!r}: {tenant} has no such template")
-        changed: dict[str, Any] = {**changes, "templates": templates | added}
+        listed = dict.fromkeys((*document.policy.lax_classes, *(lax_class or ())))
+        for name in remove_lax_class or ():
+            if name not in listed:
+                raise ControlError(f"--remove-lax-class {name!r}: {tenant} does not list it")
+            del listed[name]
+        changed: dict[str, Any] = {
+            **changes,
+            "templates": templates | added,
+            "lax_classes": tuple(listed),
+        }
         return revised(document, now_ms, policy=replace(document.policy, **changed))
 
     changed = _act(_settings_for(tenant), lambda control: control.change(tenant, change))
@@ -296,6 +314,7 @@ def _show(policy: Policy) -> None:
         f"encrypted = {json.dumps(policy.encrypted)}",
         f"rate_limited = {json.dumps(policy.rate_limited)}",
         *(f"template {label} = {policy.templates[label]}" for label in sorted(policy.templates)),
+        *(f"lax_class = {name}" for name in policy.lax_classes),
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -49,6 +49,7 @@ class EdgeWrites:
         now_ms = self._clock_ms()
         if (
             document.policy.residency == "origin-only"
+            or header.origin_only
             or now_ms > header.fresh_until_ms
             or header.expires_ms - now_ms < MIN_EDGE_LIFE_S * 1000
         ):
@@ -66,7 +67,7 @@ class EdgeWrites:
 
     def expect(self, document: ControlDocument, header: Header) -> None:
         """Remember an entry for the edge to fetch, unless it is granted a write before."""
-        if document.policy.residency == "origin-only":
+        if document.policy.residency == "origin-only" or header.origin_only:
             return
         # The last grant, if any, was no later than now: it is over at `due_ms`.
         known = self._pending.get(header.key)

@@ -51,6 +51,9 @@ def redis_for(settings: Settings) -> Iterator[str]:
     if settings.redis_url is not None:
         yield settings.redis_url.get_secret_value()
         return
+    if settings.l1 == "off" and settings.control_redis_url is not None:
+        yield settings.control_redis_url.get_secret_value()
+        return
     with embedded_redis(settings.state_dir / "redis") as url:
         yield url
 

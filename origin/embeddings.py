@@ -26,7 +26,7 @@ from shared.cache_headers import Forwarded
 from shared.compression import decompress
 from shared.envelope import Header
 from shared.errors import ClientError, EncoreError, UpstreamError, not_cached
-from shared.freshness import Forward, Serve
+from shared.freshness import Forward, Serve, is_failure
 from shared.requests import EmbeddingRequest
 
 _MAX_VECTOR_BYTES = 16 << 20
@@ -104,7 +104,8 @@ class Batches:
             try:
                 made = await self._make(query, alone, missing, places, trouble)
             except EncoreError as error:
-                if error.status < 500 or not all(_may_stand_in(found[p]) for p in missing):
+                stands_in = all(_may_stand_in(found[place]) for place in missing)
+                if not (stands_in and is_failure(error.status)):
                     raise
                 failed_status, trouble = error.status, "stale-if-error"
         known = set(range(len(alone))).difference(missing)

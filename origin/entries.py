@@ -44,6 +44,7 @@ def build_entry(
     fingerprint: str,
     tags: tuple[str, ...] = (),
     in_both_encodings: bool = False,
+    origin_only: bool = False,
 ) -> Envelope:
     """The envelope of a storable answer, not encrypted. `model` is the one that was asked for.
 
@@ -79,6 +80,7 @@ def build_entry(
         tokens=token_counts(answer),
         tags=tags,
         segments={name: len(data) for name, data in segments.items()},
+        origin_only=origin_only,
     )
     return Envelope(header=header, payload=b"".join(segments.values()))
 

@@ -2,8 +2,8 @@
 
 Invariants
 1. A request joins a generation only if no purge that it knows of can name its entry.
-2. An entry is what all who waited for it agreed to: all of their tags, the shortest of the lives,
-   the strictest of the classes.
+2. An entry is what all who waited for it agreed to: all of their tags, the shortest of the lives.
+   They are of one content class (`origin.lifetimes`).
 3. What has no time by the clock that cut-offs are told by is kept nowhere.
 """
 
@@ -25,8 +25,9 @@ from origin.lifetimes import Tiers
 from origin.metrics import STORE_WRITES
 from origin.queries import Query
 from origin.relay import Part, Relay
-from origin.stores.contract import Store, StoreError
+from origin.stores.contract import Store
 from origin.vectors import single_vector_events
+from origin.writes import Writes
 from shared import json_text
 from shared.compression import decompress
 from shared.controls import Controls
@@ -36,7 +37,6 @@ from shared.envelope import (
     Envelope,
     EnvelopeError,
     Header,
-    encode,
 )
 from shared.freshness import Lifetimes, Serve, decide
 from shared.keys import KeyRings, short_key
@@ -77,6 +77,7 @@ class Generations:
         self._max_entry_bytes = max_entry_bytes
         self._relay = relay
         self._edge_writes = edge_writes
+        self._writes = Writes(store)
         self._clock_ms = clock_ms
         self._flights = Flights(deadline_s)
         self._room_for_batches = asyncio.Semaphore(BATCH_CONCURRENCY)
@@ -99,6 +100,7 @@ class Generations:
     async def close(self) -> None:
         """Stop every generation; wait for what is being stored."""
         await self._flights.close()
+        await self._writes.close()
 
     def start(
         self,
@@ -118,7 +120,8 @@ class Generations:
         """
         to_be = None
         if shared and query.key is not None and started_ms is not None:
-            is_sealed = query.document.policy.encrypted or self._tiers.seals(query.controls)
+            is_secret = self._tiers.sensitivity(query.controls) == "confidential"
+            is_sealed = query.document.policy.encrypted or is_secret
             try:
                 to_be = entry_to_be(
                     key=query.key,
@@ -156,9 +159,9 @@ class Generations:
                 started_us = entry.header.generation_started_ms * 1000
                 token = started_us if leader is None else leader.token
                 async with self._room(flight):
-                    await self._put(entry, token=token)
+                    await self._writes.put(entry, token=token)
             if leader is not None:
-                await leader.end()  # not before: who gets the lease next must find the entry
+                await leader.end()  # not before: see origin.writes
 
         flight = self._flights.start(
             query.key or "",
@@ -185,9 +188,15 @@ class Generations:
         started_ms = to_be.generation_started_ms
         created_ms = max(started_ms, self._clock_ms())  # clocks differ, and may be set back
         told = () if flight.leader is None else await flight.leader.gather()
-        wishes, digests_told = _read_wishes(told)
-        wishes += flight.wishes
-        storing = self._tiers.storing(self._lifetimes, request.model, wishes, created_ms)
+        ttls_s, digests_told = _read_wishes(told)
+        storing = self._tiers.storing(
+            self._lifetimes,
+            request.model,
+            query.controls.content_class,
+            [*ttls_s, *(wish.ttl_s for wish in flight.wishes)],
+            created_ms,
+            lax_classes=query.document.policy.lax_classes,
+        )
         digests = dict.fromkeys((*to_be.tags, *query.digests(flight.wishes), *digests_told))
         # One waiter wants no entry, or there are more tags than fit and a purge would miss it.
         if storing is None or len(digests) > MAX_TAGS:
@@ -208,6 +217,7 @@ class Generations:
                 fingerprint=to_be.fingerprint,
                 tags=tuple(digests),
                 in_both_encodings=query.is_of_one_input,
+                origin_only=not storing.edge,
             )
             is_sealed = to_be.encryption is not None or storing.sealed
             return seal(entry, query.ring) if is_sealed else entry
@@ -224,28 +234,12 @@ class Generations:
             STORE_WRITES.labels("too-large").inc()
             log.warning("not stored %s: %d bytes", short_key(to_be.key), len(entry.payload))
             return None
-        if not storing.edge:
-            try:
-                await self._store.withhold(to_be.key, entry.header.expires_ms)
-            except StoreError as exc:  # then nobody has it
-                log.warning("not stored %s: %s", short_key(to_be.key), exc)
-                return None
-        elif query.controls.directives.no_cache:
+        if query.controls.directives.no_cache:
             self._edge_writes.expect(query.document, entry.header)
         return entry
 
     def _room(self, flight: Flight) -> asyncio.Semaphore | nullcontext[None]:
         return self._room_for_batches if flight.one_of_many else nullcontext()
-
-    async def _put(self, entry: Envelope, *, token: int) -> None:
-        header = entry.header
-        try:
-            await self._store.put(header.key, encode(entry), header.expires_ms, token=token)
-        except StoreError as exc:
-            STORE_WRITES.labels("failed").inc()
-            log.warning("L1: not stored %s: %s", short_key(header.key), exc)
-        else:
-            STORE_WRITES.labels("stored").inc()
 
     def _part(
         self,
@@ -307,15 +301,15 @@ def _same_source(header: Header, to_be: Header) -> bool:
 
 def _told_wishes(query: Query, wishes: Iterable[Controls]) -> bytes:
     """What waiters ask of an entry, for the process that makes it."""
-    lives = dict.fromkeys((wish.ttl_s, wish.content_class) for wish in wishes)
-    return json_text.dumps([list(lives), query.digests(wishes)])
+    ttls_s = dict.fromkeys(wish.ttl_s for wish in wishes)
+    return json_text.dumps([list(ttls_s), query.digests(wishes)])
 
 
-def _read_wishes(told: Iterable[bytes]) -> tuple[list[Controls], list[str]]:
-    """(wishes, tag digests) of `_told_wishes` of other processes."""
-    wishes: list[Controls] = []
+def _read_wishes(told: Iterable[bytes]) -> tuple[list[int | None], list[str]]:
+    """(wishes for a life in seconds, tag digests) of `_told_wishes` of other processes."""
+    ttls_s: list[int | None] = []
     digests: list[str] = []
     for lives, tags in map(json.loads, told):
-        wishes += [Controls(ttl_s=ttl_s, content_class=name) for ttl_s, name in lives]
+        ttls_s += lives
         digests += tags
-    return wishes, digests
+    return ttls_s, digests

@@ -43,7 +43,8 @@ STORE_WRITES = Counter(
     "Entries to be written to L1, by what became of them.",
     ["outcome"],
 )
-"""`outcome`: stored, too-large, failed (after retries), dropped (too many were waiting)."""
+"""`outcome`: stored, extended (a sliding end was moved), too-large, failed (after retries), dropped
+(too many were waiting)."""
 
 GENERATIONS = Gauge(
     "encore_generations",
@@ -89,7 +90,7 @@ EDGE_PUSHES = Gauge(
 # What has not happened yet is 0: an alert on a rate would miss the first time otherwise.
 for _counter, _values in (
     (L1_ERRORS, ("read", "clock", "grant")),
-    (STORE_WRITES, ("stored", "too-large", "failed", "dropped")),
+    (STORE_WRITES, ("stored", "extended", "too-large", "failed", "dropped")),
     (EDGE_COUNTERS, ("stored", "refused", "failed")),
     (USAGE_FLUSHES, ("stored", "failed")),
 ):

@@ -32,6 +32,7 @@ from origin.lifetimes import Tiers
 from origin.metrics import L1_ERRORS
 from origin.queries import Query
 from origin.relay import Relay
+from origin.sliding import Sliding
 from origin.stores.contract import Store, StoreError
 from shared import json_text
 from shared.cache_headers import Forwarded
@@ -135,6 +136,11 @@ class Pipeline:
             edge_writes=self.edge_writes,
             clock_ms=clock_ms,
         )
+        self._sliding: Sliding | None = None
+        if tiers.any_slides:
+            self._sliding = Sliding(
+                store, keys=keys, tiers=tiers, lifetimes=lifetimes, clock_ms=clock_ms
+            )
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: set[str] = set()
         self._no_refresh_before_ms: dict[str, int] = {}
@@ -189,6 +195,8 @@ class Pipeline:
             if hit is not None and isinstance(decision, Serve):
                 if decision.revalidate:
                     self._refresh(query, hit.envelope)
+                elif self._sliding is not None:
+                    self._sliding.hit(query, hit.envelope, hit.encoded)
                 return hit
         if directives.only_if_cached:
             raise not_cached()
@@ -248,7 +256,9 @@ class Pipeline:
                 if place % TURN_INPUTS == TURN_INPUTS - 1:
                     await asyncio.sleep(0)
                 held = await self._rekeyed(query) if encoded is None else encoded
-                found.append(await self._judge(query, held))
+                found.append(one := await self._judge(query, held))
+                if self._sliding is not None and one[0] is not None and isinstance(one[1], Serve):
+                    self._sliding.hit(query, one[0].envelope, one[0].encoded)
         except StoreError as exc:
             L1_ERRORS.labels("read").inc()
             log.warning("L1: %s", exc)
@@ -333,7 +343,7 @@ class Pipeline:
         where there is none (any more) that could answer `query`.
         """
         hit, _, trouble = await self._look_up(query)
-        if hit is not None and hit.envelope.header.created_ms <= header.created_ms:
+        if hit is not None and _later(hit.envelope.header) <= _later(header):
             task = self._refresh(query, hit.envelope)
             if task is not None:
                 await asyncio.wait([task])
@@ -347,6 +357,8 @@ class Pipeline:
         for task in tuple(self._refreshes):
             task.cancel()
         await self._generations.close()
+        if self._sliding is not None:
+            await self._sliding.close()
 
     def _keys_of(
         self,
@@ -486,7 +498,7 @@ class Pipeline:
                     tag_digests=stale.header.tags,
                 )
                 # Who happens to ask does not change how long the next entry lives.
-                flight.ask(Controls(content_class=query.controls.content_class), query.document)
+                flight.ask(Controls(), query.document)
             with flight.joined():
                 await flight.result()
             await flight.landed()
@@ -499,3 +511,8 @@ class Pipeline:
             self._no_refresh_before_ms[key] = self._clock_ms() + wait_s * 1000
         finally:
             self._refreshing.discard(key)
+
+
+def _later(header: Header) -> tuple[int, int]:
+    """Of two entries of a key, or states of one that slides, the later one has the larger."""
+    return header.created_ms, header.fresh_until_ms

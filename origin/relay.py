@@ -35,6 +35,7 @@ from origin.stores.lease_contract import FIRST_PIECE, Lease, Leases
 from shared import json_text
 from shared.envelope import Header, decode_header, encode, header_json
 from shared.errors import ClientError, UpstreamError
+from shared.freshness import is_failure
 from shared.keys import KeyRings, short_key
 
 BATCH_S = 0.03
@@ -357,7 +358,7 @@ async def _ending(kind: bytes, said: bytes, part: Part) -> FlightEvent:
         return Landed(finished=Finished(answer=answer, unstorable=unstorable), entry=None)
     if kind == _ERROR:
         fields: dict[str, Any] = json.loads(said)
-        raise (ClientError if fields["status"] < 500 else UpstreamError)(**fields)
+        raise (UpstreamError if is_failure(fields["status"]) else ClientError)(**fields)
     raise _LostError
 
 

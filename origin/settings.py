@@ -168,6 +168,12 @@ class Settings(BaseModel):
         description="Redis for control documents (keys, policies, purges), where it is not to be "
         "that of L1.",
     )
+    l1: Literal["redis", "off"] = Field(
+        "redis",
+        description="`off` keeps no answers in Redis: the edge (Workers KV) alone caches. Control "
+        "documents and who may write to KV stay in Redis, and `REDIS_URL` is not needed beside "
+        "`ENCORE_CONTROL_REDIS_URL`.",
+    )
     key_prefix: str = Field(
         "encore",
         pattern=r"^[A-Za-z0-9_.-]{1,32}$",
@@ -292,7 +298,7 @@ class Settings(BaseModel):
     def _prices(cls, value: Any) -> Any:
         return Prices.parse(value) if isinstance(value, str) else value
 
-    @field_validator("log_level", "mode", "dtype", mode="before")
+    @field_validator("log_level", "mode", "dtype", "l1", mode="before")
     @classmethod
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value

@@ -58,12 +58,15 @@ def canonical(
     bucket: int,
     fields: dict[str, Any],
     profile: str | None = None,
+    content_class: str | None = None,
 ) -> bytes:
     """The canonical bytes of a request.
 
     `fields` is the body as `shared.json_text.parse_object` gives it; it is not changed. `endpoint`
     is the path (`/v1/chat/completions`), `scope` is empty where the client names none. `profile`
     names what has normalised the fields: what one holds for the same, another may not.
+    `content_class` is the one that the client names: an answer is kept by the rules of its class,
+    so it answers no request of another.
 
     Raises ClientError where a string holds a lone surrogate (it has no UTF-8 form).
     """
@@ -75,8 +78,12 @@ def canonical(
     n = kept.get("n")
     if type(n) is int and n == 1:
         del kept["n"]
-    form = [VERSION, tenant, scope, endpoint, bucket, kept]
-    text = _encode(form if profile is None else [*form, profile])
+    form: list[Any] = [VERSION, tenant, scope, endpoint, bucket, kept]
+    if content_class is not None:
+        form += [profile, content_class]
+    elif profile is not None:
+        form.append(profile)
+    text = _encode(form)
     try:
         return text.encode()
     except UnicodeEncodeError:

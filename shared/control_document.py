@@ -28,7 +28,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from shared.canonical import canonical
-from shared.controls import Controls
+from shared.controls import CONTENT_CLASS, CONTENT_CLASS_WORDS, Controls
 from shared.embeddings import keyed_fields
 from shared.envelope import MAX_HEADER_BYTES, TAG_HEX_CHARACTERS, Header
 from shared.keys import KEY_ID_HEX_CHARACTERS, SHORT_KEY_HEX_CHARACTERS, check_tenant, short_key
@@ -44,6 +44,7 @@ OPERATOR_TENANT = "operator"
 MAX_CUT_OFFS = 1000
 MAX_API_KEYS = 1000
 MAX_NAME_CHARACTERS = 64
+MAX_LAX_CLASSES = 100
 
 _GRACE_MS = 3_600_000
 """Added to the longest life: a generation takes time, and clocks differ."""
@@ -118,7 +119,8 @@ class Policy:
 
     `normalisation` is a profile of `shared.normalisation`; `residency` `origin-only` keeps its
     entries out of KV; `encrypted` keeps them sealed at rest; `rate_limited` subjects it to the
-    platform's rate limit where one is bound; `templates` maps `name@version` to a pattern.
+    platform's rate limit where one is bound; `templates` maps `name@version` to a pattern;
+    `lax_classes` are content classes whose lifetime holds even where it is the longer one.
     """
 
     normalisation: str = "exact"
@@ -126,6 +128,7 @@ class Policy:
     encrypted: bool = False
     rate_limited: bool = True
     templates: Mapping[str, str] = field(default_factory=dict)
+    lax_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.normalisation in PROFILES, f"normalisation: one of {', '.join(PROFILES)}")
@@ -135,6 +138,9 @@ class Policy:
         _require(isinstance(self.templates, Mapping), "templates: an object")
         for label, pattern in self.templates.items():
             _require(type(label) is str and _matches(_TEXT, pattern), "templates: texts")
+        _require(len(self.lax_classes) <= MAX_LAX_CLASSES, f"at most {MAX_LAX_CLASSES} lax classes")
+        for name in self.lax_classes:
+            _require(_matches(CONTENT_CLASS, name), f"lax class: {CONTENT_CLASS_WORDS}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -292,6 +298,7 @@ def canonical_for(
         bucket=controls.bucket,
         fields=keyed,
         profile=profile,
+        content_class=controls.content_class,
     )
     return Form(data, strategy)
 
@@ -355,6 +362,7 @@ def _fields(document: ControlDocument) -> dict[str, Any]:
             "encrypted": policy.encrypted,
             "rate_limited": policy.rate_limited,
             "templates": dict(policy.templates),
+            **({"lax_classes": list(policy.lax_classes)} if policy.lax_classes else {}),
         },
         "cut_offs": {
             "all": cut_offs.all_ms,
@@ -383,7 +391,7 @@ def decode(text: bytes | str, tenant: str) -> ControlDocument:
             tenant=tenant,
             revision=fields["revision"],
             keys=MappingProxyType({key.id: key for key in keys}),
-            policy=Policy(**fields["policy"]),
+            policy=_policy(fields["policy"]),
             cut_offs=CutOffs(
                 all_ms=cut_offs["all"],
                 models=cut_offs["models"],
@@ -399,6 +407,10 @@ def decode(text: bytes | str, tenant: str) -> ControlDocument:
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ControlError("control document") from exc
     return document
+
+
+def _policy(fields: dict[str, Any]) -> Policy:
+    return Policy(**{**fields, "lax_classes": tuple(fields.get("lax_classes", ()))})
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ _SPACES = " \t"
 # A quoted string, or what would be one if it ended. Taking both keeps the search linear.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(")?', re.DOTALL)
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
-_CLASS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+CONTENT_CLASS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+CONTENT_CLASS_WORDS = "1 to 32 of a-z 0-9 _ -"
 _SCOPE = re.compile(r"[\x21-\x7e]{1,128}")
 _DIGITS = re.compile(r"[0-9]+")
 _BUCKET = re.compile(r"[0-9]{1,4}")
@@ -118,7 +119,7 @@ def parse_controls(headers: Mapping[str, str]) -> Controls:
         semantic_off=off,
         semantic_threshold=None if semantic is None or off else float(semantic),
         bucket=int(bucket or 0),
-        content_class=_matching(headers, "Encore-Class", _CLASS, "1 to 32 of a-z 0-9 _ -"),
+        content_class=_matching(headers, "Encore-Class", CONTENT_CLASS, CONTENT_CLASS_WORDS),
         scope=_matching(headers, "Encore-Scope", _SCOPE, "1 to 128 visible ASCII characters") or "",
     )
 

@@ -109,6 +109,7 @@ class Header:
     names, None where that is the same.
     `segments` maps a name to its stored length in bytes, in stored order. `source` is None for an
     answer generated for this very key. `encryption` is the id of the encryption key, or None.
+    `origin_only` keeps it out of KV, whoever comes upon it.
     """
 
     key: str
@@ -127,6 +128,7 @@ class Header:
     tags: tuple[str, ...] = ()
     source: SemanticSource | None = None
     encryption: str | None = None
+    origin_only: bool = False
 
     def __post_init__(self) -> None:
         _require_match(_KEY, self.key, "key")
@@ -153,6 +155,7 @@ class Header:
             _require_match(_TAG, tag, "tags")
         if self.encryption is not None:
             _require_match(_NAME, self.encryption, "encryption")
+        _require(type(self.origin_only) is bool, "origin only")
 
     @property
     def expires_ms(self) -> int:
@@ -253,6 +256,7 @@ def decode_header(text: bytes | str) -> Header:
             tags=tuple(fields.get("T", ())),
             source=_source(fields["o"]) if "o" in fields else None,
             encryption=fields.get("x"),
+            origin_only=fields.get("r", False),
         )
     except EnvelopeError:
         raise
@@ -295,6 +299,8 @@ def _fields(header: Header) -> dict[str, Any]:
         fields["o"] = [header.source.similarity, header.source.key, header.source.calibration]
     if header.encryption is not None:
         fields["x"] = header.encryption
+    if header.origin_only:
+        fields["r"] = True
     return fields
 
 

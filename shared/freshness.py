@@ -102,6 +102,14 @@ def usable_on_error(header: Header, now_ms: int, directives: Directives) -> bool
     return now_ms <= header.error_until_ms
 
 
+def is_failure(status: int) -> bool:
+    """Whether an answer of the next tier is a failure that a stale entry may stand in for.
+
+    RFC 5861 names 500, 502, 503 and 504; who is told to come later (429) has no answer either.
+    """
+    return status >= 500 or status == 429
+
+
 def age_seconds(header: Header, now_ms: int) -> int:
     """The `Age` of an answer: whole seconds since it was made, never negative."""
     return max(0, (now_ms - header.created_ms) // 1000)

@@ -42,7 +42,7 @@ from shared.controls import Controls
 from shared.counts import TROUBLES, Counts, Outcome, Trouble
 from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64
 from shared.errors import not_cached
-from shared.freshness import MISS, Decision, Forward, Serve, decide, serve
+from shared.freshness import MISS, Decision, Forward, Serve, decide, is_failure, serve
 from shared.keys import KeyRings, short_key
 from shared.requests import Endpoint, Request, validate
 from shared.storability import request_storability
@@ -246,7 +246,7 @@ class Answers:
             answer = await self._origin.send(
                 "POST", query.endpoint.value, query.headers, query.body, want_entry=True
             )
-            if answer.status >= 500 and (only_if_cached or fallback is not None):
+            if is_failure(answer.status) and (only_if_cached or fallback is not None):
                 await answer.discard()
                 raise OriginError(
                     "The origin failed.", code="origin_failed", received=answer.status
@@ -371,7 +371,7 @@ class Answers:
         if fetched is None or not fetched[1] or fetched[0].header.key != query.key:
             return
         entry = fetched[0]
-        if newer_than is None or entry.header.created_ms > newer_than.header.created_ms:
+        if newer_than is None or _later(entry) > _later(newer_than):
             await self._put(entry, query.document)
 
     async def _put_behind(
@@ -403,6 +403,7 @@ class Answers:
         document = self._control.last_known(header.tenant) or document
         return (
             document.policy.residency == "edge"
+            and not header.origin_only
             and not is_oversized(header)
             and objection(document, header) is None
             and is_lasting(header, _now_ms())
@@ -511,6 +512,11 @@ def _stored(
     if timing is not None:
         headers["server-timing"] = timing
     return runtime.respond_gzip(headers, view, inflate=query.inflate)
+
+
+def _later(entry: StoredEntry) -> tuple[int, int]:
+    """Of two entries of a key, or states of one that slides, the later one has the larger."""
+    return entry.header.created_ms, entry.header.fresh_until_ms
 
 
 def _content_type(segment: str) -> str:

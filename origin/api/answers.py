@@ -55,6 +55,7 @@ from shared.envelope import (
     encode,
 )
 from shared.errors import EncoreError, InternalError, UpstreamError, error_payload
+from shared.freshness import is_failure
 from shared.keys import short_key
 from shared.requests import Endpoint
 from shared.sse import DONE_EVENT, encode_event
@@ -355,7 +356,7 @@ async def _send_generating(exchange: _Exchange, generating: Generating) -> bool:
             try:
                 await (flight.begun() if exchange.query.stream else flight.result())
             except EncoreError as error:
-                if generating.fallback is None or error.status < 500:
+                if generating.fallback is None or not is_failure(error.status):
                     raise
                 await _send_stale(exchange, generating, generating.fallback, error)
                 return False

@@ -51,12 +51,14 @@ class Store(Protocol):
         *,
         only_new: bool = False,
         token: int | None = None,
+        over: bytes | None = None,
     ) -> None:
         """Replace what is under `key`; it ends at `expires_at_ms` (Unix time, milliseconds).
 
         With `only_new` what is there already stays instead; so it does where a lease of the key
-        has been given with a larger token than `token` (`origin.stores.lease_contract`). An end
-        that is past or zero leaves nothing under `key`. Of concurrent puts one wins, whole. Raises
+        has been given with a larger token than `token` (`origin.stores.lease_contract`), and where
+        what is there does not begin with `over`: an envelope's head names all of it. An end that
+        is past or zero leaves nothing under `key`. Of concurrent puts one wins, whole. Raises
         StoreError; the old envelope, the new one or none is there then.
         """
         ...
@@ -70,13 +72,6 @@ class Store(Protocol):
 
         It may be from the `after`th request on, once in `GRANT_INTERVAL_S`. Of concurrent calls,
         from whatever process, one is granted. Raises StoreError; it may have counted then.
-        """
-        ...
-
-    async def withhold(self, key: str, until_ms: int) -> None:
-        """Grant nobody anything for `key` until then (Unix time, milliseconds). Raises StoreError.
-
-        A later `withhold` counts; nothing else ends it.
         """
         ...
 

@@ -42,11 +42,15 @@ class MemoryStore:
         *,
         only_new: bool = False,
         token: int | None = None,
+        over: bytes | None = None,
     ) -> None:
         """See Store.put."""
         if token is not None and self.newest_tokens.get(key, 0) > token:
             return
-        if only_new and await MemoryStore.get(self, key) is not None:
+        there = await MemoryStore.get(self, key)
+        if only_new and there is not None:
+            return
+        if over is not None and not (there is not None and there.startswith(over)):
             return
         self._entries[key] = (bytes(envelope), expires_at_ms)
 
@@ -65,10 +69,6 @@ class MemoryStore:
             return False
         self._granted_until_ms[key] = now_ms + GRANT_INTERVAL_S * 1000
         return True
-
-    async def withhold(self, key: str, until_ms: int) -> None:
-        """See Store.withhold."""
-        self._granted_until_ms[key] = until_ms
 
     async def ping(self) -> None:
         """See Store.ping."""

@@ -116,7 +116,8 @@ class _Line:
             while self._unsent:
                 commands, self._unsent = b"".join(self._unsent), []
                 await self._connection.send_packed_command(commands, check_health=False)
-        except (RedisError, OSError):
+        except (RedisError, OSError, RuntimeError):  # uvloop's for a transport that is closed
+            self.usable = False
             self._reader.cancel()
         finally:
             self._sender = None

@@ -39,6 +39,8 @@ def check_redis_of(settings: Settings) -> list[str]:
     """
     control, store = settings.control_redis_url, settings.redis_url
     urls = {"REDIS_URL": store, "ENCORE_CONTROL_REDIS_URL": control}
+    if store == control or (settings.l1 == "off" and control is not None):
+        del urls["REDIS_URL"]  # looked at under its other name, or not used
     found = [
         (variable, finding)
         for variable, url in urls.items()

@@ -40,11 +40,13 @@ if asked < tonumber(ARGV[1]) then return 0 end
 return redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[3]) and 1 or 0
 """
 
-# KEYS: entry, lease. ARGV: envelope, end, token, then NX or nothing.
+# KEYS: entry, lease. ARGV: envelope, end, token or nothing, head or nothing, then NX or nothing.
 _PUT = """
-local newest = redis.call('HGET', KEYS[2], 'token')
+local newest = ARGV[3] ~= '' and redis.call('HGET', KEYS[2], 'token')
 if newest and tonumber(newest) > tonumber(ARGV[3]) then return end
-redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2], unpack(ARGV, 4))
+local head = ARGV[4]
+if head ~= '' and redis.call('GETRANGE', KEYS[1], 0, #head - 1) ~= head then return end
+redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2], unpack(ARGV, 5))
 """
 
 
@@ -102,17 +104,24 @@ class RedisStore:
         *,
         only_new: bool = False,
         token: int | None = None,
+        over: bytes | None = None,
     ) -> None:
         """See Store.put."""
         # Redis refuses an expiry that is not positive; one that is past it takes.
         expires_at_ms = max(1, expires_at_ms)
         with outages_told():
-            if token is None:
+            if token is None and over is None:
                 await self._client.set(self._name(key), envelope, pxat=expires_at_ms, nx=only_new)
             else:
                 await self._put(
                     keys=[self._name(key), self._name(key, "lease")],
-                    args=[envelope, expires_at_ms, token, *(["NX"] if only_new else [])],
+                    args=[
+                        envelope,
+                        expires_at_ms,
+                        "" if token is None else token,
+                        over or b"",
+                        *(["NX"] if only_new else []),
+                    ],
                 )
 
     async def delete(self, key: str) -> None:
@@ -126,11 +135,6 @@ class RedisStore:
         with outages_told():
             granted = await self._grant(keys=names, args=[after, ASKED_LIFE_S, GRANT_INTERVAL_S])
         return bool(granted)
-
-    async def withhold(self, key: str, until_ms: int) -> None:
-        """See Store.withhold."""
-        with outages_told():
-            await self._client.set(self._name(key, "granted"), "", pxat=max(1, until_ms))
 
     async def ping(self) -> None:
         """See Store.ping."""
@@ -187,20 +191,26 @@ def redis_client(
 class _Cluster(RedisCluster):
     """A Cluster's client that may be used by many tasks from the start, as a single server's may.
 
-    redis-py sends what is asked before it knows the Cluster to any node, and closes connections
-    under other tasks when it is redirected too often: those then fail with AttributeError.
+    redis-py sends what is asked before it knows the Cluster to any node.
     """
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         await self.initialize()  # nothing, once it is done
-        try:
-            return await super().execute_command(*args, **kwargs)
-        except AttributeError as exc:
-            raise RedisConnectionError("closed by another task") from exc
+        return await super().execute_command(*args, **kwargs)
 
 
 OUTAGES = (RedisError, RedisClusterException, OSError)
 """What Redis, or the way to it, fails with; OSError covers TimeoutError."""
+
+
+def is_closed(error: BaseException | None) -> bool:
+    """Whether something was sent on a connection that had been closed, and nobody had noticed.
+
+    A Cluster's client closes connections under other tasks (AttributeError); uvloop refuses what is
+    sent between the server's hanging up and the reader's hearing of it (RuntimeError).
+    """
+    words = {AttributeError: "'NoneType' object", RuntimeError: "the handler is closed"}
+    return error is not None and type(error) in words and words[type(error)] in str(error)
 
 
 class outages_told:  # noqa: N801 - reads as a verb; a generator would cost a hit 2 µs
@@ -210,6 +220,6 @@ class outages_told:  # noqa: N801 - reads as a verb; a generator would cost a hi
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OUTAGES):
+        if isinstance(error, OUTAGES) or is_closed(error):
             # The class alone: Redis quotes commands, and so keys, in some of its messages.
             raise StoreError(f"Redis: {type(error).__name__}") from error

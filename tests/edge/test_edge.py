@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, decode
+from origin.lifetimes import Tiers
+from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, Envelope, decode, encode
 from shared.requests import Endpoint
 from tests.edge.lab import Lab
 from tests.edge.local_edge import StartEdge
@@ -243,6 +244,58 @@ def test_buckets_are_kept_apart(stack: Stack) -> None:
     assert "fwd=miss" in status(stack.ask("bucket", {"encore-bucket": "1"}))
     assert content(stack.hit("bucket", {"encore-bucket": "1"})) != zero
     assert content(stack.hit("bucket", {"encore-bucket": "0"})) == zero
+
+
+TIERS = Tiers.parse(
+    """{"classes": {"page": {}, "memo": {"sensitivity": "internal"},
+        "contract": {"sensitivity": "confidential"}}}"""
+)
+
+
+def test_content_classes_are_kept_apart(start_edge: StartEdge) -> None:
+    """What is in KV for one class answers no other; what is sensitive never gets there."""
+    classes = [{"encore-class": name} for name in ("page", "memo", "contract")]
+    with stacked(start_edge, settings=origin_settings(tiers=TIERS)) as stack:
+        stack.ask("class")
+        said = [content(stack.hit("class"))]
+        for headers in classes:
+            first = stack.ask("class", headers)
+            assert status(first).startswith("encore-origin; fwd=miss")
+            said.append(content(first))
+        assert len(set(said)) == len(said)
+        assert content(stack.hit("class", classes[0])) == said[1]
+        for headers, text in zip(classes[1:], said[2:], strict=True):
+            for _ in range(3):
+                again = stack.ask("class", headers)
+                assert status(again).startswith("encore-origin; hit")
+                assert status(again).endswith("encore-edge; fwd=miss")
+                assert content(again) == text
+
+
+def test_edge_gets_an_entry_that_slid_with_its_later_end(start_edge: StartEdge) -> None:
+    """Once its own copy is stale, without a generation: it is the same answer."""
+    with stacked(start_edge, settings=origin_settings(stale_while_revalidate_s=600)) as stack:
+        stack.ask("slides", {"encore-ttl": "1"})
+        copy = stack.hit("slides")
+        runs = stack.engine.runs
+        ((key, (encoded, _)),) = stack.store._entries.items()
+        entry = decode(encoded)
+        later = replace(
+            entry.header,
+            fresh_until_ms=entry.header.fresh_until_ms + 1_000_000,
+            stale_until_ms=entry.header.stale_until_ms + 1_000_000,
+            error_until_ms=entry.header.error_until_ms + 1_000_000,
+        )
+        slid = Envelope(header=later, payload=entry.payload)
+        stack.store._entries[key] = (encode(slid), later.expires_ms)
+        stack.end_minute()
+        fresh = until(
+            lambda: stack.ask("slides"),
+            lambda answer: int(status(answer).rpartition("ttl=")[2]) > 100 and is_hit(answer),
+        )
+        assert fresh.content == copy.content
+        assert fresh.headers["etag"] == copy.headers["etag"]
+        assert stack.engine.runs == runs
 
 
 def test_completions_are_cached(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,20 @@ def test_only_if_cached_gets_nothing_it_forbade(
     assert is_hit(impatient.ask("strictly cached", {"cache-control": "only-if-cached"}))
 
 
+@pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
+def test_stale_entry_stands_in_for_every_failure(impatient: Stack, code: int) -> None:
+    """Of the origin, or of what it passes on; not for what is wrong with the request."""
+    impatient.ask("stands in")
+    impatient.hit("stands in")
+    with impatient.front.answers_instead(answering(code, _JSON, b"{}"), CHAT):
+        stale = impatient.ask("stands in", _STRICT)
+        assert stale.status_code == 200
+        assert status(stale).endswith(f"fwd-status={code}; detail=stale-if-error")
+        assert impatient.ask(f"never asked {code}").status_code == code
+    with impatient.front.answers_instead(answering(400, _JSON, b"{}"), CHAT):
+        assert impatient.ask("stands in", _STRICT).status_code == 400
+
+
 def test_stale_if_error(impatient: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry answers for a failing origin, unless the request says that it must not."""
     impatient.ask("errors")

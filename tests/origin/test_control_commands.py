@@ -159,6 +159,15 @@ def test_policy_is_shown_and_changed(tmp_path: Path) -> None:
     ]
 
 
+def test_lax_classes_are_listed_one_by_one(tmp_path: Path) -> None:
+    """Added once and removed by name; other changes leave them."""
+    created(tmp_path, "acme")
+    options = ["--lax-class", "faq", "--lax-class", "docs", "--lax-class", "faq"]
+    assert policy(tmp_path, *options)[-2:] == ["lax_class = faq", "lax_class = docs"]
+    assert policy(tmp_path, "--encrypted")[-2:] == ["lax_class = faq", "lax_class = docs"]
+    assert policy(tmp_path, "--remove-lax-class", "faq")[-1] == "lax_class = docs"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -166,6 +175,8 @@ def test_policy_is_shown_and_changed(tmp_path: Path) -> None:
         (["policy", "acme", "--residency", "moon"], "residency: one of edge, origin-only"),
         (["policy", "acme", "--template", "x=y"], "template 'x'"),
         (["policy", "acme", "--remove-template", "x@1"], "acme has no such template"),
+        (["policy", "acme", "--lax-class", "Not one"], "lax class: 1 to 32 of a-z"),
+        (["policy", "acme", "--remove-lax-class", "faq"], "acme does not list it"),
         (["keys", "create", "acme", "--role", "boss"], "role: one of client, admin"),
         (["keys", "create", "acme", "--name", "x" * 65], "name: at most 64 characters"),
         (["purge", "acme", "--key", "xyz"], "16 hexadecimal characters"),

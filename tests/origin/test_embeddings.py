@@ -59,11 +59,12 @@ class CountingStore(MemoryStore):
         *,
         only_new: bool = False,
         token: int | None = None,
+        over: bytes | None = None,
     ) -> None:
         """See Store.put."""
         if self.fails:
             raise StoreError("down")
-        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token)
+        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
 
 
 def document_of(tenant: str = "acme", **changes: Any) -> ControlDocument:

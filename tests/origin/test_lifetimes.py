@@ -1,4 +1,4 @@
-"""What tiers decide: by tables, and that a class only ever makes it stricter."""
+"""What tiers decide: by tables, and that a class makes it stricter unless a policy lists it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from origin.lifetimes import Tiers
-from shared.controls import Controls
 from shared.freshness import Lifetimes
 
 LIFETIMES = Lifetimes(
@@ -15,7 +14,8 @@ LIFETIMES = Lifetimes(
 )
 TIERS = Tiers.parse(
     """{
-    "models": {"gpt-4o*": 500, "gpt-*": 700, "off": 0},
+    "models": {"gpt-4o*": 500, "gpt-*": {"ttl_s": 700, "sliding": true}, "off": 0,
+               "slow-*": {"sliding": true}},
     "classes": {
         "listing": {"ttl_s": 60},
         "page": {},
@@ -23,15 +23,19 @@ TIERS = Tiers.parse(
         "contract": {"sensitivity": "confidential"},
         "secret": {"sensitivity": "confidential", "ttl_s": 7200},
         "brief": {"sensitivity": "confidential", "ttl_s": 5},
+        "faq": {"ttl_s": 5000, "sliding": true},
+        "still": {"sliding": false},
         "never": {"ttl_s": 0}
     }}"""
 )
 NOW_MS = 1_000_000
 
 
-def kept(*wishes: Controls, model: str = "m") -> tuple[int, bool, bool] | None:
+def kept(
+    *ttls_s: int | None, content_class: str | None = None, model: str = "m", lax: str = ""
+) -> tuple[int, bool, bool] | None:
     """(freshness in seconds, at the edge, sealed), or None for not kept."""
-    storing = TIERS.storing(LIFETIMES, model, wishes, NOW_MS)
+    storing = TIERS.storing(LIFETIMES, model, content_class, ttls_s, NOW_MS, lax_classes=[lax])
     if storing is None:
         return None
     return (storing.expiry_ms[0] - NOW_MS) // 1000, storing.edge, storing.sealed
@@ -65,38 +69,82 @@ def test_model_class_and_request_decide_together(
     model: str, content_class: str | None, ttl_s: int | None, expected: object
 ) -> None:
     """The model's tier is a default, the class a maximum, the request a wish."""
-    assert kept(Controls(content_class=content_class, ttl_s=ttl_s), model=model) == expected
+    assert kept(ttl_s, content_class=content_class, model=model) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "content_class", "ttl_s", "plain_s", "listed_s"),
+    [
+        ("m", "faq", None, 1000, 5000),
+        ("gpt-5", "faq", None, 700, 5000),
+        ("off", "faq", None, None, 5000),
+        ("m", "faq", 30, 30, 30),
+        ("m", "faq", 50_000, 5000, 5000),
+        ("m", "page", None, 1000, 1000),
+        ("m", "listing", None, 60, 60),
+        ("m", "contract", None, 1000, 1000),
+        ("m", "secret", None, 1000, 3600),
+        ("m", None, None, 1000, 1000),
+        ("m", "unheard-of", None, None, None),
+    ],
+)
+def test_class_that_a_policy_lists_may_be_laxer(
+    model: str,
+    content_class: str | None,
+    ttl_s: int | None,
+    plain_s: int | None,
+    listed_s: int | None,
+) -> None:
+    """Its lifetime takes the place of the model's; confidential stays an hour at most."""
+    for lax, expected_s in (("", plain_s), (content_class or "", listed_s)):
+        found = kept(ttl_s, content_class=content_class, model=model, lax=lax)
+        assert (None if found is None else found[0]) == expected_s
+
+
+@pytest.mark.parametrize(
+    ("model", "content_class", "lax", "expected_s"),
+    [
+        ("m", None, "", None),
+        ("gpt-4o", None, "", None),
+        ("gpt-5", None, "", 700),
+        ("slow-1", None, "", 1000),
+        ("m", "faq", "", 1000),
+        ("m", "faq", "faq", 5000),
+        ("gpt-5", "still", "", None),
+        ("gpt-5", "listing", "", 60),
+        ("gpt-5", "memo", "", 700),
+        ("gpt-5", "contract", "", None),
+        ("gpt-5", "contract", "contract", None),
+    ],
+)
+def test_what_slides(model: str, content_class: str | None, lax: str, expected_s: object) -> None:
+    """The class says, else the model; what is confidential never does."""
+    assert TIERS.sliding_s(LIFETIMES, model, content_class, lax_classes=[lax]) == expected_s
+    assert TIERS.any_slides
+    assert not Tiers.parse('{"models": {"m": 5}, "classes": {"c": {"sliding": false}}}').any_slides
 
 
 @given(
-    st.lists(
-        st.builds(
-            Controls,
-            content_class=st.sampled_from([None, *TIERS.classes, "unheard-of"]),
-            ttl_s=st.none() | st.integers(0, 200_000),
-        ),
-        min_size=1,
-        max_size=4,
-    )
+    st.sampled_from([None, *TIERS.classes, "unheard-of"]),
+    st.lists(st.none() | st.integers(0, 200_000), min_size=1, max_size=4),
 )
-def test_of_several_requests_the_strictest_rules(wishes: list[Controls]) -> None:
-    """No answer is kept longer, or in more places, than one of those that wait for it allows."""
-    alone = [kept(wish) for wish in wishes]
-    together = kept(*wishes)
+def test_of_several_requests_the_shortest_wish_rules(
+    content_class: str | None, ttls_s: list[int | None]
+) -> None:
+    """No answer is kept longer than one of those that wait for it allows."""
+    alone = [kept(ttl_s, content_class=content_class) for ttl_s in ttls_s]
+    together = kept(*ttls_s, content_class=content_class)
     if None in alone:
         assert together is None
         return
     limits = [limit for limit in alone if limit is not None]
-    assert together == (
-        min(ttl_s for ttl_s, _, _ in limits),
-        all(edge for _, edge, _ in limits),
-        any(sealed for _, _, sealed in limits),
-    )
+    assert together == min(limits)
+    assert {limit[1:] for limit in limits} == {min(limits)[1:]}
 
 
 def test_nobody_waiting_keeps_nothing() -> None:
     """There is no wish to go by."""
-    assert TIERS.storing(LIFETIMES, "m", [], NOW_MS) is None
+    assert TIERS.storing(LIFETIMES, "m", None, [], NOW_MS) is None
 
 
 @pytest.mark.parametrize(
@@ -108,6 +156,11 @@ def test_nobody_waiting_keeps_nothing() -> None:
         '{"models": {"m": -1}}',
         '{"models": {"m": true}}',
         '{"models": {"m": 1.5}}',
+        '{"models": {"m": {"ttl": 5}}}',
+        '{"models": {"m": {"sliding": 1}}}',
+        '{"models": {"m": {"sliding": null}}}',
+        '{"classes": {"c": {"sliding": "yes"}}}',
+        '{"classes": {"c": {"sensitivity": "confidential", "sliding": true}}}',
         '{"classes": {"c": {"ttl_s": "60"}}}',
         '{"classes": {"c": {"sensitivity": "secret"}}}',
         '{"classes": {"c": {"ttl": 60}}}',
@@ -136,5 +189,5 @@ def test_what_a_request_that_names_no_time_gets(
 ) -> None:
     """As an entry of such a request lives, where it is kept at all."""
     assert TIERS.default_ttl_s(LIFETIMES, model, content_class) == ttl_s
-    stored = kept(Controls(content_class=content_class), model=model)
+    stored = kept(None, content_class=content_class, model=model)
     assert stored is None or stored[0] == ttl_s

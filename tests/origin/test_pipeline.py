@@ -938,6 +938,7 @@ async def test_some_entries_are_never_granted(bench: Bench) -> None:
 
 TIERS = Tiers.parse(
     """{"models": {"scripted": 70}, "classes": {
+        "page": {}, "faq": {"ttl_s": 900},
         "memo": {"sensitivity": "internal"},
         "contract": {"sensitivity": "confidential", "ttl_s": 60}}}"""
 )
@@ -964,34 +965,58 @@ async def test_a_sensitive_answer_stays_at_the_origin(
     """Whoever asks for it later, for as long as it lives; confidential ones are sealed."""
     bench = Bench(tiers=TIERS)
     await bench.run(bench.query(headers={"encore-class": content_class}))
-    header = await bench.stored()
+    query = bench.query(headers={"encore-class": content_class})
+    header = await bench.stored(query)
     assert header is not None
     assert header.fresh_until_ms == START_MS + ttl_s * 1000
     assert (header.encryption is not None) == sealed
-    assert (await bench.run(bench.query()))[0] == "hit"
+    assert (await bench.run(query))[0] == "hit"
     for _ in range(2):
-        assert not await granted(bench)
-        bench.clock.now_ms += 61_000
+        assert not await bench.pipeline.edge_writes.grant(document_of(), header)
+        bench.clock.now_ms += 31_000
 
 
-async def test_the_strictest_of_those_who_wait_decides() -> None:
-    """Also where who began the generation named no class."""
+CLASSES = [None, "page", "memo", "contract"]
+
+
+@pytest.mark.parametrize("kept", CLASSES)
+@pytest.mark.parametrize("asked", CLASSES)
+@pytest.mark.parametrize("under_way", [False, True])
+async def test_what_is_kept_for_one_class_answers_no_other(
+    kept: str | None, asked: str | None, *, under_way: bool
+) -> None:
+    """Neither a stricter nor a laxer one, neither an entry nor a generation."""
     bench = Bench(tiers=TIERS)
-    bench.engine.gate.clear()
-    first = await bench.pipeline.answer(bench.query())
-    assert isinstance(first, Generating)
-    with first.flight.joined():
-        second = await bench.pipeline.answer(bench.query(headers={"encore-class": "contract"}))
-        assert isinstance(second, Generating)
-        with second.flight.joined():
-            bench.engine.gate.set()
-            await second.flight.result()
-    await first.flight.landed()
-    assert bench.engine.runs == 1
-    header = await bench.stored()
+    queries = [
+        bench.query(headers={} if name is None else {"encore-class": name})
+        for name in (kept, asked)
+    ]
+    if under_way:
+        bench.engine.gate.clear()
+        asking = [asyncio.create_task(bench.run(query)) for query in queries]
+        await asyncio.sleep(0.01)
+        bench.engine.gate.set()
+        await asyncio.gather(*asking)
+    else:
+        for query in queries:
+            await bench.run(query)
+    assert bench.engine.runs == (1 if kept == asked else 2)
+    for name, query in zip((kept, asked), queries, strict=True):
+        header = await bench.stored(query)
+        assert header is not None
+        assert (header.encryption is not None) == (name == "contract")
+
+
+@pytest.mark.parametrize(("lax_classes", "ttl_s"), [((), 70), (("faq",), 900)])
+async def test_policy_lets_a_class_be_laxer(lax_classes: tuple[str, ...], ttl_s: int) -> None:
+    """The tenant's own one, and no other's."""
+    bench = Bench(tiers=TIERS)
+    document = document_of(policy=Policy(lax_classes=lax_classes))
+    query = bench.query(headers={"encore-class": "faq"}, document=document)
+    await bench.run(query)
+    header = await bench.stored(query)
     assert header is not None
-    assert header.encryption is not None
-    assert not await granted(bench)
+    assert header.fresh_until_ms == START_MS + ttl_s * 1000
 
 
 async def test_a_refresh_keeps_the_class_of_who_asked() -> None:
@@ -999,14 +1024,37 @@ async def test_a_refresh_keeps_the_class_of_who_asked() -> None:
     bench = Bench(tiers=TIERS)
     query = bench.query(headers={"encore-class": "contract"})
     await bench.run(query)
-    old = await bench.stored()
+    old = await bench.stored(query)
     assert old is not None
     bench.clock.now_ms += 61_000
     new = await bench.pipeline.refresh(query, old)
     assert new is not None
     assert new.created_ms > old.created_ms
     assert new.encryption is not None
-    assert not await granted(bench)
+    assert not await bench.pipeline.edge_writes.grant(document_of(), new)
+
+
+async def test_a_refresh_keeps_tags_class_and_tenant() -> None:
+    """Whatever the request that happened to find the entry stale asks for itself."""
+    bench = Bench(tiers=TIERS)
+    document = document_of(policy=Policy(encrypted=True))
+    memo = {"encore-class": "memo"}
+    await bench.run(bench.query(headers=memo | {"encore-tags": "old"}, document=document))
+    query = bench.query(headers=memo | {"encore-tags": "new", "encore-ttl": "1"}, document=document)
+    old = await bench.stored(query)
+    assert old is not None
+    bench.clock.now_ms = old.fresh_until_ms + 1
+    assert (await bench.run(query))[0] == "hit"
+    while bench.pipeline._refreshes:
+        await asyncio.wait(bench.pipeline._refreshes)
+    new = await bench.stored(query)
+    assert new is not None
+    assert new.created_ms > old.created_ms
+    assert new.tags == old.tags == (tag_of("old"),)
+    assert new.tenant == old.tenant
+    assert new.encryption == old.encryption is not None
+    assert new.fresh_until_ms - new.created_ms == old.fresh_until_ms - old.created_ms
+    assert not await bench.pipeline.edge_writes.grant(document, new)
 
 
 async def test_a_class_nobody_configured_is_not_stored(bench: Bench) -> None:
@@ -1018,21 +1066,7 @@ async def test_a_class_nobody_configured_is_not_stored(bench: Bench) -> None:
     with answer.flight.joined():
         await answer.flight.result()
     await answer.flight.landed()
-    assert await bench.stored() is None
-
-
-async def test_a_sensitive_answer_that_cannot_be_withheld_is_not_stored(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Or the edge might get it."""
-    bench = Bench(tiers=TIERS)
-
-    async def fail(_key: str, _until_ms: int) -> None:
-        raise StoreError("down")
-
-    monkeypatch.setattr(bench.store, "withhold", fail)
-    await bench.run(bench.query(headers={"encore-class": "memo"}))
-    assert await bench.stored() is None
+    assert await bench.stored(query) is None
 
 
 @pytest.mark.parametrize(("room_bytes", "stored"), [(1, False), (1 << 20, True)])

@@ -324,10 +324,11 @@ class SteppedStore(MemoryStore):
         *,
         only_new: bool = False,
         token: int | None = None,
+        over: bytes | None = None,
     ) -> None:
         """See Store.put."""
         await self._world.step()
-        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token)
+        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
         await self._world.step()
 
 

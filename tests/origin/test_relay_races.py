@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from origin.engine.contract import Chunk, Event, Finished
+from origin.flights import Flights
 from origin.generations import Generations
 from origin.pipeline import Hit, Pipeline
 from origin.relay import Leader, Relay
 from origin.stores.lease_contract import Lease
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_leases import MemoryLeases
+from origin.writes import Writes
 from shared.control_document import ControlDocument
 from shared.controls import Controls
 from shared.envelope import Envelope
@@ -177,10 +179,11 @@ class SteppedStore(MemoryStore):
         *,
         only_new: bool = False,
         token: int | None = None,
+        over: bytes | None = None,
     ) -> None:
         """See Store.put."""
         await self._world.step()
-        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token)
+        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
         await self._world.step()
 
 
@@ -292,13 +295,19 @@ async def test_lease_given_back_before_the_entry_is_stored_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They show it when who gets the next lease may miss the entry."""
-    put = Generations._put
+    init, put = Generations.__init__, Writes.put
+    flights: dict[Writes, Flights] = {}
 
-    async def late(generations: Generations, entry: Envelope, *, token: int) -> None:
-        for flight in generations._flights._tasks:
+    def noted(generations: Generations, **parts: Any) -> None:
+        init(generations, **parts)
+        flights[generations._writes] = generations._flights
+
+    async def late(writes: Writes, entry: Envelope, *, token: int) -> None:
+        for flight in flights[writes]._tasks:
             if flight.entry is not None and flight.leader is not None:
                 await flight.leader.end()
-        await put(generations, entry, token=token)
+        await put(writes, entry, token=token)
 
-    monkeypatch.setattr(Generations, "_put", late)
+    monkeypatch.setattr(Generations, "__init__", noted)
+    monkeypatch.setattr(Writes, "put", late)
     assert await _vain() > 0

@@ -64,6 +64,13 @@ def test_normalised_fields_have_keys_of_their_own() -> None:
     assert len({form({"model": "m"}, profile=profile) for profile in profiles}) == len(profiles)
 
 
+def test_content_classes_have_keys_of_their_own() -> None:
+    """Also beside a profile, and where one is named as the other; no class is one, too."""
+    names = (None, "text", "memo")
+    forms = {form({"model": "m"}, profile=p, content_class=c) for p in names for c in names}
+    assert len(forms) == len(names) ** 2
+
+
 @given(FIELDS)
 def test_the_form_is_utf8_json_and_changes_nothing(fields: dict[str, Any]) -> None:
     """It can be read back, and the request it was made from is as it was."""

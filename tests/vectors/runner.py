@@ -167,6 +167,8 @@ def run_canonical(case: Any) -> Any:
         endpoint=case["endpoint"],
         bucket=case["bucket"],
         fields=parse_object(_bytes(case, "body")),
+        profile=case.get("profile"),
+        content_class=case.get("class"),
     ).decode()
 
 

@@ -1,0 +1,124 @@
+"""Sliding lifetimes: what is asked for stays fresh, up to the operator's maximum.
+
+    created ────── fresh ──────> fresh-until
+                      ├ last half ┤
+                      hit ──────── fresh ──────> fresh-until (never past created + max_ttl)
+
+A hit in the last half moves the end to a whole freshness from now, behind the answer: so an entry
+is written at most once in half its freshness, however often it is read. `created` stays, so `Age`
+is honest, and so does the start of its generation, by which purges are told.
+
+Invariants
+1. Only that very entry is moved: not one that was replaced, nor one that is gone (`Store.put`).
+2. An entry moves only where its tier slides and it was given no less than the tier's freshness: a
+   client that asked for less (`Encore-TTL`) gets what it asked for.
+3. An entry that is purged with its source ends with it, and so never moves.
+
+Only the origin's hits count. What the edge has in KV keeps its own end; when that is over, it asks
+here, and is granted the entry with the later one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from origin.encryption import seal, unsealed
+from origin.lifetimes import Tiers
+from origin.metrics import STORE_WRITES
+from origin.queries import Query
+from origin.stores.contract import Store, StoreError
+from origin.writes import head_of
+from shared.envelope import Envelope, EnvelopeError, Header, encode
+from shared.freshness import Lifetimes
+from shared.keys import KeyRings, short_key
+
+CONCURRENCY = 4
+MAX_REMEMBERED = 10_000
+log = logging.getLogger(__name__)
+
+
+class Sliding:
+    """One per process. All methods run on one event loop. By `clock_ms` entries age."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        keys: KeyRings,
+        tiers: Tiers,
+        lifetimes: Lifetimes,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._tiers = tiers
+        self._lifetimes = lifetimes
+        self._clock_ms = clock_ms
+        self._not_before_ms: dict[str, int] = {}
+        """When a key may be tried again: a store that takes no writes is not asked at every hit."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(CONCURRENCY)
+
+    def hit(self, query: Query, envelope: Envelope, encoded: bytes) -> None:
+        """Note that an entry, stored as `encoded`, answered; move its end behind the answer."""
+        header, now_ms = envelope.header, self._clock_ms()
+        ttl_s = self._tiers.sliding_s(
+            self._lifetimes,
+            header.model,
+            query.controls.content_class,
+            lax_classes=query.document.policy.lax_classes,
+        )
+        if ttl_s is None or header.source is not None:
+            return
+        ttl_ms, left_ms = ttl_s * 1000, header.fresh_until_ms - now_ms
+        if not 0 <= left_ms < ttl_ms / 2 or header.fresh_until_ms - header.created_ms < ttl_ms:
+            return
+        if query.controls.ttl_s is not None and query.controls.ttl_s < ttl_s:
+            return
+        longest_ms = header.created_ms + self._lifetimes.max_ttl_s * 1000
+        moved_ms = min(now_ms + ttl_ms, longest_ms) - header.fresh_until_ms
+        if moved_ms <= 0 or now_ms < self._not_before_ms.get(header.key, 0):
+            return
+        if len(self._not_before_ms) >= MAX_REMEMBERED:
+            self._not_before_ms.clear()
+        self._not_before_ms[header.key] = now_ms + ttl_ms // 2
+        task = asyncio.create_task(self._move(envelope, encoded, moved_ms))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait for what is being written."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _move(self, envelope: Envelope, encoded: bytes, moved_ms: int) -> None:
+        key = envelope.header.key
+        try:
+            async with self._room:  # a batch has hundreds
+                header, moved = await asyncio.to_thread(self._moved, envelope, moved_ms)
+                await self._store.put(key, moved, header.expires_ms, over=head_of(encoded))
+        except (StoreError, EnvelopeError) as exc:
+            STORE_WRITES.labels("failed").inc()
+            log.warning("L1: not extended %s: %s", short_key(key), exc)
+        else:
+            STORE_WRITES.labels("extended").inc()
+
+    def _moved(self, envelope: Envelope, moved_ms: int) -> tuple[Header, bytes]:
+        """(header, envelope) of the entry with a later end, sealed as it was.
+
+        Blocking: sealing megabytes takes milliseconds. Raises EnvelopeError.
+        """
+        ring = self._keys.by_id(envelope.header.encryption or "")
+        plain = unsealed(self._keys, envelope)
+        later = replace(
+            plain.header,
+            fresh_until_ms=plain.header.fresh_until_ms + moved_ms,
+            stale_until_ms=plain.header.stale_until_ms + moved_ms,
+            error_until_ms=plain.header.error_until_ms + moved_ms,
+        )
+        moved = Envelope(header=later, payload=plain.payload)
+        moved = moved if ring is None else seal(moved, ring)
+        return moved.header, encode(moved)
