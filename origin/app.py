@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -25,12 +26,15 @@ from origin.api.models import Models
 from origin.api.passthrough import Passthrough
 from origin.api.stats import Stats
 from origin.api.warming import WarmingRuns
+from origin.audit import Denials
 from origin.control import Control
 from origin.edge_counters import EdgeCounters, MemoryEdgeCounters, RedisEdgeCounters
 from origin.embeddings import Batches
 from origin.engine.contract import Engine
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
+from origin.invalidation import Invalidation
+from origin.known_models import KnownModels
 from origin.pipeline import Pipeline
 from origin.relay import Relay
 from origin.settings import Settings, SettingsError
@@ -38,6 +42,7 @@ from origin.stores.contract import Store
 from origin.stores.control_contract import ControlStore
 from origin.stores.lease_contract import Leases
 from origin.stores.redis_control import RedisControlStore
+from origin.stores.redis_events import RedisEvents
 from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
 from origin.warming import Warming
@@ -57,16 +62,19 @@ def create_app(
     control_store: ControlStore,
     leases: Leases | None = None,
     edge_counters: EdgeCounters | None = None,
+    events: RedisEvents | None = None,
 ) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down.
 
     Without `leases` generations are shared in this process alone, without `edge_counters` what the
-    edge counts is kept in memory.
+    edge counts is kept in memory, without `events` nothing but requests and commands purges.
     """
     counters = edge_counters or MemoryEdgeCounters()
     keys = settings.keys
     control = Control.from_settings(settings, control_store)
     access = Access(keys, control, development=settings.development)
+    denials = Denials(control_store)
+    known_models = KnownModels(store=control_store, control=control, engine=engine, keys=keys)
     pipeline = Pipeline(
         keys=keys,
         store=store,
@@ -83,20 +91,35 @@ def create_app(
         store_clock=control.now_ms,
         relay=None if leases is None else Relay(leases, keys),
         admit_after=settings.admit_after,
+        ruling=control.known,
+        note_model=known_models.note,
     )
     batches = Batches(pipeline, engine)
     warming = Warming(pipeline, control, limit=settings.warm_limit)
     models = Models(engine=engine, access=access)
     documents = ControlDocuments(control=control, access=access, store=store)
-    purges = Purges(control=control, access=access, keys=keys)
+    purges = Purges(control=control, access=access, keys=keys, store=store)
     stats = Stats(counters=counters, access=access)
-    health = Health(store=store, control_store=control_store, engine=engine)
+    health = Health(
+        store=store, control_store=control_store, engine=engine, known_models=known_models
+    )
+    detached = [known_models.compare_until_done, control.deliver]
+    if events is not None:
+        invalidation = Invalidation(events, control, keys)
+        detached += [invalidation.listen, invalidation.consume]
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(run()) for run in detached]
         try:
             yield
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if events is not None:
+                await events.close()
+            await denials.close()
             await pipeline.close()
             await engine.close()
             await control.close()
@@ -157,7 +180,7 @@ def create_app(
             deadline_s=settings.request_deadline_s,
             otherwise=app.router.default,
         )
-    return _Boundary(app, answers)
+    return _Boundary(app, answers, denials)
 
 
 def build_app(settings: Settings) -> ASGIApp:
@@ -176,6 +199,7 @@ def build_app(settings: Settings) -> ASGIApp:
         control_store=RedisControlStore.from_url(control_url, prefix=prefix),
         leases=RedisLeases.from_url(url, prefix=prefix),
         edge_counters=RedisEdgeCounters.from_url(url, prefix=prefix),
+        events=RedisEvents.from_url(control_url, prefix=prefix),
     )
 
 
@@ -189,21 +213,24 @@ def _load_engine(settings: Settings) -> Engine:
 
 
 class _Boundary:
-    """Routes what comes, and logs what nobody handled, without its text, which may quote a prompt.
+    """Routes what comes, and has refusals recorded. Logs what nobody handled, without its text.
 
-    `direct` are POST routes that answer errors themselves: Starlette's middleware would cost a hit
-    a tenth more. The rest is Starlette's, which answers a failure and raises it again; the server
-    would log all of it.
+    (A text may quote a prompt.) `direct` are POST routes that answer errors themselves: Starlette's
+    middleware would cost a hit a tenth more. The rest is Starlette's, which answers a failure and
+    raises it again; the server would log all of it.
     """
 
-    def __init__(self, app: Starlette, direct: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, app: Starlette, direct: Mapping[str, ASGIApp], denials: Denials) -> None:
         self._app = app
         self._direct = direct
+        self._denials = denials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         direct = None
         if scope["type"] == "http" and scope["method"] == "POST":
             direct = self._direct.get(scope["path"])
+        if scope["type"] == "http":
+            send = self._denials.watching(scope, send)
         try:
             await (direct or self._app)(scope, receive, send)
         except Exception as exc:

@@ -13,4 +13,17 @@ STORE_WRITES = Counter(
     "Entries to be written to L1, by what became of them.",
     ["outcome"],
 )
-"""`outcome`: stored, too-large, failed (after retries), dropped (too many were waiting)."""
+"""`outcome`: stored, too-large, failed (after retries), dropped (too many were waiting), purged
+(while it was made)."""
+
+INVALIDATION_EVENTS = Counter(
+    "encore_invalidation_events_total",
+    "Events that ask for a purge, by how they came and by what became of them.",
+    ["source", "outcome"],
+)
+"""`source`: channel, stream. `outcome`: applied, covered (another replica was first), bad,
+failed (of the stream: tried again)."""
+
+AUDIT_DENIALS_LOST = Counter(
+    "encore_audit_denials_lost_total", "Refused requests that the audit log has no record of."
+)
