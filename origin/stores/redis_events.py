@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from origin.stores.contract import StoreError
@@ -93,6 +94,8 @@ class RedisEvents:
     async def hear(self) -> AsyncGenerator[Heard, None]:
         """What comes by the channels from now on, until the connection is lost: StoreError."""
         with outages_told():
+            if not isinstance(self._client, Redis):  # it must know a node to listen to
+                await self._client.initialize()
             async with self._client.pubsub() as pubsub:
                 await pubsub.subscribe(self.channel, self._changed)
                 is_asked = False

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from origin.purge_requests import MAX_NAMES
 from origin.app import create_app
+from origin.purge_requests import MAX_NAMES
 from origin.settings import Settings
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
