@@ -99,6 +99,7 @@ class Denials:
         self._store = store
         self._folded: dict[tuple[str, Actor], _Denial] = {}
         self._flushing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def watching(self, scope: Scope, send: Send) -> Send:
         """A `send` that notes the answer to `scope`'s request if it is a 401 or a 403."""
@@ -131,16 +132,15 @@ class Denials:
 
     async def close(self) -> None:
         """Record what waits."""
+        self._closing.set()
         if self._flushing is not None:
-            self._flushing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._flushing
-        if self._folded:
-            await self._flush()
+            await self._flushing
 
     async def _flush_soon(self) -> None:
         while self._folded:
-            await asyncio.sleep(FOLD_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLD_S):
+                    await self._closing.wait()
             await self._flush()
         self._flushing = None
 
