@@ -45,6 +45,7 @@ from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_events import RedisEvents
 from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
+from origin.tasks import end
 from origin.warming import Warming
 from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
 from shared.freshness import Lifetimes
@@ -114,9 +115,7 @@ def create_app(
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
             if events is not None:
                 await events.close()
             await denials.close()
