@@ -29,7 +29,7 @@ from shared.errors import ClientError, EncoreError
 from shared.keys import KeyRings
 
 WAIT_S = 1.0
-CLAIM_INTERVAL_S = 10.0
+CLAIM_INTERVAL_S = 5.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 log = logging.getLogger(__name__)

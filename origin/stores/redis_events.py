@@ -28,7 +28,7 @@ from origin.stores.redis_store import DEFAULT_TIMEOUT_S, RedisClient, outages_to
 
 MAX_WAIT_S = 2.0
 DEFAULT_MAX_CONNECTIONS = 4
-CLAIM_S = 30.0
+CLAIM_S = 10.0
 SILENCE_S = 5.0
 """After that long a listener asks whether the connection lives, and gives it up after as long."""
 EVENTS_A_READ = 100

@@ -75,7 +75,7 @@ class Place:
 
 def until(holds: Callable[[], bool]) -> None:
     """Wait for what comes by itself."""
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
