@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -26,12 +27,15 @@ from origin.api.models import Models
 from origin.api.passthrough import Passthrough
 from origin.api.stats import Stats
 from origin.api.warming import WarmingRuns
+from origin.audit import Denials
 from origin.control import Control
 from origin.embeddings import Batches
 from origin.engine.contract import Engine
 from origin.engine.metered import MeteredEngine
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
+from origin.invalidation import Invalidation
+from origin.known_models import KnownModels
 from origin.pipeline import Pipeline
 from origin.relay import Relay
 from origin.settings import Settings, SettingsError
@@ -41,10 +45,12 @@ from origin.stores.handover import HandoverStore
 from origin.stores.lease_contract import Leases
 from origin.stores.memory_usage import MemoryUsageStore
 from origin.stores.redis_control import RedisControlStore
+from origin.stores.redis_events import RedisEvents
 from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
 from origin.stores.redis_usage import RedisUsageStore
 from origin.stores.usage_contract import UsageStore
+from origin.tasks import end
 from origin.usage import Recorder
 from origin.usage_report import Terms
 from origin.warming import Warming
@@ -63,11 +69,12 @@ def create_app(
     control_store: ControlStore,
     leases: Leases | None = None,
     usage_store: UsageStore | None = None,
+    events: RedisEvents | None = None,
 ) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down.
 
     Without `leases` generations are shared in this process alone, without `usage_store` what is
-    counted is kept in memory.
+    counted is kept in memory, without `events` nothing but requests and commands purges.
     """
     recorder = Recorder(usage_store or MemoryUsageStore())
     metered = MeteredEngine(engine, recorder)
@@ -75,6 +82,8 @@ def create_app(
     keys = settings.keys
     control = Control.from_settings(settings, control_store)
     access = Access(keys, control, development=settings.development)
+    denials = Denials(control_store)
+    known_models = KnownModels(store=control_store, control=control, engine=engine, keys=keys)
     pipeline = Pipeline(
         keys=keys,
         store=store,
@@ -86,25 +95,38 @@ def create_app(
         store_clock=control.now_ms,
         relay=None if leases is None else Relay(leases, keys),
         admit_after=settings.admit_after,
+        ruling=control.known,
+        note_model=known_models.note,
     )
     batches = Batches(pipeline, metered)
     warming = Warming(pipeline, control, limit=settings.warm_limit)
     models = Models(engine=engine, access=access)
     documents = ControlDocuments(control=control, access=access, store=store)
-    purges = Purges(control=control, access=access, keys=keys)
+    purges = Purges(control=control, access=access, keys=keys, store=store)
     stats = Stats(
         recorder=recorder,
         access=access,
         terms=Terms(prices=settings.prices, tiers=settings.tiers, lifetimes=lifetimes),
     )
-    health = Health(store=store, control_store=control_store, engine=engine)
+    health = Health(
+        store=store, control_store=control_store, engine=engine, known_models=known_models
+    )
+    detached = [known_models.compare_until_done, control.deliver]
+    if events is not None:
+        invalidation = Invalidation(events, control, keys)
+        detached += [invalidation.listen, invalidation.consume]
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         recorder.start()
+        tasks = [asyncio.create_task(run()) for run in detached]
         try:
             yield
         finally:
+            await end(tasks)
+            if events is not None:
+                await events.close()
+            await denials.close()
             await pipeline.close()
             await engine.close()
             await control.close()
@@ -168,7 +190,7 @@ def create_app(
             deadline_s=settings.request_deadline_s,
             otherwise=app.router.default,
         )
-    return _Boundary(app, answers)
+    return _Boundary(app, answers, denials)
 
 
 def build_app(settings: Settings) -> ASGIApp:
@@ -194,6 +216,7 @@ def build_app(settings: Settings) -> ASGIApp:
         control_store=RedisControlStore.from_url(control_url, prefix=prefix),
         leases=leases,
         usage_store=RedisUsageStore.from_url(url, prefix=prefix),
+        events=RedisEvents.from_url(control_url, prefix=prefix),
     )
 
 
@@ -207,21 +230,24 @@ def _load_engine(settings: Settings) -> Engine:
 
 
 class _Boundary:
-    """Routes what comes, and logs what nobody handled, without its text, which may quote a prompt.
+    """Routes what comes, and has refusals recorded. Logs what nobody handled, without its text.
 
-    `direct` are POST routes that answer errors themselves: Starlette's middleware would cost a hit
-    a tenth more. The rest is Starlette's, which answers a failure and raises it again; the server
-    would log all of it.
+    (A text may quote a prompt.) `direct` are POST routes that answer errors themselves: Starlette's
+    middleware would cost a hit a tenth more. The rest is Starlette's, which answers a failure and
+    raises it again; the server would log all of it.
     """
 
-    def __init__(self, app: Starlette, direct: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, app: Starlette, direct: Mapping[str, ASGIApp], denials: Denials) -> None:
         self._app = app
         self._direct = direct
+        self._denials = denials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         direct = None
         if scope["type"] == "http" and scope["method"] == "POST":
             direct = self._direct.get(scope["path"])
+        if scope["type"] == "http":
+            send = self._denials.watching(scope, send)
         try:
             await (direct or self._app)(scope, receive, send)
         except Exception as exc:

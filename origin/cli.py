@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from origin.audit_commands import audit
 from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
 from origin.settings import Settings, SettingsError, load_settings, markdown
@@ -53,6 +54,7 @@ app.add_typer(keys_app, name="keys")
 app.command("policy")(policy)
 app.command("purge")(purge)
 app.command("stats")(stats)
+app.command("audit")(audit)
 out = Console()
 err = Console(stderr=True)
 

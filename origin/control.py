@@ -9,25 +9,30 @@ Invariants
 4. What the store has lost stays dead: a new document cuts off everything before it, and one that
    turns out to be older than what this process knows is replaced likewise.
 5. No document is handed out before its `longest_life_ms` covers the entries this process makes.
+6. What has changed is told to the edge until it has it, by whichever process can.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
-from origin.edge_push import EdgePush
+from origin.audit import ORIGIN, Act, Actor, facts_of
+from origin.edge_push import EdgeDelivery, EdgePush
 from origin.metrics import CONTROL_ERRORS
+from origin.purge_requests import EVERY_TENANT
 from origin.settings import Settings
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
 from shared.control_document import (
     ControlDocument,
     ControlError,
+    CutOffs,
     Purge,
     decode,
     encode,
@@ -36,15 +41,19 @@ from shared.control_document import (
     revised,
 )
 from shared.errors import ClientError, EncoreError, InternalError
-from shared.keys import DEVELOPMENT_TENANT, KeyRings, tag_digest
+from shared.keys import DEVELOPMENT_TENANT, KeyRings, short_key, tag_digest
 
 MEMO_S = 0.25
 MAX_ATTEMPTS = 100
 """How often a change is tried anew because another one came between. One of all wins each time."""
+CHANGE = Act(action="change")
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 Change = Callable[[ControlDocument, int], ControlDocument]
-"""From a document and the store's time (ms) to the next document. May be called repeatedly."""
+"""From a document and the store's time (ms) to the next document, or back to the same one.
+
+May be called repeatedly."""
 
 EdgeState = Literal["acknowledged", "pending", "not configured"]
 
@@ -91,6 +100,7 @@ class Control:
         self._longest_life_ms = longest_life_ms
         self._development = development
         self._push = push
+        self._delivery = None if push is None else EdgeDelivery(store, push)
         self._clock_s = clock_s
         self._memos: dict[str, _Memo] = {}
         self._looks: dict[str, _Look] = {}
@@ -130,39 +140,78 @@ class Control:
         # Others wait for the same look: one who leaves must not end it.
         return await asyncio.shield(look.task)
 
-    async def change(self, tenant: str, change: Change, *, create: bool = False) -> Changed:
+    async def documents(self, tenant: str) -> Mapping[str, ControlDocument]:
+        """The documents of a tenant, or of `EVERY_TENANT`, by tenant.
+
+        Raises ClientError 404 `no_tenant`, InternalError 503.
+        """
+        if tenant == EVERY_TENANT:
+            found, failures = await self._everywhere(self.document)
+            if failures:
+                raise failures[0]
+            return {each.tenant: each for each in found if each is not None}
+        document = await self.document(tenant)
+        if document is None:
+            raise _no_tenant(tenant)
+        return {tenant: document}
+
+    async def record(self, record: bytes) -> None:
+        """Put what changed nothing into the audit log. Raises StoreError."""
+        await self._store.record([record])
+
+    def known(self, tenant: str) -> ControlDocument | None:
+        """The document as this process knows it: at most `MEMO_S` behind where somebody asks."""
+        memo = self._memos.get(tenant)
+        return None if memo is None else memo.document
+
+    async def refresh(self, tenant: str) -> None:
+        """Look at a tenant's document anew, where one is remembered. Raises InternalError 503."""
+        if tenant in self._memos:
+            await self._look(tenant, self._clock_s())
+
+    async def refresh_all(self) -> None:
+        """Look at all documents that are remembered anew: changes may have gone unheard."""
+        for tenant in tuple(self._memos):
+            with contextlib.suppress(EncoreError):  # told to who asks for it
+                await self.refresh(tenant)
+
+    async def change(
+        self,
+        tenant: str,
+        change: Change,
+        *,
+        create: bool = False,
+        act: Act = CHANGE,
+    ) -> Changed:
         """Change a document; returns once it holds at every origin process.
 
-        With `create` a tenant without a document gets one first. Raises ClientError 404
-        `no_tenant`, what `change` raises, and InternalError 503 where nothing is acknowledged.
+        With `create` a tenant without a document gets one first. `act` is what the audit log says
+        of it. Raises ClientError 404 `no_tenant`, what `change` raises, and InternalError 503 where
+        nothing is acknowledged.
         """
-        document, at_ms = await self._commit(tenant, change, create=create)
+        document, at_ms = await self._commit(tenant, change, act, create=create)
         await asyncio.sleep(MEMO_S)
         return Changed(document=document, at_ms=at_ms, edge=await self._tell(document))
 
-    async def purge(self, tenant: str, purge: Purge) -> Changed:
+    async def purge(self, tenant: str, purge: Purge, by: Actor = ORIGIN) -> Changed:
         """Purge; see `change`."""
-        return await self.change(tenant, lambda document, at_ms: purged(document, purge, at_ms))
+        return await self.change(
+            tenant,
+            lambda document, at_ms: purged(document, purge, at_ms),
+            act=Act(action="purge", actor=by, facts=facts_of(purge)),
+        )
 
-    async def purge_everything(self) -> Sequence[Changed]:
-        """Purge everything of every tenant; see `change`.
+    async def purge_everywhere(self, purge: Purge, by: Actor = ORIGIN) -> Sequence[Changed]:
+        """Purge something of every tenant; see `change`.
 
         One tenant's failure leaves out no other; the first is raised once the rest hold.
         """
-        everything = Purge(everything=True)
-        made: list[tuple[ControlDocument, int]] = []
-        failures: list[EncoreError] = []
-        for tenant in sorted(await self._tenants()):
-            try:
-                made.append(
-                    await self._commit(
-                        tenant, lambda document, at_ms: purged(document, everything, at_ms)
-                    )
-                )
-            except EncoreError as error:
-                # One that is listed and has no document (any more) has nothing to serve.
-                if error.code != "no_tenant":
-                    failures.append(error)
+        act = Act(action="purge", actor=by, facts=facts_of(purge))
+
+        def change(document: ControlDocument, at_ms: int) -> ControlDocument:
+            return purged(document, purge, at_ms)
+
+        made, failures = await self._everywhere(lambda each: self._commit(each, change, act))
         await asyncio.sleep(MEMO_S)
         edges = await asyncio.gather(*(self._tell(document) for document, _ in made))
         if failures:
@@ -172,8 +221,41 @@ class Control:
             for (document, at_ms), edge in zip(made, edges, strict=True)
         ]
 
+    async def apply(self, tenant: str, purge: Purge, by: Actor) -> bool:
+        """Purge what an event names, unless it is purged already; whether it was not.
+
+        It is where cut-offs of now or later name everything: of many who hear the event one acts.
+        `EVERY_TENANT` is each of them. Returns once the purge is durable; other processes and the
+        edge hear of it behind that. Raises as `change` does, and StoreError.
+        """
+        heard_ms = await self._store.now_ms()
+        act = Act(action="purge", actor=by, facts=facts_of(purge))
+        acted = False
+
+        def change(document: ControlDocument, at_ms: int) -> ControlDocument:
+            nonlocal acted
+            if covers(document.cut_offs, purge, heard_ms):
+                return document
+            acted = True
+            return purged(document, purge, at_ms)
+
+        if tenant == EVERY_TENANT:
+            _, failures = await self._everywhere(lambda each: self._commit(each, change, act))
+            if failures:
+                raise failures[0]
+        else:
+            await self._commit(tenant, change, act)
+        if acted and self._delivery is not None:
+            self._delivery.hurry()
+        return acted
+
+    async def deliver(self) -> None:
+        """Tell the edge what it has not been told, whoever could not; until cancelled."""
+        if self._delivery is not None:
+            await self._delivery.run()
+
     async def close(self) -> None:
-        """Stop what is under way, give up what the edge did not take, close the store."""
+        """Stop what is under way, leave what the edge did not take to others, close the store."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -182,11 +264,24 @@ class Control:
             await self._push.close()
         await self._store.close()
 
-    async def _tenants(self) -> frozenset[str]:
+    async def _everywhere(
+        self, act: Callable[[str], Awaitable[T]]
+    ) -> tuple[Sequence[T], Sequence[EncoreError]]:
+        """(results, failures) of an act on every tenant."""
+        made: list[T] = []
+        failures: list[EncoreError] = []
         try:
-            return await self._store.tenants()
+            tenants = sorted(await self._store.tenants())
         except StoreError as exc:
             raise _unavailable() from exc
+        for tenant in tenants:
+            try:
+                made.append(await act(tenant))
+            except EncoreError as error:
+                # One that is listed and has no document (any more) has nothing to serve.
+                if error.code != "no_tenant":
+                    failures.append(error)
+        return made, failures
 
     async def _look(self, tenant: str, now_s: float) -> ControlDocument | None:
         """Ask the store, and remember what it says."""
@@ -216,9 +311,10 @@ class Control:
         document = _decoded(text, tenant)
         if memo is not None and document.revision < memo.document.revision:
             log.error("control document of %s: the store has lost a later one", tenant)
-            document, _ = await self._commit(tenant, _put_back(memo.document))
+            act = Act(action="purge", facts={"everything": True, "reason": "control data lost"})
+            document, _ = await self._commit(tenant, _put_back(memo.document), act)
         elif document.longest_life_ms < self._longest_life_ms:
-            document, _ = await self._commit(tenant, revised)
+            document, _ = await self._commit(tenant, revised, CHANGE)
         return self._remember(document, now_s)
 
     def _looked(self, tenant: str, task: asyncio.Task[ControlDocument | None]) -> None:
@@ -230,9 +326,12 @@ class Control:
             task.exception()  # told to those who waited, if any did
 
     async def _commit(
-        self, tenant: str, change: Change, *, create: bool = False
+        self, tenant: str, change: Change, act: Act, *, create: bool = False
     ) -> tuple[ControlDocument, int]:
-        """(the document, the store's time of the change), durable. See `change`."""
+        """(the document, the store's time of the change), durable. See `change`.
+
+        A change that gives the document back changes nothing.
+        """
         try:
             for _ in range(MAX_ATTEMPTS):
                 text = await self._store.load(tenant)
@@ -244,19 +343,22 @@ class Control:
                 elif create:
                     before, expected = new_document(tenant, at_ms), None
                 else:
-                    raise ClientError(
-                        f"There is no tenant {tenant!r} here.",
-                        status=404,
-                        param="tenant",
-                        code="no_tenant",
-                    )
+                    raise _no_tenant(tenant)
                 document = change(before, at_ms)
+                if document is before:
+                    return self._remember(document, known_s), at_ms
                 if document.longest_life_ms < self._longest_life_ms:
                     document = replace(document, longest_life_ms=self._longest_life_ms)
                 if await self._store.replace(
-                    tenant, encode(document), document.revision, expected=expected
+                    tenant,
+                    encode(document),
+                    document.revision,
+                    expected=expected,
+                    record=act.record(tenant, revision=document.revision),
                 ):
-                    return self._remember(document, known_s), at_ms
+                    self._remember(document, known_s)
+                    await self._store.owe_edge(tenant, document.revision)
+                    return document, at_ms
         except StoreError as exc:
             raise _unavailable() from exc
         raise _unavailable()
@@ -272,7 +374,26 @@ class Control:
     async def _tell(self, document: ControlDocument) -> EdgeState:
         if self._push is None:
             return "not configured"
-        return "acknowledged" if await self._push.push(document) else "pending"
+        if await self._push.push(document.tenant, encode(document)) != "taken":
+            return "pending"
+        with contextlib.suppress(StoreError):  # then it is told once more
+            await self._store.edge_has(document.tenant, document.revision)
+        return "acknowledged"
+
+
+def covers(cut_offs: CutOffs, purge: Purge, at_ms: int) -> bool:
+    """Whether everything that a purge at `at_ms` would name is cut off at that time or later."""
+    at_ms = max(0, at_ms - purge.older_than_s * 1000)
+    if cut_offs.all_ms >= at_ms:
+        return True
+    groups = (
+        (cut_offs.models, purge.models),
+        (cut_offs.tags, purge.tags),
+        (cut_offs.keys, map(short_key, purge.keys)),
+    )
+    return not purge.everything and all(
+        times.get(name, -1) >= at_ms for times, names in groups for name in names
+    )
 
 
 def purge_of(
@@ -318,6 +439,12 @@ def _decoded(text: bytes, tenant: str) -> ControlDocument:
             status=503,
             code="control_unreadable",
         ) from exc
+
+
+def _no_tenant(tenant: str) -> ClientError:
+    return ClientError(
+        f"There is no tenant {tenant!r} here.", status=404, param="tenant", code="no_tenant"
+    )
 
 
 def _unavailable() -> InternalError:

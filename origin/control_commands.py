@@ -7,12 +7,15 @@ runs. Heavy imports wait until a command needs them.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import logging
+import os
 import re
 import secrets
+import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -22,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from origin.purge_requests import EVERY_TENANT
 from origin.settings import Settings, load_settings
 from shared.control_document import (
     RESIDENCIES,
@@ -30,6 +34,7 @@ from shared.control_document import (
     ControlDocument,
     ControlError,
     Policy,
+    Purge,
     revised,
 )
 from shared.errors import EncoreError
@@ -37,11 +42,14 @@ from shared.keys import check_tenant, key_id, make_api_key
 from shared.normalisation import PROFILES
 
 if TYPE_CHECKING:
+    from origin.audit import Act
     from origin.control import Changed, Control, EdgeState
+    from origin.dry_run import DryRun
 
 T = TypeVar("T")
 
 TIMEOUT_S = 5.0
+NOTHING: Mapping[str, Any] = {}
 SHOWN_ID_CHARACTERS = 12
 EDGE_DELAY = "within 90 s (60 s until KV shows it everywhere, 30 s of memory)"
 
@@ -72,7 +80,8 @@ def create_key(
         added = ApiKey(id=id_, role=role, name=name, created_ms=now_ms)
         return revised(document, now_ms, keys={**document.keys, id_: added})
 
-    changed = _act(settings, lambda control: control.change(tenant, add, create=True))
+    act = _mine("key-create", {"key": id_[:SHOWN_ID_CHARACTERS], "key_role": role})
+    changed = _act(settings, lambda control: control.change(tenant, add, create=True, act=act))
     sys.stdout.write(key + "\n")  # alone on standard output, for scripts
     _say_edge(changed.edge)
 
@@ -106,6 +115,7 @@ def revoke_key(
 ) -> None:
     """Revoke one of TENANT's API keys."""
     revoked: list[ApiKey] = []
+    facts: dict[str, Any] = {}
 
     def remove(document: ControlDocument, now_ms: int) -> ControlDocument:
         found = [held for held in document.keys.values() if key and held.id.startswith(key)]
@@ -113,10 +123,12 @@ def revoke_key(
             what = f"begins {len(found)} ids" if found else "begins no id"
             raise ControlError(f"ID {key!r} {what}; `encore keys list {tenant}` shows them")
         revoked[:] = found
+        facts["key"] = found[0].id[:SHOWN_ID_CHARACTERS]
         kept = {id_: held for id_, held in document.keys.items() if id_ != found[0].id}
         return revised(document, now_ms, keys=kept)
 
-    changed = _act(_settings_for(tenant), lambda control: control.change(tenant, remove))
+    act = _mine("key-revoke", facts)
+    changed = _act(_settings_for(tenant), lambda control: control.change(tenant, remove, act=act))
     out.print(
         f"Revoked {revoked[0].id[:SHOWN_ID_CHARACTERS]} of {tenant}: refused by the origin now, "
         f"{_edge_words(changed.edge)}.",
@@ -189,7 +201,9 @@ def policy(
         }
         return revised(document, now_ms, policy=replace(document.policy, **changed))
 
-    changed = _act(_settings_for(tenant), lambda control: control.change(tenant, change))
+    facts = {**changes, "templates": len(added), "removed_templates": len(removed)}
+    act = _mine("policy-change", facts)
+    changed = _act(_settings_for(tenant), lambda control: control.change(tenant, change, act=act))
     _show(changed.document.policy)
     _say_edge(changed.edge)
 
@@ -208,24 +222,34 @@ def purge(
         ),
     ] = None,
     all_tenants: Annotated[bool, typer.Option(help="Of every tenant; with --everything.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many entries that would be; change nothing.")
+    ] = False,
 ) -> None:
     """Purge TENANT's entries by key, tag, model, or all of them; options may be repeated."""
     if all_tenants:
         if tenant is not None or key or tag or model or older_than or not everything:
             raise CommandError("--all-tenants goes with --everything, and with nothing else")
-        for changed in _act(load_settings(), lambda control: control.purge_everything()):
+        settings = load_settings()
+        if dry_run:
+            _say_found(*_dry_run(settings, EVERY_TENANT, Purge(everything=True)))
+            return
+        me = _mine("purge").actor
+        for changed in _act(
+            settings, lambda control: control.purge_everywhere(Purge(everything=True), me)
+        ):
             _say_purged(changed)
         return
     if tenant is None:
         raise CommandError("TENANT is missing; or did you mean --all-tenants --everything?")
-    older_than_s = 0 if older_than is None else _duration_s(older_than)
+    older_than_s = 0 if older_than is None else duration_s("--older-than", older_than)
     everything = everything or (older_than is not None and not (key or tag or model))
     if everything == bool(key or tag or model):
         raise CommandError("name what to purge by --key, --tag, --model, or else by --everything")
     settings = _settings_for(tenant)
     from origin.control import purge_of  # noqa: PLC0415 - quick start
 
-    def act(control: Control) -> Awaitable[Changed]:
+    try:
         named = purge_of(
             settings.keys,
             tenant,
@@ -235,16 +259,36 @@ def purge(
             tags=tag or (),
             keys=key or (),
         )
-        return control.purge(tenant, named)
+    except ControlError as error:
+        raise CommandError(str(error)) from error
+    if dry_run:
+        _say_found(*_dry_run(settings, tenant, named))
+        return
+    me = _mine("purge").actor
+    _say_purged(_act(settings, lambda control: control.purge(tenant, named, me)), older_than_s)
 
-    _say_purged(_act(settings, act), older_than_s)
+
+def _dry_run(settings: Settings, tenant: str, purge: Purge) -> tuple[str, DryRun]:
+    from origin.dry_run import dry_run  # noqa: PLC0415 - quick start
+    from origin.stores.redis_store import RedisStore  # noqa: PLC0415
+
+    me = _mine("purge").actor
+
+    async def count(control: Control, redis_url: str) -> DryRun:
+        store = RedisStore.from_url(redis_url, prefix=settings.key_prefix, timeout_s=TIMEOUT_S)
+        try:
+            return await dry_run(control, store, tenant, purge, me)
+        finally:
+            await store.close()
+
+    return tenant, act_on_redis(settings, count)
 
 
-def _duration_s(text: str) -> int:
-    """Seconds of `90s`, `15m`, `12h` or `7d`. Raises CommandError."""
+def duration_s(option: str, text: str) -> int:
+    """Seconds of an option's `90s`, `15m`, `12h` or `7d`. Raises CommandError."""
     match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
     if match is None:
-        raise CommandError(f"--older-than {text!r}: a number and s, m, h or d, such as 7d")
+        raise CommandError(f"{option} {text!r}: a number and s, m, h or d, such as 7d")
     return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
 
 
@@ -257,8 +301,25 @@ def _settings_for(tenant: str) -> Settings:
     return settings
 
 
+def _mine(action: str, facts: Mapping[str, Any] = NOTHING) -> Act:
+    """What the audit log says of who runs this command."""
+    from origin.audit import Act, Actor  # noqa: PLC0415 - quick start
+
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # nobody has this number
+        user = str(os.getuid())
+    actor = Actor(name=f"cli:{user}@{socket.gethostname()}")
+    return Act(action=action, actor=actor, facts=facts)
+
+
 def _act(settings: Settings, act: Callable[[Control], Awaitable[T]]) -> T:
     """What `act` gives on the control documents that the settings lead to. Raises CommandError."""
+    return act_on_redis(settings, lambda control, _: act(control))
+
+
+def act_on_redis(settings: Settings, act: Callable[[Control, str], Awaitable[T]]) -> T:
+    """What `act` gives, given the control documents and the URL of L1. Raises CommandError."""
     from origin.control import Control  # noqa: PLC0415 - quick start
     from origin.embedded_redis import redis_for  # noqa: PLC0415
     from origin.stores.redis_control import RedisControlStore  # noqa: PLC0415
@@ -272,7 +333,7 @@ def _act(settings: Settings, act: Callable[[Control], Awaitable[T]]) -> T:
         store = RedisControlStore.from_url(url, prefix=settings.key_prefix, timeout_s=TIMEOUT_S)
         control = Control.from_settings(settings, store)
         try:
-            return await act(control)
+            return await act(control, redis_url)
         finally:
             await control.close()
 
@@ -286,6 +347,7 @@ def _act(settings: Settings, act: Callable[[Control], Awaitable[T]]) -> T:
 
 
 _FIXES = {
+    "store_unavailable": "Redis does not answer at REDIS_URL. Nothing was changed.",
     "control_unavailable": "Redis does not answer at REDIS_URL; start it, or set REDIS_URL to the "
     "one that runs. Nothing was acknowledged.",
     "no_tenant": "there is no such tenant; `encore keys create TENANT` makes one with its first "
@@ -324,6 +386,17 @@ def _say_purged(changed: Changed, older_than_s: int = 0) -> None:
     out.print(
         f"Purged {changed.document.tenant} up to {cut_off}: by the origin now, "
         f"{_edge_words(changed.edge)}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _say_found(tenant: str, found: DryRun) -> None:
+    whose = "all tenants" if tenant == EVERY_TENANT else tenant
+    at_least = "" if found.is_complete else "at least "
+    out.print(
+        f"Would purge {at_least}{found.entries} entries of {whose}, "
+        f"{found.size_bytes} bytes, at the origin. Nothing was changed.",
         highlight=False,
         soft_wrap=True,
     )

@@ -5,6 +5,8 @@ Invariants
 2. An entry is what all who waited for it agreed to: all of their tags, the shortest of the lives.
    They are of one content class (`origin.lifetimes`).
 3. What has no time by the clock that cut-offs are told by is kept nowhere.
+4. What is known to be purged when it would be stored is dropped. (Were it not known yet, it would
+   be stored, and be dead.)
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -25,11 +27,12 @@ from origin.lifetimes import Tiers
 from origin.metrics import STORE_WRITES
 from origin.queries import Query
 from origin.relay import Part, Relay
-from origin.stores.contract import Store
+from origin.stores.contract import Store, StoreError
 from origin.vectors import single_vector_events
 from origin.writes import Writes
 from shared import json_text
 from shared.compression import decompress
+from shared.control_document import ControlDocument
 from shared.controls import Controls
 from shared.envelope import (
     MAX_TAGS,
@@ -52,7 +55,9 @@ log = logging.getLogger(__name__)
 class Generations:
     """One per process. Without `relay` generations are shared in this process alone.
 
-    `lifetimes` hold where `tiers` say nothing. By `clock_ms` entries age.
+    `lifetimes` hold where `tiers` say nothing. By `clock_ms` entries age. `ruling` is what is known
+    of a tenant's document without asking; `note_model` is told a model and its fingerprint before
+    an entry is stored, and raises StoreError.
     """
 
     def __init__(
@@ -68,6 +73,8 @@ class Generations:
         relay: Relay | None,
         edge_writes: EdgeWrites,
         clock_ms: Callable[[], int],
+        ruling: Callable[[str], ControlDocument | None],
+        note_model: Callable[[str, str], Awaitable[None]] | None,
     ) -> None:
         self._keys = keys
         self._store = store
@@ -79,6 +86,8 @@ class Generations:
         self._edge_writes = edge_writes
         self._writes = Writes(store)
         self._clock_ms = clock_ms
+        self._ruling = ruling
+        self._note_model = note_model
         self._flights = Flights(deadline_s)
         self._room_for_batches = asyncio.Semaphore(BATCH_CONCURRENCY)
 
@@ -154,7 +163,11 @@ class Generations:
 
         async def settle(flight: Flight) -> None:
             entry, leader = flight.entry, flight.leader
-            if entry is not None and not (flight.superseded or flight.is_elsewhere):
+            if entry is None or flight.superseded or flight.is_elsewhere:
+                pass
+            elif self._is_purged(query, flight, entry.header):
+                STORE_WRITES.labels("purged").inc()
+            else:
                 # Without a lease it counts as one of when the generation began.
                 started_us = entry.header.generation_started_ms * 1000
                 token = started_us if leader is None else leader.token
@@ -234,9 +247,23 @@ class Generations:
             STORE_WRITES.labels("too-large").inc()
             log.warning("not stored %s: %d bytes", short_key(to_be.key), len(entry.payload))
             return None
+        if self._note_model is not None:
+            try:
+                await self._note_model(to_be.model, to_be.fingerprint)
+            except StoreError as exc:  # then nobody has it
+                log.warning("not stored %s: %s", short_key(to_be.key), exc)
+                return None
         if query.controls.directives.no_cache:
             self._edge_writes.expect(query.document, entry.header)
         return entry
+
+    def _is_purged(self, query: Query, flight: Flight, header: Header) -> bool:
+        """Whether a purge that this process knows of names an entry."""
+        known = (flight.document, self._ruling(query.tenant))
+        return any(
+            document is not None and replace(query, document=document).objection(header) is not None
+            for document in known
+        )
 
     def _room(self, flight: Flight) -> asyncio.Semaphore | nullcontext[None]:
         return self._room_for_batches if flight.one_of_many else nullcontext()

@@ -44,7 +44,7 @@ STORE_WRITES = Counter(
     ["outcome"],
 )
 """`outcome`: stored, extended (a sliding end was moved), too-large, failed (after retries), dropped
-(too many were waiting)."""
+(too many were waiting), purged (while it was made)."""
 
 GENERATIONS = Gauge(
     "encore_generations",
@@ -84,13 +84,25 @@ CONTROL_ERRORS = Counter(
 EDGE_PUSHES = Gauge(
     "encore_edge_pushes_pending",
     "Control documents that the edge has not acknowledged yet.",
-    multiprocess_mode="livesum",
+    multiprocess_mode="livemax",
+)
+
+INVALIDATION_EVENTS = Counter(
+    "encore_invalidation_events_total",
+    "Events that ask for a purge, by how they came and by what became of them.",
+    ["source", "outcome"],
+)
+"""`source`: channel, stream. `outcome`: applied, covered (another replica was first), bad,
+failed (of the stream: tried again)."""
+
+AUDIT_DENIALS_LOST = Counter(
+    "encore_audit_denials_lost_total", "Refused requests that the audit log has no record of."
 )
 
 # What has not happened yet is 0: an alert on a rate would miss the first time otherwise.
 for _counter, _values in (
     (L1_ERRORS, ("read", "clock", "grant")),
-    (STORE_WRITES, ("stored", "extended", "too-large", "failed", "dropped")),
+    (STORE_WRITES, ("stored", "extended", "too-large", "failed", "dropped", "purged")),
     (EDGE_COUNTERS, ("stored", "refused", "failed")),
     (USAGE_FLUSHES, ("stored", "failed")),
 ):

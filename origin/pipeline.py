@@ -99,7 +99,8 @@ class Pipeline:
 
     `store_clock` is the clock that cut-offs are told by, in ms; it raises StoreError. By `clock_ms`
     entries age. Without `relay` generations are shared in this process alone. `admit_after` is the
-    number of the edge's requests for a key from which on its entry is written to KV.
+    number of the edge's requests for a key from which on its entry is written to KV. For `ruling`
+    and `note_model` see `Generations`.
     """
 
     def __init__(
@@ -116,6 +117,8 @@ class Pipeline:
         relay: Relay | None = None,
         admit_after: int = 1,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        ruling: Callable[[str], ControlDocument | None] = lambda _: None,
+        note_model: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self._keys = keys
         self._store = store
@@ -135,6 +138,8 @@ class Pipeline:
             relay=relay,
             edge_writes=self.edge_writes,
             clock_ms=clock_ms,
+            ruling=ruling,
+            note_model=note_model,
         )
         self._sliding: Sliding | None = None
         if tiers.any_slides:

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from starlette.types import Scope
 
 from origin.api.http import is_loopback
+from origin.audit import WHO, Actor, actor_of_key
 from origin.control import Control
 from shared.control_document import ControlDocument
 from shared.errors import ClientError
@@ -24,14 +25,21 @@ class Caller:
     """A client whose API key counts, and the edge it came by, if any.
 
     `document` is its tenant's, as it ruled when the request came. `ring` is the one the edge makes
-    cache keys with, the current one for who came without it.
+    cache keys with, the current one for who came without it. `key_id` is None for the development
+    key.
     """
 
     tenant: str
+    key_id: str | None
     role: str
     document: ControlDocument
     ring: KeyRing
     is_edge: bool
+
+    @property
+    def actor(self) -> Actor:
+        """Who that is to the audit log."""
+        return actor_of_key(self.tenant, self.key_id, self.role)
 
 
 class Access:
@@ -55,14 +63,16 @@ class Access:
             development=self._development and is_loopback(scope, headers),
         )
         document = await self._control.document(client.tenant)
-        if document is None:
-            raise unknown_api_key()
-        # Only the development key has no id: it is in no document.
-        role = "admin" if client.key_id is None else document.role_of(client.key_id)
-        if role is None:
+        role = None
+        if document is not None:
+            # Only the development key has no id: it is in no document.
+            role = "admin" if client.key_id is None else document.role_of(client.key_id)
+        scope[WHO] = client.tenant, client.key_id, role
+        if document is None or role is None:
             raise unknown_api_key()
         return Caller(
             tenant=client.tenant,
+            key_id=client.key_id,
             role=role,
             document=document,
             ring=edge or self._keys.current,

@@ -13,35 +13,24 @@ from starlette.types import Receive, Scope, Send
 
 from origin.api.access import Access, Caller
 from origin.api.http import headers_of, read_body, send_json
+from origin.audit import placed
 from origin.control import Changed, Control, purge_of
-from shared import json_text
-from shared.checks import Check, array, boolean, integer, string
+from origin.dry_run import dry_run
+from origin.purge_requests import EVERY_TENANT, MAX_REQUEST_BYTES, read_purge_request
+from origin.stores.contract import Store
 from shared.control_document import OPERATOR_TENANT, ControlError, Purge
 from shared.errors import ClientError
 from shared.keys import KeyRings, check_tenant
-
-EVERY_TENANT = "*"
-MAX_NAMES = 250
-"""Of each kind in one purge: of tags there are two digests while a secret is being replaced."""
-_MAX_BODY_BYTES = 1 << 20
-
-_FIELDS: dict[str, Check] = {
-    "keys": array(string(pattern="[0-9a-f]{16}(?:[0-9a-f]{48})?"), high=MAX_NAMES),
-    "tags": array(string(min_length=1, max_length=64), high=MAX_NAMES),
-    "models": array(string(pattern=r"[^\x00-\x1f\x7f]{1,1024}"), high=MAX_NAMES),
-    "everything": boolean,
-    "older_than_s": integer(low=0, high=2**40),
-    "tenant": string(),
-}
 
 
 class Purges:
     """The ASGI application of the route."""
 
-    def __init__(self, *, control: Control, access: Access, keys: KeyRings) -> None:
+    def __init__(self, *, control: Control, access: Access, keys: KeyRings, store: Store) -> None:
         self._control = control
         self._access = access
         self._keys = keys
+        self._store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -54,37 +43,22 @@ class Purges:
             raise ClientError(
                 "This needs an API key of the role 'admin'.", status=403, code="admin_required"
             )
-        asked = _read(await read_body(receive, headers, _MAX_BODY_BYTES))
-        tenant = asked.pop("tenant", caller.tenant)
+        asked = read_purge_request(await read_body(receive, headers, MAX_REQUEST_BYTES))
+        tenant = asked.tenant or caller.tenant
         check_reach(caller, tenant, or_every=True)
-        if tenant == EVERY_TENANT:
-            if asked != {"everything": True}:
-                raise ClientError(
-                    "Of all tenants everything can be purged, and nothing else.",
-                    param="everything",
-                    code="invalid_value",
-                )
-            return _all_purged(await self._control.purge_everything())
         try:
-            purge = purge_of(self._keys, tenant, **asked)
+            purge = purge_of(self._keys, tenant, **asked.named)
         except ControlError as exc:
             raise ClientError(
                 f"The request is no purge: {exc}.", param="everything", code="invalid_value"
             ) from exc
-        return _purged(await self._control.purge(tenant, purge), purge)
-
-
-def _read(body: bytes) -> dict[str, Any]:
-    """The body, each field checked. Raises ClientError naming the field."""
-    fields = json_text.parse_object(body)
-    for name, value in fields.items():
-        check = _FIELDS.get(name)
-        if check is None:
-            raise ClientError(
-                f"Unknown parameter: '{name[:40]}'.", param=name[:40], code="unknown_parameter"
-            )
-        check(value, name)
-    return fields
+        actor = placed(caller.actor, scope)
+        if asked.dry_run:
+            counted = await dry_run(self._control, self._store, tenant, purge, actor)
+            return {"tenant": tenant, "dry_run": True, **counted.fields()}
+        if tenant == EVERY_TENANT:
+            return _all_purged(await self._control.purge_everywhere(purge, actor))
+        return _purged(await self._control.purge(tenant, purge, actor), purge)
 
 
 def check_reach(caller: Caller, tenant: str, *, or_every: bool = False) -> None:

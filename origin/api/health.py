@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from origin.engine.contract import Engine
+from origin.known_models import KnownModels
 from origin.stores.contract import Store, StoreError
 from origin.stores.control_contract import ControlStore
 from shared.errors import EncoreError
@@ -25,7 +26,15 @@ class Health:
     What the engine said is remembered for some seconds: behind it may be somebody else's API.
     """
 
-    def __init__(self, *, store: Store, control_store: ControlStore, engine: Engine) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        control_store: ControlStore,
+        engine: Engine,
+        known_models: KnownModels,
+    ) -> None:
+        self._known_models = known_models
         self._pings = {"redis": store.ping, "control": control_store.ping}
         self._engine = engine
         self._engine_state = ""
@@ -49,6 +58,8 @@ class Health:
             self._asked_s = time.monotonic()
             self._engine_state = await self._ask_engine()
         parts["engine"] = self._engine_state
+        # Nobody is sent here before what a model's predecessor of the same name said is purged.
+        parts["models"] = "ok" if await self._known_models.compare() else "not compared"
         ready = all(state == "ok" for state in parts.values())
         return JSONResponse(
             {"status": "ready" if ready else "not ready", "parts": parts},

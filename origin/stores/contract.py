@@ -16,7 +16,7 @@ write it to KV, for the platform takes one write per key and second, and bills e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 ASKED_LIFE_S = 86_400
@@ -72,6 +72,14 @@ class Store(Protocol):
 
         It may be from the `after`th request on, once in `GRANT_INTERVAL_S`. Of concurrent calls,
         from whatever process, one is granted. Raises StoreError; it may have counted then.
+        """
+        ...
+
+    def openings(self, length: int) -> AsyncGenerator[Sequence[tuple[bytes, int]], None]:
+        """Every envelope's first `length` bytes and its whole size in bytes, some at a time.
+
+        One that is there from the first to the last is told of, perhaps more than once; of one that
+        comes or goes meanwhile nothing is said. Changes nothing. Raises StoreError.
         """
         ...
 

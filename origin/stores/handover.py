@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from origin.stores.contract import GRANT_INTERVAL_S, Store
 
@@ -78,6 +78,13 @@ class HandoverStore:
     async def grant(self, key: str, *, after: int) -> bool:
         """See Store.grant."""
         return await self._grants.grant(key, after=after)
+
+    async def openings(self, length: int) -> AsyncGenerator[Sequence[tuple[bytes, int]], None]:
+        """See Store.openings."""
+        for key in tuple(self._entries):
+            envelope = await self.get(key)
+            if envelope is not None:
+                yield [(envelope[:length], len(envelope))]
 
     async def ping(self) -> None:
         """See Store.ping."""

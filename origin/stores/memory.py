@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
 
 class MemoryStore:
@@ -69,6 +69,13 @@ class MemoryStore:
             return False
         self._granted_until_ms[key] = now_ms + GRANT_INTERVAL_S * 1000
         return True
+
+    async def openings(self, length: int) -> AsyncGenerator[Sequence[tuple[bytes, int]], None]:
+        """See Store.openings."""
+        for key in tuple(self._entries):
+            envelope = await MemoryStore.get(self, key)
+            if envelope is not None:
+                yield [(envelope[:length], len(envelope))]
 
     async def ping(self) -> None:
         """See Store.ping."""

@@ -24,11 +24,13 @@ from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S, StoreError
 from origin.stores.pipelined_reads import PipelinedReads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
 RedisClient = Redis | RedisCluster
 DEFAULT_TIMEOUT_S = 0.25
 DEFAULT_MAX_CONNECTIONS = 64
+OPENINGS_A_READ = 200
+"""Of as many entries at a time a program looks at the openings: some milliseconds' work."""
 MAX_CLUSTER_CONNECTIONS = 1024
 """To one node. Beyond that a request goes without L1."""
 
@@ -135,6 +137,27 @@ class RedisStore:
         with outages_told():
             granted = await self._grant(keys=names, args=[after, ASKED_LIFE_S, GRANT_INTERVAL_S])
         return bool(granted)
+
+    async def openings(self, length: int) -> AsyncGenerator[Sequence[tuple[bytes, int]], None]:
+        """See Store.openings. `SCAN` of every node, and two commands for each entry."""
+        found = self._client.scan_iter(match=self._name("*"), count=OPENINGS_A_READ)
+        names: list[bytes] = []
+        with outages_told():
+            async for name in found:
+                names.append(name)
+                if len(names) == OPENINGS_A_READ:
+                    yield await self._openings(names, length)
+                    names = []
+            yield await self._openings(names, length)
+
+    async def _openings(self, names: Sequence[bytes], length: int) -> list[tuple[bytes, int]]:
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.getrange(name, 0, length - 1)
+            pipeline.strlen(name)
+        answers = await pipeline.execute() if names else []
+        # One that has gone has neither bytes nor a length.
+        return [pair for pair in zip(answers[::2], answers[1::2], strict=True) if pair[1]]
 
     async def ping(self) -> None:
         """See Store.ping."""

@@ -8,13 +8,14 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from origin.embedded_redis import embedded_redis
 from origin.stores.contract import StoreError
-from origin.stores.control_contract import ControlStore
+from origin.stores.control_contract import COMMON_LOG, ControlStore
 from origin.stores.memory_control import MemoryControlStore
 from origin.stores.redis_control import RedisControlStore
 
@@ -116,6 +117,85 @@ async def test_a_double_has_the_clock_it_is_given() -> None:
     assert await store.now_ms() == 8
 
 
+async def all_records(store: ControlStore, log: str) -> list[bytes]:
+    """Everything in a log."""
+    found = await store.records({log: "0-0"})
+    return [record for _, record in found.get(log, ())]
+
+
+async def test_a_replacement_is_recorded_with_it(store: ControlStore) -> None:
+    """Once, however often it is repeated, and not where it is not made."""
+    for _ in range(2):
+        assert await store.replace("acme", b"five", 5, expected=None, record=b"made five")
+    assert not await store.replace("acme", b"other", 6, expected=4, record=b"made other")
+    assert await store.replace("acme", b"six", 6, expected=5)
+    assert await store.replace("acme", b"seven", 7, expected=6, record=b"made seven")
+    assert await all_records(store, "acme") == [b"made five", b"made seven"]
+    assert await all_records(store, COMMON_LOG) == []
+    assert await all_records(store, "other") == []
+
+
+async def test_what_changes_nothing_is_recorded_in_common(store: ControlStore) -> None:
+    """In the order it came, by ids that are the store's time and that reading goes on from."""
+    before_ms = await store.now_ms()
+    await store.record([bytes([number]) for number in range(5)])
+    await store.record([])
+    found = (await store.records({COMMON_LOG: "0-0", "acme": "0-0"}))[COMMON_LOG]
+    assert [record for _, record in found] == [bytes([number]) for number in range(5)]
+    assert before_ms <= int(found[0][0].partition("-")[0]) <= await store.now_ms()
+    rest = await store.records({COMMON_LOG: found[2][0], "acme": "0-0"})
+    assert rest == {COMMON_LOG: found[3:]}
+    assert await store.records({COMMON_LOG: found[4][0]}) == {}
+    assert await store.records({}) == {}
+
+
+async def test_a_long_log_is_read_in_pieces(store: ControlStore) -> None:
+    """Every record once."""
+    whole = [str(number).encode() for number in range(2500)]
+    await store.record(whole)
+    read: list[bytes] = []
+    after = "0-0"
+    while found := await store.records({COMMON_LOG: after}):
+        assert len(found[COMMON_LOG]) <= 1000
+        after = found[COMMON_LOG][-1][0]
+        read += [record for _, record in found[COMMON_LOG]]
+    assert read == whole
+
+
+async def test_the_edge_is_owed_the_latest_until_it_has_it(store: ControlStore) -> None:
+    """Neither an older debt nor an older payment undoes a newer one."""
+    assert await store.owed_to_edge() == {}
+    for revision in (5, 7, 6):
+        await store.owe_edge("acme", revision)
+    await store.owe_edge("other", 1_795_000_000_000)
+    await store.edge_has("acme", 6)
+    assert await store.owed_to_edge() == {"acme": 7, "other": 1_795_000_000_000}
+    await store.edge_has("acme", 8)
+    await store.edge_has("nobody", 8)
+    assert await store.owed_to_edge() == {"other": 1_795_000_000_000}
+
+
+async def test_a_turn_is_one_holders_until_it_ends(store: ControlStore) -> None:
+    """Its holder may prolong it and give it back; nobody else may end it."""
+    assert await store.take_turn("task", "a", 60)
+    assert await store.take_turn("task", "a", 60)
+    assert not await store.take_turn("task", "b", 60)
+    assert not await store.take_turn("task", "b", 0)
+    assert await store.take_turn("another", "b", 60)
+    assert await store.take_turn("task", "a", 0)
+    assert await store.take_turn("task", "b", 0.05)
+    await asyncio.sleep(0.1)
+    assert await store.take_turn("task", "a", 60)
+
+
+async def test_facts_are_kept_by_name(store: ControlStore) -> None:
+    """The last one of a name."""
+    assert await store.facts() == {}
+    for name, value in (("model:é x", "f1"), ("secret", "s"), ("model:é x", "f2")):
+        await store.keep_fact(name, value)
+    assert await store.facts() == {"model:é x": "f2", "secret": "s"}
+
+
 async def test_an_outage_is_not_an_absence() -> None:
     """Every operation on a Redis that is not there raises, and quotes nothing."""
     store = RedisControlStore.from_url("redis://127.0.0.1:1")
@@ -124,6 +204,14 @@ async def test_an_outage_is_not_an_absence() -> None:
         store.revision("acme"),
         store.load("acme"),
         store.replace("acme", b"x", 1, expected=None),
+        store.record([b"x"]),
+        store.records({COMMON_LOG: "0-0"}),
+        store.owe_edge("acme", 1),
+        store.edge_has("acme", 1),
+        store.owed_to_edge(),
+        store.take_turn("task", "a", 1),
+        store.facts(),
+        store.keep_fact("a", "b"),
         store.tenants(),
         store.ping(),
     ):
@@ -132,19 +220,33 @@ async def test_an_outage_is_not_an_absence() -> None:
     await store.close()
 
 
+async def only_record(client: Redis, name: str) -> dict[bytes, bytes]:
+    """The fields of a stream's one entry."""
+    found: Any = await client.xrange(name)
+    ((_, fields),) = found
+    return dict(fields)
+
+
 async def test_documents_stay_and_are_where_it_says(bundled_redis: str) -> None:
     """The layout is as documented, nothing of it ever expires, and prefixes keep caches apart."""
     async with Redis.from_url(bundled_redis) as client:
         await client.flushall()
         one = RedisControlStore.from_url(bundled_redis, prefix="one")
         two = RedisControlStore.from_url(bundled_redis, prefix="two")
-        assert await one.replace("acme", b"document", 5, expected=None)
+        assert await one.replace("acme", b"document", 5, expected=None, record=b"record")
+        await one.record([b"denied"])
+        await one.owe_edge("acme", 5)
+        await one.keep_fact("model:m", "f")
         assert await client.hgetall("one:ctl:{acme}") == {
             b"revision": b"5",
             b"document": b"document",
         }
         assert await client.smembers("one:ctl:tenants") == {b"acme"}
-        assert [await client.ttl(key) for key in await client.keys()] == [-1, -1]
+        assert await only_record(client, "one:audit:{acme}") == {b"record": b"record"}
+        assert await only_record(client, "one:audit") == {b"record": b"denied"}
+        assert await client.hgetall("one:ctl:edge") == {b"acme": b"5"}
+        assert await client.hgetall("one:ctl:facts") == {b"model:m": b"f"}
+        assert [await client.ttl(key) for key in await client.keys()] == [-1] * 6
         assert await two.load("acme") is None
         await one.close()
         await two.close()
@@ -176,7 +278,7 @@ async def test_what_was_confirmed_survives_a_kill(tmp_path: Path) -> None:
     """The embedded Redis syncs its file at every write: kill -9 loses nothing."""
     with embedded_redis(tmp_path) as url:
         store = RedisControlStore.from_url(url)
-        assert await store.replace("acme", b"kept", 5, expected=None)
+        assert await store.replace("acme", b"kept", 5, expected=None, record=b"kept")
         async with Redis.from_url(url) as client:
             server = int((await client.info("server"))["process_id"])
         os.kill(server, signal.SIGKILL)
@@ -184,4 +286,5 @@ async def test_what_was_confirmed_survives_a_kill(tmp_path: Path) -> None:
     with embedded_redis(tmp_path) as url:
         store = RedisControlStore.from_url(url)
         assert await store.load("acme") == b"kept"
+        assert await all_records(store, "acme") == [b"kept"]
         await store.close()

@@ -274,6 +274,36 @@ async def test_closing_twice_is_fine(store: Store) -> None:
     await store.close()
 
 
+async def openings(store: Store, length: int) -> list[tuple[bytes, int]]:
+    """All that are told of, each once."""
+    async with contextlib.aclosing(store.openings(length)) as some:
+        return sorted({opening async for part in some for opening in part})
+
+
+async def test_openings_are_of_every_envelope_and_nothing_else(store: Store) -> None:
+    """Their first bytes and whole sizes; counts and grants beside them are none."""
+    assert await openings(store, 10) == []
+    whole = [f"{number:03}".encode() + bytes(number) for number in range(450)]
+    for number, envelope in enumerate(whole):
+        await store.put(f"{number:064x}", envelope, now_ms() + HOUR_MS)
+        await store.grant(f"{number:064x}", after=1)
+    assert await openings(store, 10) == [(envelope[:10], len(envelope)) for envelope in whole]
+    await store.delete(f"{0:064x}")
+    await store.put(f"{1:064x}", b"past", 1)
+    assert await openings(store, 3) == [(envelope[:3], len(envelope)) for envelope in whole[2:]]
+
+
+async def test_openings_may_be_left_early(store: Store) -> None:
+    """The store goes on working."""
+    for number in range(300):
+        await store.put(f"{number:064x}", b"x", now_ms() + HOUR_MS)
+    async with contextlib.aclosing(store.openings(1)) as some:
+        async for part in some:
+            assert set(part) == {(b"x", 1)}
+            break
+    assert await store.get(f"{7:064x}") == b"x"
+
+
 async def test_an_outage_is_not_a_miss() -> None:
     """Every operation on a Redis that is not there raises, and quotes no key."""
     store = RedisStore.from_url("redis://127.0.0.1:1")
@@ -284,6 +314,7 @@ async def test_an_outage_is_not_a_miss() -> None:
         store.delete(KEY),
         store.grant(KEY, after=1),
         store.ping(),
+        openings(store, 1),
     ):
         with pytest.raises(StoreError, match=r"^Redis: ConnectionError$"):
             await operation

@@ -80,13 +80,19 @@ class FaultyStore(MemoryControlStore):
         return await super().load(tenant)
 
     async def replace(
-        self, tenant: str, document: bytes, revision: int, *, expected: int | None
+        self,
+        tenant: str,
+        document: bytes,
+        revision: int,
+        *,
+        expected: int | None,
+        record: bytes | None = None,
     ) -> bool:
         """See ControlStore.replace."""
         await self._ask()
         if self.before_replace is not None:
             self.before_replace()
-        return await super().replace(tenant, document, revision, expected=expected)
+        return await super().replace(tenant, document, revision, expected=expected, record=record)
 
     async def tenants(self) -> frozenset[str]:
         """See ControlStore.tenants."""
@@ -250,7 +256,7 @@ async def test_what_cannot_be_read_is_refused_and_kept(
             control.document("acme"),
             control.change("acme", revised),
             control.change("acme", revised, create=True),
-            control.purge_everything(),
+            control.purge_everywhere(EVERYTHING),
         ):
             with pytest.raises(InternalError) as refused:
                 await attempt
@@ -322,7 +328,7 @@ async def test_a_change_in_an_outage_is_a_503(store: FaultyStore, control: Contr
     """Never an acknowledgement, whatever is remembered."""
     await control.document("acme")
     store.down = True
-    for attempt in (control.purge("acme", EVERYTHING), control.purge_everything()):
+    for attempt in (control.purge("acme", EVERYTHING), control.purge_everywhere(EVERYTHING)):
         with pytest.raises(InternalError) as refused:
             await attempt
         assert (refused.value.status, refused.value.code) == (503, "control_unavailable")
@@ -458,7 +464,7 @@ async def test_everything_of_all_tenants(store: FaultyStore, control: Control) -
         return frozenset({"acme", "other", "listed-only"})
 
     store.tenants = tenants  # type: ignore[method-assign]
-    changes = await control.purge_everything()
+    changes = await control.purge_everywhere(EVERYTHING)
     assert [changed.document.tenant for changed in changes] == ["acme", "other"]
     for changed in changes:
         assert changed.document.cut_offs.all_ms == changed.at_ms
@@ -470,7 +476,7 @@ async def test_one_tenants_failure_spares_no_other(store: FaultyStore, control: 
     """All that can be purged is; the failure is told all the same."""
     store._documents["aaa"] = (1, b"damaged")
     with pytest.raises(InternalError, match="aaa"):
-        await control.purge_everything()
+        await control.purge_everywhere(EVERYTHING)
     ruling = await control.document("acme")
     assert ruling is not None
     assert ruling.cut_offs.all_ms > document().cut_offs.all_ms

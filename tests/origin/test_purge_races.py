@@ -83,6 +83,7 @@ class World:
                 store_clock=self.store_clock,
                 relay=relay,
                 clock_ms=lambda: self.now_ms,
+                ruling=lambda _: self.document if self.dice.random() < 0.5 else None,
             )
             for _ in range(2)
         ]

@@ -145,6 +145,12 @@ class Origin:
             self.process.kill()
             self.process.wait()
 
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=30)
+
     def post(
         self, path: str, api_key: str, body: dict[str, object], **headers: str
     ) -> httpx.Response:
@@ -176,4 +182,16 @@ def origin(folder: Path, upstream: Echo, **variables: str) -> Iterator[Origin]:
         yield one
     finally:
         one.kill()
+        one.client.close()
+
+
+@contextmanager
+def origin_process(folder: Path, **variables: str) -> Iterator[Origin]:
+    """An origin with these variables, ready, for the length of the block; it may die within."""
+    one = Origin(folder=folder, variables=variables)
+    try:
+        one.start()
+        yield one
+    finally:
+        one.stop()
         one.client.close()

@@ -289,7 +289,7 @@ async def test_health_and_readiness_need_no_key(client: httpx.AsyncClient) -> No
     ready = await client.get("/readyz", headers={"authorization": ""})
     assert ready.json() == {
         "status": "ready",
-        "parts": {"redis": "ok", "control": "ok", "engine": "ok"},
+        "parts": {"redis": "ok", "control": "ok", "engine": "ok", "models": "ok"},
     }
 
 
