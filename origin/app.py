@@ -24,11 +24,13 @@ from origin.api.http import send_error
 from origin.api.models import Models
 from origin.api.passthrough import Passthrough
 from origin.api.stats import Stats
+from origin.api.warm_jobs import WarmUps
 from origin.api.warming import WarmingRuns
 from origin.control import Control
 from origin.edge_counters import EdgeCounters, MemoryEdgeCounters, RedisEdgeCounters
 from origin.embeddings import Batches
 from origin.engine.contract import Engine
+from origin.engine.turns import OrderlyEngine, Turns
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
 from origin.pipeline import Pipeline
@@ -36,10 +38,13 @@ from origin.relay import Relay
 from origin.settings import Settings, SettingsError
 from origin.stores.contract import Store
 from origin.stores.control_contract import ControlStore
+from origin.stores.job_contract import JobStore
 from origin.stores.lease_contract import Leases
 from origin.stores.redis_control import RedisControlStore
+from origin.stores.redis_jobs import RedisJobStore
 from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
+from origin.warm_jobs import WarmJobs
 from origin.warming import Warming
 from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
 from shared.freshness import Lifetimes
@@ -57,20 +62,25 @@ def create_app(
     control_store: ControlStore,
     leases: Leases | None = None,
     edge_counters: EdgeCounters | None = None,
+    job_store: JobStore | None = None,
+    turns: Turns | None = None,
 ) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down.
 
     Without `leases` generations are shared in this process alone, without `edge_counters` what the
-    edge counts is kept in memory.
+    edge counts is kept in memory. With `job_store` there are warm-up jobs. `turns` are the engine's
+    places.
     """
     counters = edge_counters or MemoryEdgeCounters()
     keys = settings.keys
     control = Control.from_settings(settings, control_store)
     access = Access(keys, control, development=settings.development)
+    turns = turns or Turns()
+    orderly = OrderlyEngine(engine, turns)
     pipeline = Pipeline(
         keys=keys,
         store=store,
-        engine=engine,
+        engine=orderly,
         lifetimes=Lifetimes(
             ttl_s=settings.ttl_s,
             stale_while_revalidate_s=settings.stale_while_revalidate_s,
@@ -84,8 +94,19 @@ def create_app(
         relay=None if leases is None else Relay(leases, keys),
         admit_after=settings.admit_after,
     )
-    batches = Batches(pipeline, engine)
-    warming = Warming(pipeline, control, limit=settings.warm_limit)
+    batches = Batches(pipeline, orderly)
+    warming = Warming(pipeline, control, limit=settings.warm_limit, turns=turns)
+    jobs = None
+    if job_store is not None:
+        jobs = WarmJobs(
+            job_store,
+            pipeline=pipeline,
+            batches=batches,
+            control=control,
+            keys=keys,
+            turns=turns,
+            quiet_hours=settings.quiet_hours,
+        )
     models = Models(engine=engine, access=access)
     documents = ControlDocuments(control=control, access=access, store=store)
     purges = Purges(control=control, access=access, keys=keys)
@@ -94,9 +115,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        if jobs is not None:
+            jobs.start()
         try:
             yield
         finally:
+            if jobs is not None:
+                await jobs.close()
             await pipeline.close()
             await engine.close()
             await control.close()
@@ -117,8 +142,17 @@ def create_app(
         )
         for endpoint in Endpoint
     }
+    warm_ups: list[Route] = []
+    if jobs is not None:
+        max_bytes = settings.max_cached_body_bytes
+        warm_up = WarmUps(jobs=jobs, access=access, max_cached_body_bytes=max_bytes)
+        warm_ups = [
+            Route("/cache/warm", warm_up, methods=["POST"]),
+            Route("/cache/warm/{job}", warm_up, methods=["GET"]),
+        ]
     app = Starlette(
         routes=[
+            *warm_ups,
             *(Route(path, answer, methods=["POST"]) for path, answer in answers.items()),
             Route(
                 ENTRY_PATH + "{key}",
@@ -176,7 +210,15 @@ def build_app(settings: Settings) -> ASGIApp:
         control_store=RedisControlStore.from_url(control_url, prefix=prefix),
         leases=RedisLeases.from_url(url, prefix=prefix),
         edge_counters=RedisEdgeCounters.from_url(url, prefix=prefix),
+        job_store=RedisJobStore.from_url(control_url, prefix=prefix),
+        turns=_turns(settings),
     )
+
+
+def _turns(settings: Settings) -> Turns:
+    if settings.all_upstreams:
+        return Turns()
+    return Turns(settings.engine_concurrency, queue_limit=settings.engine_queue_limit)
 
 
 def _load_engine(settings: Settings) -> Engine:

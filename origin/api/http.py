@@ -99,7 +99,7 @@ async def send_error(send: Send, error: EncoreError) -> None:
     await send_response(send, error.status, error_headers(error), error_body(error))
 
 
-async def send_json(send: Send, answer: Awaitable[Mapping[str, Any]]) -> None:
+async def send_json(send: Send, answer: Awaitable[Mapping[str, Any]], *, status: int = 200) -> None:
     """Send what `answer` gives, or the error that it raises; to a client that has left, nothing."""
     try:
         fields = await answer
@@ -108,7 +108,7 @@ async def send_json(send: Send, answer: Awaitable[Mapping[str, Any]]) -> None:
     except EncoreError as error:
         await send_error(send, error)
     else:
-        await send_response(send, 200, _JSON_HEADERS, json_text.dumps(fields))
+        await send_response(send, status, _JSON_HEADERS, json_text.dumps(fields))
 
 
 @asynccontextmanager
