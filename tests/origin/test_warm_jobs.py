@@ -209,7 +209,7 @@ async def test_bug_costs_one_request(bench: Bench, caplog: pytest.LogCaptureFixt
     def check(_request: object) -> None:
         raise KeyError("secret words")
 
-    bench.engine.check = check  # type: ignore[method-assign]
+    bench.engine.check = check  # type: ignore[method-assign,assignment]
     assert await counts(bench, asked("a")) == {"failed:internal": 1}
     assert "KeyError" in caplog.text
     assert "secret words" not in caplog.text

@@ -38,7 +38,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     )
     messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     sent: asyncio.Queue[Any] = asyncio.Queue()
-    lifespan = asyncio.create_task(app({"type": "lifespan"}, messages.get, sent.put))
+    lifespan = asyncio.ensure_future(app({"type": "lifespan"}, messages.get, sent.put))
     messages.put_nowait({"type": "lifespan.startup"})
     assert (await sent.get())["type"] == "lifespan.startup.complete"
     async with httpx.AsyncClient(
