@@ -30,6 +30,7 @@ from rich.text import Text
 from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
 from origin.settings import Settings, SettingsError, load_settings, markdown
+from origin.warm_command import warm
 from shared.keys import DEVELOPMENT_API_KEY
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 app.command("policy")(policy)
 app.command("purge")(purge)
+app.command("warm")(warm)
 out = Console()
 err = Console(stderr=True)
 
