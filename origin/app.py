@@ -20,7 +20,7 @@ from origin.api.control import ControlDocuments
 from origin.api.counters import Counters
 from origin.api.entries import Entries
 from origin.api.health import Health
-from origin.api.http import send_error
+from origin.api.http import BodyReader, send_error
 from origin.api.models import Models
 from origin.api.passthrough import Passthrough
 from origin.api.stats import Stats
@@ -33,6 +33,7 @@ from origin.engine.contract import Engine
 from origin.engine.turns import OrderlyEngine, Turns
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
+from origin.limits import Room
 from origin.pipeline import Pipeline
 from origin.relay import Relay
 from origin.settings import Settings, SettingsError
@@ -51,6 +52,7 @@ from shared.freshness import Lifetimes
 from shared.requests import Endpoint
 from shared.wire import CONTROL_PATH, COUNTERS_PATH, ENTRY_PATH, WARMING_PATH
 
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 log = logging.getLogger(__name__)
 
 
@@ -130,6 +132,11 @@ def create_app(
                 await leases.close()
             await store.close()
 
+    bodies = BodyReader(
+        limit_bytes=settings.max_body_bytes,
+        large_bytes=settings.max_cached_body_bytes,
+        deadline_s=settings.request_deadline_s,
+    )
     answers = {
         endpoint.value: Answers(
             endpoint,
@@ -138,7 +145,7 @@ def create_app(
             access=access,
             warming=warming,
             max_cached_body_bytes=settings.max_cached_body_bytes,
-            max_body_bytes=settings.max_body_bytes,
+            bodies=bodies,
         )
         for endpoint in Endpoint
     }
@@ -188,10 +195,11 @@ def create_app(
             access=access,
             max_parsed_inline_bytes=settings.max_cached_body_bytes,
             max_body_bytes=settings.max_body_bytes,
+            bodies=bodies,
             deadline_s=settings.request_deadline_s,
             otherwise=app.router.default,
         )
-    return _Boundary(app, answers)
+    return _Boundary(app, answers, max_requests=settings.max_requests)
 
 
 def build_app(settings: Settings) -> ASGIApp:
@@ -236,21 +244,34 @@ class _Boundary:
     `direct` are POST routes that answer errors themselves: Starlette's middleware would cost a hit
     a tenth more. The rest is Starlette's, which answers a failure and raises it again; the server
     would log all of it.
+
+    More than `max_requests` at once are refused; who asks how the process is never is.
     """
 
-    def __init__(self, app: Starlette, direct: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, app: Starlette, direct: Mapping[str, ASGIApp], *, max_requests: int) -> None:
         self._app = app
         self._direct = direct
+        self._room = Room(max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        direct = None
-        if scope["type"] == "http" and scope["method"] == "POST":
-            direct = self._direct.get(scope["path"])
+        if scope["type"] != "http" or scope["path"] in _PROBES:
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._room.take()
+        except EncoreError as error:
+            await send_error(send, error)
+            return
+        try:
+            await self._handle(scope, receive, send)
+        finally:
+            self._room.give()
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        direct = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
         try:
             await (direct or self._app)(scope, receive, send)
-        except Exception as exc:
-            if scope["type"] != "http":
-                raise
+        except Exception as exc:  # noqa: BLE001 - the last to see it
             log.error("unexpected failure in %s: %s", scope["path"], describe(exc))  # noqa: TRY400
             if direct is not None:
                 # Refused where an answer has begun; the server then closes the connection.

@@ -1,8 +1,8 @@
 """What a run of `encore warm` has done, on disk beside the file, so that another can go on.
 
 A header names who was asked for whom (`encore-warm 1 URL TENANT`), then a line for each request
-that is done has the SHA-256 of its line in the file. A line that was edited is another one. It is synced
-in batches: after a kill some requests are made again, and are hits.
+that is done has the SHA-256 of its line in the file. A line that was edited is another one. The
+journal is synced in batches: after a kill some requests are made again, and are hits.
 """
 
 from __future__ import annotations

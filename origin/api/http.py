@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from origin.limits import Deadline, Room
 from shared import json_text
 from shared.errors import ClientError, EncoreError, error_body, error_headers
 from shared.keys import LOOPBACK_HOSTS
 from shared.wire import PRIVATE
 
+BODY_DEADLINE_S = 60.0
+LARGEST_BODIES = 16
+"""How many bodies of the largest size there is room for."""
 _JSON_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
 
 
@@ -46,8 +50,70 @@ def is_loopback(scope: Scope, headers: Mapping[str, str]) -> bool:
     return client is not None and client[0] in LOOPBACK_HOSTS and name.strip("[]") in LOOPBACK_HOSTS
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
-    """The whole body. Raises ClientError 413 over the limit, ClientLeftError where it broke off."""
+async def read_body(
+    receive: Receive,
+    headers: Mapping[str, str],
+    limit_bytes: int,
+    *,
+    deadline_s: float = BODY_DEADLINE_S,
+) -> bytes:
+    """The whole body. Raises ClientError 413 over the limit, 408 where it takes too long.
+
+    ClientLeftError where it broke off.
+    """
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await _whole(receive, headers, limit_bytes)
+    except TimeoutError:
+        raise _too_slow() from None
+
+
+class BodyReader:
+    """Reads bodies for the routes that are asked all the time: within a size and a time.
+
+    Of bodies larger than `large_bytes` there are so many bytes in memory at once, and no more.
+    """
+
+    def __init__(self, *, limit_bytes: int, large_bytes: int, deadline_s: float) -> None:
+        self._limit_bytes = limit_bytes
+        self._large_bytes = large_bytes
+        self._deadline = Deadline(deadline_s)
+        self._room = Room(limit_bytes * LARGEST_BODIES)
+
+    async def read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
+        """The whole body, to be `let_go` of. Raises as `read_body`, and InternalError 503."""
+        taken_bytes = 0
+
+        def grow(size_bytes: int) -> None:
+            nonlocal taken_bytes
+            if size_bytes > self._large_bytes:
+                self._room.take(size_bytes - taken_bytes)
+                taken_bytes = size_bytes
+
+        task = self._deadline.begin()
+        try:
+            body = await _whole(receive, headers, self._limit_bytes, grow)
+        except BaseException as exc:
+            self._room.give(taken_bytes)
+            if self._deadline.end(task) and isinstance(exc, asyncio.CancelledError):
+                raise _too_slow() from None
+            raise
+        self._deadline.end(task)
+        return body
+
+    def let_go(self, body: bytes) -> None:
+        """Make room for others: of this body only what was read from it is left."""
+        if len(body) > self._large_bytes:
+            self._room.give(len(body))
+
+
+async def _whole(
+    receive: Receive,
+    headers: Mapping[str, str],
+    limit_bytes: int,
+    grow: Callable[[int], None] | None = None,
+) -> bytes:
+    """The whole body; `grow` is told how large it is by now."""
     refuse_larger(announced_bytes(headers) or 0, limit_bytes)
     chunks: list[bytes] = []
     size_bytes = 0
@@ -58,6 +124,8 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: i
         chunk = message.get("body", b"")
         size_bytes += len(chunk)
         refuse_larger(size_bytes, limit_bytes)
+        if grow is not None:
+            grow(size_bytes)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
@@ -96,7 +164,10 @@ def adding(send: Send, name: str, value: str) -> Send:
 
 async def send_error(send: Send, error: EncoreError) -> None:
     """Send an error in OpenAI's shape."""
-    await send_response(send, error.status, error_headers(error), error_body(error))
+    headers = error_headers(error)
+    if error.status == 408:
+        headers["connection"] = "close"  # RFC 9110, 15.5.9: who sends so slowly would go on
+    await send_response(send, error.status, headers, error_body(error))
 
 
 async def send_json(send: Send, answer: Awaitable[Mapping[str, Any]], *, status: int = 200) -> None:
@@ -139,6 +210,12 @@ async def while_connected(receive: Receive) -> AsyncIterator[None]:
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
+
+
+def _too_slow() -> ClientError:
+    return ClientError(
+        "The body took too long to arrive.", status=408, code="request_timeout", retry_after_s=1
+    )
 
 
 def announced_bytes(headers: Mapping[str, str]) -> int | None:

@@ -18,10 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from origin.api.access import Access
 from origin.api.http import (
+    BodyReader,
     ClientLeftError,
     announced_bytes,
     headers_of,
-    read_body,
     refuse_larger,
     send_error,
     send_piece,
@@ -65,6 +65,7 @@ class Passthrough:
         access: Access,
         max_parsed_inline_bytes: int,
         max_body_bytes: int,
+        bodies: BodyReader,
         deadline_s: float,
         otherwise: ASGIApp,
     ) -> None:
@@ -72,6 +73,7 @@ class Passthrough:
         self._access = access
         self._max_parsed_inline_bytes = max_parsed_inline_bytes
         self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._deadline_s = deadline_s
         self._otherwise = otherwise
         self._large_bodies = asyncio.Semaphore(1)
@@ -82,7 +84,8 @@ class Passthrough:
             await self._otherwise(scope, receive, send)
             return
         headers = headers_of(scope)
-        upload, answer = _Upload(receive, headers, self._max_body_bytes), _Answer(send)
+        upload = _Upload(receive, headers, self._max_body_bytes, self._bodies)
+        answer = _Answer(send)
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._pass(scope, headers, upload, answer)
@@ -116,7 +119,10 @@ class Passthrough:
         model = None
         if self._upstreams.are_several and upload.body is not None and _is_json(headers):
             body = await upload.whole()
-            model = await self._model(body)
+            try:
+                model = await self._model(body)
+            finally:
+                self._bodies.let_go(body)
         client = self._upstreams.passage(model, tenant=caller.tenant, path=scope["path"])
         exchange = client.exchange(
             scope["method"],
@@ -171,10 +177,17 @@ class _Upload:
     `body` is None where there is none.
     """
 
-    def __init__(self, receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        headers: Mapping[str, str],
+        limit_bytes: int,
+        bodies: BodyReader,
+    ) -> None:
         self._receive = receive
         self._headers = headers
         self._limit_bytes = limit_bytes
+        self._bodies = bodies
         self._read = asyncio.Event()
         self._read_bytes = 0
         size_bytes = announced_bytes(headers)
@@ -186,7 +199,7 @@ class _Upload:
 
     async def whole(self) -> bytes:
         """All of it."""
-        body = await read_body(self._receive, self._headers, self._limit_bytes)
+        body = await self._bodies.read(self._receive, self._headers)
         self._read.set()
         return body
 

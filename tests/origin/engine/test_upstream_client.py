@@ -349,3 +349,17 @@ async def test_target_is_sent_as_it_is(upstream: FakeUpstream, base: str) -> Non
     prefix = "/openai" if "openai" in base else ""
     assert upstream.seen[0].target == prefix + target
     await client.close()
+
+
+async def test_so_many_requests_are_under_way_and_no_more(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a connection behind a thousand others."""
+    monkeypatch.setattr("origin.engine.upstream_client.MAX_CONNECTIONS", 1)
+    client = Client(upstream.url, timeout_s=5.0)
+    async with client.exchange("POST", "/v1/x"):
+        refusal = await client.refusal()
+    assert (refusal.status, refusal.code) == (503, "upstream_saturated")
+    assert refusal.retry_after_s
+    assert (await client.ask())[0] == 200
+    await client.close()
