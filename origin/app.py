@@ -262,12 +262,6 @@ class _Boundary:
         except EncoreError as error:
             await send_error(send, error)
             return
-        try:
-            await self._handle(scope, receive, send)
-        finally:
-            self._room.give()
-
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         direct = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
         try:
             await (direct or self._app)(scope, receive, send)
@@ -277,6 +271,8 @@ class _Boundary:
                 # Refused where an answer has begun; the server then closes the connection.
                 with suppress(RuntimeError):
                     await send_error(send, _failed())
+        finally:
+            self._room.give()
 
 
 def _failed() -> InternalError:

@@ -14,3 +14,10 @@ STORE_WRITES = Counter(
     ["outcome"],
 )
 """`outcome`: stored, too-large, failed (after retries), dropped (too many were waiting)."""
+
+WARM_UPS = Counter(
+    "encore_warm_ups_total",
+    "Requests of warm-up jobs, by what became of them.",
+    ["outcome"],
+)
+"""`outcome`: cached (known already), generated, failed."""

@@ -28,6 +28,7 @@ from origin.embeddings import Batches, is_batch
 from origin.encryption import EncryptionError, open_bytes, seal_bytes
 from origin.engine.turns import Turns
 from origin.failures import describe
+from origin.metrics import WARM_UPS
 from origin.pipeline import Generating, Hit, Pipeline
 from origin.quiet_hours import QuietHours
 from origin.stores.contract import StoreError
@@ -222,8 +223,11 @@ class WarmJobs:
             counts: Counter[str] = Counter()
             for outcome in outcomes:
                 counts.update(outcome)
+                kind = next(iter(outcome))
+                WARM_UPS.labels("failed" if kind.startswith(FAILED) else kind).inc()
             if not await progress.note(len(some), counts):
                 return
+        log.info("warm-up %s is done: %d requests", lease.id[:8], lease.state.total)
 
     def _sealed(self, job: str, tenant: str, requests: Sequence[WarmRequest]) -> bytes:
         plain = json_text.dumps([request.as_fields() for request in requests])

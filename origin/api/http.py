@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -61,9 +61,10 @@ async def read_body(
 
     ClientLeftError where it broke off.
     """
+    reader = BodyReader(limit_bytes=limit_bytes, large_bytes=limit_bytes, deadline_s=deadline_s)
     try:
         async with asyncio.timeout(deadline_s):
-            return await _whole(receive, headers, limit_bytes)
+            return await reader.read_on(receive, headers)
     except TimeoutError:
         raise _too_slow() from None
 
@@ -82,53 +83,43 @@ class BodyReader:
 
     async def read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
         """The whole body, to be `let_go` of. Raises as `read_body`, and InternalError 503."""
-        taken_bytes = 0
-
-        def grow(size_bytes: int) -> None:
-            nonlocal taken_bytes
-            if size_bytes > self._large_bytes:
-                self._room.take(size_bytes - taken_bytes)
-                taken_bytes = size_bytes
-
         task = self._deadline.begin()
         try:
-            body = await _whole(receive, headers, self._limit_bytes, grow)
+            body = await self.read_on(receive, headers)
         except BaseException as exc:
-            self._room.give(taken_bytes)
             if self._deadline.end(task) and isinstance(exc, asyncio.CancelledError):
                 raise _too_slow() from None
             raise
         self._deadline.end(task)
         return body
 
+    async def read_on(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
+        """Read for as long as it takes; see `read`."""
+        refuse_larger(announced_bytes(headers) or 0, self._limit_bytes)
+        chunks: list[bytes] = []
+        size_bytes = taken_bytes = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeftError
+                chunk = message.get("body", b"")
+                size_bytes += len(chunk)
+                if size_bytes > self._large_bytes:
+                    refuse_larger(size_bytes, self._limit_bytes)
+                    self._room.take(size_bytes - taken_bytes)
+                    taken_bytes = size_bytes
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+        except BaseException:
+            self._room.give(taken_bytes)
+            raise
+
     def let_go(self, body: bytes) -> None:
         """Make room for others: of this body only what was read from it is left."""
         if len(body) > self._large_bytes:
             self._room.give(len(body))
-
-
-async def _whole(
-    receive: Receive,
-    headers: Mapping[str, str],
-    limit_bytes: int,
-    grow: Callable[[int], None] | None = None,
-) -> bytes:
-    """The whole body; `grow` is told how large it is by now."""
-    refuse_larger(announced_bytes(headers) or 0, limit_bytes)
-    chunks: list[bytes] = []
-    size_bytes = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeftError
-        chunk = message.get("body", b"")
-        size_bytes += len(chunk)
-        refuse_larger(size_bytes, limit_bytes)
-        if grow is not None:
-            grow(size_bytes)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
 
 
 async def send_response(
