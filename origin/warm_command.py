@@ -148,6 +148,10 @@ def warm(
                     fail_fast=fail_fast,
                 )
             )
+    except KeyboardInterrupt:
+        if journal is not None:
+            err.print("Interrupted. With --resume the same command goes on from here.")
+        raise
     except JournalError as error:
         raise CommandError(str(error)) from error
     except OSError as error:
