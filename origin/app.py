@@ -197,6 +197,7 @@ def create_app(
             max_body_bytes=settings.max_body_bytes,
             bodies=bodies,
             deadline_s=settings.request_deadline_s,
+            turns=turns,
             otherwise=app.router.default,
         )
     return _Boundary(app, answers, max_requests=settings.max_requests)

@@ -28,6 +28,7 @@ from origin.api.http import (
     start_response,
     while_connected,
 )
+from origin.engine.turns import Turns
 from origin.engine.upstream_client import Body
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
@@ -55,7 +56,8 @@ class Passthrough:
     """The ASGI application of what no route takes; `otherwise` is that of what is not passed on.
 
     A JSON body is read whole where only its model's name tells who is asked; beyond
-    `max_parsed_inline_bytes` it is parsed beside the event loop.
+    `max_parsed_inline_bytes` it is parsed beside the event loop. Warm-ups see by `turns` that the
+    upstream is busy.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Passthrough:
         max_body_bytes: int,
         bodies: BodyReader,
         deadline_s: float,
+        turns: Turns,
         otherwise: ASGIApp,
     ) -> None:
         self._upstreams = upstreams
@@ -75,6 +78,7 @@ class Passthrough:
         self._max_body_bytes = max_body_bytes
         self._bodies = bodies
         self._deadline_s = deadline_s
+        self._turns = turns
         self._otherwise = otherwise
         self._large_bodies = asyncio.Semaphore(1)
 
@@ -87,7 +91,7 @@ class Passthrough:
         upload = _Upload(receive, headers, self._max_body_bytes, self._bodies)
         answer = _Answer(send)
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._deadline_s), self._turns.beside():
                 await self._pass(scope, headers, upload, answer)
         except ClientLeftError:
             return

@@ -4,8 +4,8 @@ A warm-up waits here, in front of the engine and of single-flight, until it gets
 it from then on. So a live request that meets its flight joins a generation that runs.
 
 Invariants
-1. While a live request waits, no warm-up gets a place; nor does one that would take the last place
-   but one is enough for it (a single place is both first and last).
+1. While a live request waits, no warm-up gets a place. Nor does one get the last of several places:
+   it is left to the live request that comes next.
 2. A place that becomes free goes to the live request that has waited longest, then to warm-ups.
 3. At most `queue_limit` live requests wait; more are refused.
 """
@@ -51,7 +51,7 @@ class Turns:
         self._busy = 0
         """Generations and warm-ups that have places."""
         self._beside = 0
-        """Those that need none, of the embedder."""
+        """Those that take none: the embedder's, and what is passed through."""
         self._live: deque[asyncio.Future[None]] = deque()
         self._warm: deque[asyncio.Future[None]] = deque()
         self.room_for_warm_ups = FEW if places is None else max(1, places - 1)
