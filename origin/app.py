@@ -134,7 +134,7 @@ def create_app(
 
     bodies = BodyReader(
         limit_bytes=settings.max_body_bytes,
-        large_bytes=settings.max_cached_body_bytes,
+        large_bytes=min(settings.max_cached_body_bytes, 1 << 20),
         deadline_s=settings.request_deadline_s,
     )
     answers = {
@@ -255,11 +255,12 @@ class _Boundary:
         self._room = Room(max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _PROBES:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        takes_room = scope["path"] not in _PROBES
         try:
-            self._room.take()
+            self._room.take(takes_room)
         except EncoreError as error:
             await send_error(send, error)
             return
@@ -273,7 +274,7 @@ class _Boundary:
                 with suppress(RuntimeError):
                     await send_error(send, _failed())
         finally:
-            self._room.give()
+            self._room.give(takes_room)
 
 
 def _failed() -> InternalError:
