@@ -7,7 +7,9 @@ Invariants
 1. While a live request waits, no warm-up gets a place. Nor does one get the last of several places:
    it is left to the live request that comes next.
 2. A place that becomes free goes to the live request that has waited longest, then to warm-ups.
-3. At most `queue_limit` live requests wait; more are refused.
+3. A warm-up that joins another's generation gives its place back first (`step_aside`): that one may
+   be waiting for it.
+4. At most `queue_limit` live requests wait; more are refused.
 """
 
 from __future__ import annotations
@@ -32,8 +34,27 @@ FEW = 4
 class _WarmUp:
     """A warm-up's place: its own, and that of the generations which it causes."""
 
-    def __init__(self) -> None:
-        self.holders = 1
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._holders = 1
+        self._is_aside = False
+
+    def hold(self) -> bool:
+        """Hold the place, to be left; False where it has been given back."""
+        self._holders += bool(self._holders)
+        return self._holders > 0
+
+    def leave(self) -> None:
+        """Hold it no more; the last one gives it back."""
+        self._holders -= 1
+        if not self._holders:
+            self._turns._give()  # noqa: SLF001 - the two classes are one mechanism
+
+    def step_aside(self) -> None:
+        """End the warm-up's own hold, once."""
+        if not self._is_aside:
+            self._is_aside = True
+            self.leave()
 
 
 _warm_up: ContextVar[_WarmUp | None] = ContextVar("warm_up", default=None)
@@ -65,12 +86,11 @@ class Turns:
         wait.
         """
         warm_up = _warm_up.get()
-        if warm_up is not None and warm_up.holders:
-            warm_up.holders += 1
+        if warm_up is not None and warm_up.hold():
             try:
                 yield
             finally:
-                self._leave(warm_up)
+                warm_up.leave()
             return
         await self._enter()
         try:
@@ -92,13 +112,13 @@ class Turns:
     async def warm_up(self) -> AsyncIterator[None]:
         """Wait for a lull, then warm up within the block. What it generates has its place."""
         await self._lull()
-        warm_up = _WarmUp()
+        warm_up = _WarmUp(self)
         token = _warm_up.set(warm_up)
         try:
             yield
         finally:
             _warm_up.reset(token)
-            self._leave(warm_up)
+            warm_up.step_aside()
 
     async def _enter(self) -> None:
         if self._places is None or self._busy < self._places:
@@ -128,11 +148,6 @@ class Turns:
                 self._admit_warm_ups()
             raise
 
-    def _leave(self, warm_up: _WarmUp) -> None:
-        warm_up.holders -= 1
-        if not warm_up.holders:
-            self._give()
-
     def _give(self) -> None:
         if not _hand_over(self._live):
             self._busy -= 1
@@ -153,6 +168,16 @@ def _hand_over(queue: deque[asyncio.Future[None]]) -> bool:
             future.set_result(None)
             return True
     return False
+
+
+def step_aside() -> None:
+    """Called by who is about to wait for what another generates: a warm-up needs no place for it.
+
+    The other may be a live request that waits for this very place.
+    """
+    warm_up = _warm_up.get()
+    if warm_up is not None:
+        warm_up.step_aside()
 
 
 class OrderlyEngine:

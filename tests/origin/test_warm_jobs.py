@@ -282,6 +282,38 @@ async def test_live_request_joins_a_warm_up_that_has_begun(bench: Bench) -> None
     assert bench.engine.runs == 1
 
 
+async def test_warm_up_and_live_request_do_not_wait_for_each_other(bench: Bench) -> None:
+    """The warm-up has the only place and joins a live request, which waits for that place."""
+    replica = bench.replica()
+    replica.turns._places, replica.turns.room_for_warm_ups = 1, 1
+    get, looking, go_on = bench.store.get, asyncio.Event(), asyncio.Event()
+
+    async def slow_get(key: str) -> bytes | None:
+        bench.store.get = get  # type: ignore[method-assign]
+        looking.set()
+        await go_on.wait()
+        return await get(key)
+
+    bench.store.get = slow_get  # type: ignore[method-assign]
+    view = await replica.jobs.add("acme", asked("a"), quiet=False)
+    replica.jobs.start()
+    await looking.wait()
+    document = await replica.control.document("acme")
+    assert document is not None
+    query = replica.pipeline.query(
+        Endpoint.CHAT, document, Controls(), asked("a")[0].body, ring=bench.keys.current
+    )
+    answer = await replica.pipeline.answer(query)
+    assert not isinstance(answer, Hit)
+    with answer.flight.joined():
+        while not replica.turns._live:  # noqa: ASYNC110 - nobody but this test asks
+            await asyncio.sleep(0.002)
+        go_on.set()
+        await answer.flight.result()
+    assert (await bench.done(replica, view.id)).state.counts["stored"] == 1
+    assert bench.engine.runs == 1
+
+
 async def test_quiet_jobs_run_in_quiet_hours(bench: Bench) -> None:
     """They say when that is; they stop when it ends, and go on the next day."""
     bench.quiet_hours = QuietHours.parse("23:00-02:00")

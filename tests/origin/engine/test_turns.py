@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from origin.engine.contract import Finished
-from origin.engine.turns import FEW, OrderlyEngine, Turns
+from origin.engine.turns import FEW, OrderlyEngine, Turns, step_aside
 from shared.errors import InternalError
 from shared.requests import Endpoint, Request, validate
 from tests.support.engines import MODEL, ScriptedEngine
@@ -211,6 +211,34 @@ async def test_what_begins_after_its_warm_up_waits_like_others() -> None:
         assert not task.done()
         await leave(live)
         await task
+
+
+async def test_warm_up_that_waits_for_another_gives_its_place_back() -> None:
+    """Once, however often it is said; a live request does not notice."""
+    turns = Turns(1)
+    joins = asyncio.Event()
+
+    @asynccontextmanager
+    async def warm_up() -> AsyncIterator[None]:
+        async with turns.warm_up():
+            await joins.wait()
+            step_aside()
+            step_aside()
+            yield
+
+    async with actors() as start:
+        warm = await start(warm_up)
+        live = await start(turns.live)
+        assert not live.has_turn
+        joins.set()
+        await settled()
+        assert live.has_turn
+        assert not (await start(turns.live)).has_turn
+        await leave(warm)
+        assert turns._busy == 1
+    async with turns.live():
+        step_aside()
+        assert turns._busy == 1
 
 
 async def test_the_embedder_is_counted_and_takes_no_place() -> None:
