@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,8 @@ class Origin:
         try:
             yield
         finally:
-            worker.resume()
+            with suppress(psutil.NoSuchProcess):
+                worker.resume()
 
 
 @pytest.fixture
