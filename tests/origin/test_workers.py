@@ -121,6 +121,8 @@ def test_each_worker_answers_and_they_share_what_is_known(origin: Origin) -> Non
     first, second = origin.workers()
     with origin.stopped(second):
         assert origin.ask().headers["cache-status"] == "encore-origin; fwd=miss; stored"
+        # It is stored behind the answer.
+        origin.until(lambda: "hit" in origin.ask().headers["cache-status"])
     with origin.stopped(first):
         assert origin.ask().headers["cache-status"].startswith("encore-origin; hit")
 
