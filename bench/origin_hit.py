@@ -1,11 +1,16 @@
 """An L1 hit at the origin beside the least that could be done, and beside LiteLLM's proxy.
 
-    .venv/bin/python -m bench.origin_hit [--rounds 8] [--requests 2000] [--litellm VENV/bin/litellm]
+    .venv/bin/python -m bench.origin_hit [--rounds 8] [--requests 2000] [--workers 2]
+        [--litellm VENV/bin/litellm]
 
 Each application is a process of its own, all on one Redis; in every round each takes every kind of
 load in turn. `bare` is an ASGI application that hashes the body, does one Redis GET and returns
 what it got: the same gzip bytes that Encore sends, served by the same uvicorn. CPU is user and
 system time of the server per request, without Redis and client.
+
+With `--workers N` Encore is measured a second time, served as `encore origin --workers N` does it.
+The load generator and Redis share the machine's cores with all of them: what workers add shows only
+where there are cores left.
 
 A miss is answered by an engine that takes no time: what it costs is Encore's own work (validation,
 single-flight, entry, storing).
@@ -51,6 +56,7 @@ from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
 from origin.stores.redis_usage import RedisUsageStore
+from origin.workers import run_workers
 from shared import json_text
 from shared.compression import compress
 from shared.keys import key_ring, make_api_key
@@ -250,7 +256,7 @@ class Server:
         self.name = name
         self._port = port
         self._process = psutil.Process(process.pid)
-        self._numbers = itertools.count(1000)
+        self._numbers = itertools.count(port * 1_000_000)  # all are on one Redis
 
     def expected(self, mode: str) -> bytes:
         """What the head of its answer has to say, or the measurement is not of `mode`."""
@@ -366,7 +372,9 @@ async def measure(servers: list[Server], rounds: int, requests: int) -> list[Loa
         for mode in MODES
         for connections in CONNECTIONS
         for running in servers
-        if mode == "hit" or running.name == "Encore"
+        if mode == "hit"
+        or running.name == "Encore"
+        or (mode == "miss" and running.name.startswith("Encore"))
     ]
     for _ in range(rounds):
         for running, load in loads:
@@ -403,10 +411,20 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def serve(name: str, port: int) -> None:
-    """Be one of the applications."""
-    listener = socket.create_server(("127.0.0.1", port), backlog=2048)
-    server(APPLICATIONS[name](os.environ["BENCH_REDIS_URL"])).run(sockets=[listener])
+def serve(name: str, port: int | None, workers: int, listener_fd: int | None) -> None:
+    """Be one of the applications, one worker of it, or the parent of its workers."""
+    if listener_fd is not None:
+        listener = socket.socket(fileno=listener_fd)
+    else:
+        listener = socket.create_server(("127.0.0.1", port or 0), backlog=2048)
+    if workers == 1:
+        server(APPLICATIONS[name](os.environ["BENCH_REDIS_URL"])).run(sockets=[listener])
+        return
+    fd = listener.fileno()
+    command = [sys.executable, "-m", "bench.origin_hit", "--serve", name, "--listener-fd", str(fd)]
+    asyncio.run(
+        run_workers(command, workers, environ=os.environ, listener_fd=fd, on_death=lambda _: None)
+    )
 
 
 def main() -> None:
@@ -419,18 +437,24 @@ def main() -> None:
     parser.add_argument("--litellm", type=Path, help="the `litellm` program of an environment")
     parser.add_argument("--serve", choices=APPLICATIONS, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--listener-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=1, help="also Encore with so many workers")
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, arguments.port)
+        serve(arguments.serve, arguments.port, arguments.workers, arguments.listener_fd)
         return
     with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder, ExitStack() as stack:
         url = stack.enter_context(embedded_redis(Path(folder) / "redis"))
         uvloop.run(fill(url))
         servers = []
-        for name in APPLICATIONS:
+        applications = [(name, name, 1) for name in APPLICATIONS]
+        if arguments.workers > 1:
+            many = arguments.workers
+            applications.append((f"Encore, {many} workers", "Encore", many))
+        for name, application, workers in applications:
             port = free_port()
-            command = [sys.executable, "-m", "bench.origin_hit", "--serve", name]
-            command += ["--port", str(port)]
+            command = [sys.executable, "-m", "bench.origin_hit", "--serve", application]
+            command += ["--port", str(port), "--workers", str(workers)]
             servers.append(stack.enter_context(started(name, command, port, BENCH_REDIS_URL=url)))
         if arguments.litellm:
             servers.append(stack.enter_context(litellm(arguments.litellm, url, Path(folder))))

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from origin.api.access import Access
 from origin.api.admin import Purges
 from origin.api.answers import Answers
+from origin.api.boundary import HANDLERS, Boundary
 from origin.api.control import ControlDocuments
 from origin.api.counters import Counters
 from origin.api.entries import Entries
 from origin.api.health import Health
-from origin.api.http import send_error
+from origin.api.http import BodyReader
 from origin.api.metrics import Metrics
 from origin.api.models import Models
 from origin.api.passthrough import Passthrough
 from origin.api.stats import Stats
+from origin.api.warm_jobs import WarmUps
 from origin.api.warming import WarmingRuns
 from origin.audit import Denials
 from origin.control import Control
 from origin.embeddings import Batches
 from origin.engine.contract import Engine
 from origin.engine.metered import MeteredEngine
+from origin.engine.turns import OrderlyEngine, Turns
 from origin.engine.upstreams import Upstreams
-from origin.failures import describe
 from origin.invalidation import Invalidation
 from origin.known_models import KnownModels
 from origin.pipeline import Pipeline
@@ -42,10 +41,12 @@ from origin.settings import Settings, SettingsError
 from origin.stores.contract import Store
 from origin.stores.control_contract import ControlStore
 from origin.stores.handover import HandoverStore
+from origin.stores.job_contract import JobStore
 from origin.stores.lease_contract import Leases
 from origin.stores.memory_usage import MemoryUsageStore
 from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_events import RedisEvents
+from origin.stores.redis_jobs import RedisJobStore
 from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
 from origin.stores.redis_usage import RedisUsageStore
@@ -53,8 +54,8 @@ from origin.stores.usage_contract import UsageStore
 from origin.tasks import end
 from origin.usage import Recorder
 from origin.usage_report import Terms
+from origin.warm_jobs import WarmJobs
 from origin.warming import Warming
-from shared.errors import ClientError, EncoreError, InternalError, error_body, error_headers
 from shared.requests import Endpoint
 from shared.wire import CONTROL_PATH, COUNTERS_PATH, ENTRY_PATH, WARMING_PATH
 
@@ -70,20 +71,24 @@ def create_app(
     leases: Leases | None = None,
     usage_store: UsageStore | None = None,
     events: RedisEvents | None = None,
+    job_store: JobStore | None = None,
+    turns: Turns | None = None,
 ) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down.
 
     Without `leases` generations are shared in this process alone, without `usage_store` what is
-    counted is kept in memory, without `events` nothing but requests and commands purges.
+    counted is kept in memory, without `events` nothing but requests and commands purges. With
+    `job_store` there are warm-up jobs. `turns` are the engine's places.
     """
     recorder = Recorder(usage_store or MemoryUsageStore())
-    metered = MeteredEngine(engine, recorder)
     lifetimes = settings.lifetimes
     keys = settings.keys
     control = Control.from_settings(settings, control_store)
     access = Access(keys, control, development=settings.development)
     denials = Denials(control_store)
     known_models = KnownModels(store=control_store, control=control, engine=engine, keys=keys)
+    turns = turns or Turns()
+    metered = MeteredEngine(OrderlyEngine(engine, turns), recorder)
     pipeline = Pipeline(
         keys=keys,
         store=store,
@@ -99,7 +104,18 @@ def create_app(
         note_model=known_models.note,
     )
     batches = Batches(pipeline, metered)
-    warming = Warming(pipeline, control, limit=settings.warm_limit)
+    warming = Warming(pipeline, control, limit=settings.warm_limit, turns=turns)
+    jobs = None
+    if job_store is not None:
+        jobs = WarmJobs(
+            job_store,
+            pipeline=pipeline,
+            batches=batches,
+            control=control,
+            keys=keys,
+            turns=turns,
+            quiet_hours=settings.quiet_hours,
+        )
     models = Models(engine=engine, access=access)
     documents = ControlDocuments(control=control, access=access, store=store)
     purges = Purges(control=control, access=access, keys=keys, store=store)
@@ -118,23 +134,22 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        recorder.start()
-        tasks = [asyncio.create_task(run()) for run in detached]
-        try:
+        async with AsyncExitStack() as closing:
+            for part in (store, leases, recorder, control, engine, pipeline, denials, events):
+                if part is not None:
+                    closing.push_async_callback(part.close)
+            recorder.start()
+            closing.push_async_callback(end, [asyncio.create_task(run()) for run in detached])
+            if jobs is not None:
+                jobs.start()
+                closing.push_async_callback(jobs.close)
             yield
-        finally:
-            await end(tasks)
-            if events is not None:
-                await events.close()
-            await denials.close()
-            await pipeline.close()
-            await engine.close()
-            await control.close()
-            await recorder.close()
-            if leases is not None:
-                await leases.close()
-            await store.close()
 
+    bodies = BodyReader(
+        limit_bytes=settings.max_body_bytes,
+        large_bytes=min(settings.max_cached_body_bytes, 1 << 20),
+        deadline_s=settings.request_deadline_s,
+    )
     answers = {
         endpoint.value: Answers(
             endpoint,
@@ -144,12 +159,23 @@ def create_app(
             warming=warming,
             recorder=recorder,
             max_cached_body_bytes=settings.max_cached_body_bytes,
-            max_body_bytes=settings.max_body_bytes,
+            bodies=bodies,
         )
         for endpoint in Endpoint
     }
+    warm_ups: list[Route] = []
+    if jobs is not None:
+        max_bytes = settings.max_cached_body_bytes
+        warm_up = WarmUps(
+            jobs=jobs, access=access, control=control, max_cached_body_bytes=max_bytes
+        )
+        warm_ups = [
+            Route("/cache/warm", warm_up, methods=["POST"]),
+            Route("/cache/warm/{job}", warm_up, methods=["GET"]),
+        ]
     app = Starlette(
         routes=[
+            *warm_ups,
             *(Route(path, answer, methods=["POST"]) for path, answer in answers.items()),
             Route(
                 ENTRY_PATH + "{key}",
@@ -171,11 +197,7 @@ def create_app(
             Route("/healthz", health.live, methods=["GET"]),
             Route("/readyz", health.ready, methods=["GET"]),
         ],
-        exception_handlers={
-            EncoreError: _encore_error,
-            HTTPException: _http_error,
-            Exception: _unexpected_error,
-        },
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
     # A redirect would name the host that the client's own Host header names.
@@ -187,10 +209,12 @@ def create_app(
             recorder=recorder,
             max_parsed_inline_bytes=settings.max_cached_body_bytes,
             max_body_bytes=settings.max_body_bytes,
+            bodies=bodies,
             deadline_s=settings.request_deadline_s,
+            turns=turns,
             otherwise=app.router.default,
         )
-    return _Boundary(app, answers, denials)
+    return Boundary(app, answers, denials, max_requests=settings.max_requests)
 
 
 def build_app(settings: Settings) -> ASGIApp:
@@ -217,7 +241,15 @@ def build_app(settings: Settings) -> ASGIApp:
         leases=leases,
         usage_store=RedisUsageStore.from_url(url, prefix=prefix),
         events=RedisEvents.from_url(control_url, prefix=prefix),
+        job_store=RedisJobStore.from_url(control_url, prefix=prefix),
+        turns=_turns(settings),
     )
+
+
+def _turns(settings: Settings) -> Turns:
+    if settings.all_upstreams:
+        return Turns()
+    return Turns(settings.engine_concurrency, queue_limit=settings.engine_queue_limit)
 
 
 def _load_engine(settings: Settings) -> Engine:
@@ -227,63 +259,3 @@ def _load_engine(settings: Settings) -> Engine:
     from origin.engine.local import load_local_engine  # noqa: PLC0415
 
     return load_local_engine(settings)
-
-
-class _Boundary:
-    """Routes what comes, and has refusals recorded. Logs what nobody handled, without its text.
-
-    (A text may quote a prompt.) `direct` are POST routes that answer errors themselves: Starlette's
-    middleware would cost a hit a tenth more. The rest is Starlette's, which answers a failure and
-    raises it again; the server would log all of it.
-    """
-
-    def __init__(self, app: Starlette, direct: Mapping[str, ASGIApp], denials: Denials) -> None:
-        self._app = app
-        self._direct = direct
-        self._denials = denials
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        direct = None
-        if scope["type"] == "http" and scope["method"] == "POST":
-            direct = self._direct.get(scope["path"])
-        if scope["type"] == "http":
-            send = self._denials.watching(scope, send)
-        try:
-            await (direct or self._app)(scope, receive, send)
-        except Exception as exc:
-            if scope["type"] != "http":
-                raise
-            log.error("unexpected failure in %s: %s", scope["path"], describe(exc))  # noqa: TRY400
-            if direct is not None:
-                # Refused where an answer has begun; the server then closes the connection.
-                with suppress(RuntimeError):
-                    await send_error(send, _failed())
-
-
-def _failed() -> InternalError:
-    return InternalError("The origin failed to handle this request.")
-
-
-async def _encore_error(_request: Request, exc: Exception) -> Response:
-    error = exc if isinstance(exc, EncoreError) else InternalError("The request failed.")
-    return Response(error_body(error), error.status, error_headers(error))
-
-
-async def _http_error(request: Request, exc: Exception) -> Response:
-    """Translate the router's own 404 and 405."""
-    status = exc.status_code if isinstance(exc, HTTPException) else 500
-    path, method = request.url.path, request.method
-    if status == 405:
-        error = ClientError(
-            f"{path} does not take {method}.",
-            status=405,
-            code="method_not_allowed",
-            allow=(getattr(exc, "headers", None) or {}).get("Allow"),
-        )
-    else:
-        error = ClientError(f"There is no {method} {path} here.", status=status, code="unknown_url")
-    return await _encore_error(request, error)
-
-
-async def _unexpected_error(request: Request, _exc: Exception) -> Response:
-    return await _encore_error(request, _failed())

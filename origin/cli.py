@@ -16,6 +16,8 @@ import shlex
 import signal
 import socket
 import sys
+import tempfile
+from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -30,6 +32,7 @@ from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
 from origin.settings import Settings, SettingsError, load_settings, markdown
 from origin.stats_commands import stats
+from origin.warm_command import warm
 from shared.keys import DEVELOPMENT_API_KEY
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ app.command("policy")(policy)
 app.command("purge")(purge)
 app.command("stats")(stats)
 app.command("audit")(audit)
+app.command("warm")(warm)
 out = Console()
 err = Console(stderr=True)
 
@@ -89,26 +93,72 @@ def dev() -> None:
 
 
 @app.command()
-def origin() -> None:
+def origin(
+    *,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes on the one port, each with its engine.")
+    ] = 1,
+    listener_fd: Annotated[
+        int | None, typer.Option(hidden=True, help="Be a worker on this socket.")
+    ] = None,
+) -> None:
     """Run the origin: the service that answers what the edge does not have."""
-    from origin.app import build_app  # noqa: PLC0415 - quick start
-    from origin.embedded_redis import redis_for  # noqa: PLC0415
-    from origin.server import server as server_of  # noqa: PLC0415
+    from origin.embedded_redis import redis_for  # noqa: PLC0415 - quick start
     from origin.stores.redis_checks import check_redis_of  # noqa: PLC0415
 
     settings = load_settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(message)s")
+    many = workers > 1 or listener_fd is not None
+    form = "%(levelname)s [%(process)d] %(message)s" if many else "%(levelname)s %(message)s"
+    logging.basicConfig(level=settings.log_level.upper(), format=form)
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)  # a line per request
+    if listener_fd is not None:
+        with socket.socket(fileno=listener_fd) as listener, _terminable():
+            _serve(settings, listener)
+        return
     listener = _listen(settings.origin_host, settings.origin_port, "ENCORE_ORIGIN_PORT")
     with listener, redis_for(settings) as redis_url, _terminable():
-        for warning in check_redis_of(settings.replace(redis_url=redis_url)):
+        settings = settings.replace(redis_url=redis_url)
+        for warning in check_redis_of(settings):
             logging.getLogger(__name__).warning(warning)
-        server = server_of(build_app(settings.replace(redis_url=redis_url)))
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        if workers > 1:
+            _serve_by_workers(workers, listener, redis_url)
+        else:
+            _serve(settings, listener)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    from origin.app import build_app  # noqa: PLC0415 - quick start
+    from origin.server import server as server_of  # noqa: PLC0415
+
+    server = server_of(build_app(settings))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
     if not server.started:
         raise typer.Exit(EXIT_PART_DIED)
+
+
+def _serve_by_workers(count: int, listener: socket.socket, redis_url: str) -> None:
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - quick start
+
+    from origin.workers import WorkerRefusedError, run_workers  # noqa: PLC0415
+
+    command = [sys.executable, "-m", "origin.cli", "origin"]
+    command += ["--listener-fd", str(listener.fileno())]
+    with tempfile.TemporaryDirectory(prefix="encore-metrics-") as metrics:
+        environ = {**os.environ, "REDIS_URL": redis_url, "PROMETHEUS_MULTIPROC_DIR": metrics}
+        try:
+            asyncio.run(
+                run_workers(
+                    command,
+                    count,
+                    environ=environ,
+                    listener_fd=listener.fileno(),
+                    on_death=partial(mark_process_dead, path=metrics),
+                )
+            )
+        except WorkerRefusedError as error:
+            raise typer.Exit(EXIT_USER_ERROR) from error
 
 
 @app.command()

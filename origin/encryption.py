@@ -88,6 +88,25 @@ def unsealed(rings: KeyRings, envelope: Envelope) -> Envelope:
     return Envelope(header=header, payload=b"".join(opened.values()))
 
 
+def seal_bytes(ring: KeyRing, tenant: str, about: bytes, plain: bytes) -> bytes:
+    """Bytes that are no entry, sealed: the ring's id, a nonce, then what opens only for `about`."""
+    cipher, nonce = AESGCM(encryption_key(ring, tenant)), os.urandom(NONCE_BYTES)
+    return ring.id.encode() + b" " + nonce + cipher.encrypt(nonce, plain, about)
+
+
+def open_bytes(rings: KeyRings, tenant: str, about: bytes, sealed: bytes) -> bytes:
+    """What `seal_bytes` sealed. Raises EncryptionError."""
+    name, _, rest = sealed.partition(b" ")
+    ring = rings.by_id(name.decode("ascii", "replace"))
+    if ring is None:
+        raise EncryptionError("sealed under a secret that does not count")
+    try:
+        cipher = AESGCM(encryption_key(ring, tenant))
+        return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], about)
+    except (InvalidTag, ValueError) as exc:
+        raise EncryptionError("does not open") from exc
+
+
 class FlightCipher:
     """AES-256-GCM for the numbered pieces of one flight, which live for seconds.
 

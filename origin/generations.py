@@ -21,6 +21,7 @@ from dataclasses import replace
 from origin.edge_writes import EdgeWrites
 from origin.encryption import EncryptionError, open_segment, seal
 from origin.engine.contract import Engine, Event, Finished
+from origin.engine.turns import step_aside
 from origin.entries import build_entry, decoded, entry_to_be
 from origin.flights import Flight, FlightEvent, Flights, Landed
 from origin.lifetimes import Tiers
@@ -92,11 +93,17 @@ class Generations:
         self._room_for_batches = asyncio.Semaphore(BATCH_CONCURRENCY)
 
     def joinable(self, query: Query, *, one_of_many: bool = False) -> Flight | None:
-        """The flight that may answer `query`, if there is one; see `Pipeline.flights_for`."""
+        """The flight that may answer `query`, if there is one; see `Pipeline.flights_for`.
+
+        Who asks joins it.
+        """
         flight = None if query.key is None else self._flights.find(query.key)
         if flight is None or (flight.one_of_many and not one_of_many):
             return None
-        return flight if query.may_join(flight.to_be, flight.revision) else None
+        if not query.may_join(flight.to_be, flight.revision):
+            return None
+        step_aside()
+        return flight
 
     async def landed(self, key: str) -> bool:
         """Wait for the flight that is storing the entry of `key`; whether there was one."""

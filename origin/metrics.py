@@ -99,12 +99,20 @@ AUDIT_DENIALS_LOST = Counter(
     "encore_audit_denials_lost_total", "Refused requests that the audit log has no record of."
 )
 
+WARM_UPS = Counter(
+    "encore_warm_ups_total",
+    "Requests of warm-up jobs, by what became of them.",
+    ["outcome"],
+)
+"""`outcome`: cached (known already), generated, failed."""
+
 # What has not happened yet is 0: an alert on a rate would miss the first time otherwise.
 for _counter, _values in (
     (L1_ERRORS, ("read", "clock", "grant")),
     (STORE_WRITES, ("stored", "extended", "too-large", "failed", "dropped", "purged")),
     (EDGE_COUNTERS, ("stored", "refused", "failed")),
     (USAGE_FLUSHES, ("stored", "failed")),
+    (WARM_UPS, ("cached", "generated", "failed")),
 ):
     for _value in _values:
         _counter.labels(_value)

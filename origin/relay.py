@@ -29,6 +29,7 @@ from typing import Any
 
 from origin.encryption import FlightCipher
 from origin.engine.contract import Chunk, Event, Finished
+from origin.engine.turns import step_aside
 from origin.flights import Flight, FlightEvent, Landed, Restarted
 from origin.stores.contract import StoreError
 from origin.stores.lease_contract import FIRST_PIECE, Lease, Leases
@@ -109,6 +110,7 @@ class Relay:
                     insist = True
                     continue
                 flight.become(header, revision, is_elsewhere=True)
+                step_aside()
                 async with aclosing(self._said(lease, header, part)) as events:
                     async for event in events:
                         yield event

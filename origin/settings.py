@@ -31,6 +31,7 @@ from pydantic import (
 
 from origin.lifetimes import Tiers
 from origin.prices import Prices
+from origin.quiet_hours import QuietHours
 from shared.freshness import Lifetimes
 from shared.keys import (
     LOOPBACK_HOSTS,
@@ -50,7 +51,8 @@ PREFIX = "ENCORE_"
 CONFIG_FILE = "encore.toml"
 
 _UNPREFIXED = {"redis_url": "REDIS_URL"}
-_NOT_SETTINGS = frozenset({"ENCORE_REQUIRE_ALL"})  # the test suite's own switch
+# The test suite's own switch, and what `encore warm` is told as a client.
+_NOT_SETTINGS = frozenset({"ENCORE_REQUIRE_ALL", "ENCORE_API_KEY"})
 _IN_ENVIRONMENT = "env:"
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "unix", "redis+cluster", "rediss+cluster"})
 _DAY_S = 86_400
@@ -270,6 +272,11 @@ class Settings(BaseModel):
         description="Most entries that are made anew, before they expire, each time the edge's "
         "cron asks for it; 0 for none.",
     )
+    quiet_hours: QuietHours | None = Field(
+        None,
+        description="When traffic is low, every day, in UTC: `02:00-05:00`; it may pass midnight. "
+        'Warm-ups that were asked for `"when": "quiet"` run then.',
+    )
     max_cached_body_bytes: int = Field(
         _MIB, ge=1, description="Larger requests are answered, uncached."
     )
@@ -277,7 +284,16 @@ class Settings(BaseModel):
         32 * _MIB, ge=1, le=1 << 30, description="Larger requests are refused with a 413."
     )
     request_deadline_s: float = Field(
-        120.0, gt=0, le=3000, description="The longest a request may take before a 504."
+        120.0,
+        gt=0,
+        le=3000,
+        description="The longest an answer may take before a 504, and a request's body before a "
+        "408.",
+    )
+    max_requests: int = Field(
+        2048,
+        ge=1,
+        description="Requests that may be under way at once in an origin process; more get a 503.",
     )
 
     @field_validator("*", mode="before")
@@ -297,6 +313,11 @@ class Settings(BaseModel):
     @classmethod
     def _prices(cls, value: Any) -> Any:
         return Prices.parse(value) if isinstance(value, str) else value
+
+    @field_validator("quiet_hours", mode="before")
+    @classmethod
+    def _window(cls, value: Any) -> Any:
+        return QuietHours.parse(value) if isinstance(value, str) else value
 
     @field_validator("log_level", "mode", "dtype", "l1", mode="before")
     @classmethod

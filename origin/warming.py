@@ -8,7 +8,8 @@ Invariants
 2. What was purged, or has expired, is forgotten, never made anew: only what the store still has may
    be replaced. Nothing lives for ever by being warmed: it takes hits, which take a valid API key.
 3. Nothing of a tenant whose entries stay out of the edge is remembered.
-4. A refresh that fails or is late costs nothing but itself.
+4. A refresh that fails or is late costs nothing but itself, and begins only while no live request
+   waits for the engine.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from origin.control import Control
+from origin.engine.turns import Turns
 from origin.failures import describe
 from origin.pipeline import Pipeline
 from origin.queries import Query
@@ -70,9 +72,14 @@ class Warming:
         control: Control,
         *,
         limit: int,
+        turns: Turns | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """`limit` is the most entries that one run refreshes; 0 remembers nothing."""
+        """`limit` is the most entries that one run refreshes; 0 remembers nothing.
+
+        `turns` are the engine's places, which live requests have first.
+        """
+        self._turns = turns or Turns()
         self._pipeline = pipeline
         self._control = control
         self._limit = limit
@@ -179,7 +186,8 @@ class Warming:
                     known.endpoint, document, known.controls, known.body, ring=known.ring
                 )
                 if query.key == known.header.key:
-                    header = await self._pipeline.refresh(query, known.header)
+                    async with self._turns.warm_up():
+                        header = await self._pipeline.refresh(query, known.header)
         except EncoreError as error:
             log.warning("warming: %s", describe(error))
             if not isinstance(error, ClientError):

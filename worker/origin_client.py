@@ -236,8 +236,9 @@ async def _read(response: Any) -> OriginAnswer:
     status: int = response.status
     received = runtime.headers_of(response)
     media_type = received.get("content-type", "").partition(";")[0].strip().lower()
-    # An origin answers 200 or an error, nothing in between.
-    if media_type not in (_JSON, _EVENT_STREAM, MEDIA_TYPE) or not (status == 200 or status >= 400):
+    # An origin answers 200, 202 (it has taken a job) or an error, nothing in between.
+    is_answer = status in (200, 202) or status >= 400
+    if media_type not in (_JSON, _EVENT_STREAM, MEDIA_TYPE) or not is_answer:
         await runtime.cancel(response.body)
         raise _unreadable(status)
     is_event_stream = media_type == _EVENT_STREAM

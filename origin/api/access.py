@@ -79,6 +79,15 @@ class Access:
             is_edge=edge is not None,
         )
 
+    async def admin(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        """The client that asks, which must be an admin. Raises as `caller`, and ClientError 403."""
+        caller = await self.caller(scope, headers)
+        if caller.role != "admin":
+            raise ClientError(
+                "This needs an API key of the role 'admin'.", status=403, code="admin_required"
+            )
+        return caller
+
     def require_edge(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Hide an internal route from all but our edge.
 

@@ -38,11 +38,7 @@ class Purges:
 
     async def _purge(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         headers = headers_of(scope)
-        caller = await self._access.caller(scope, headers)
-        if caller.role != "admin":
-            raise ClientError(
-                "This needs an API key of the role 'admin'.", status=403, code="admin_required"
-            )
+        caller = await self._access.admin(scope, headers)
         asked = read_purge_request(await read_body(receive, headers, MAX_REQUEST_BYTES))
         tenant = asked.tenant or caller.tenant
         check_reach(caller, tenant, or_every=True)

@@ -16,10 +16,10 @@ from starlette.types import Receive, Scope, Send
 
 from origin.api.access import Access, Caller
 from origin.api.http import (
+    BodyReader,
     ClientLeftError,
     adding,
     headers_of,
-    read_body,
     send_error,
     send_piece,
     send_response,
@@ -94,7 +94,7 @@ class Answers:
         warming: Warming,
         recorder: Recorder,
         max_cached_body_bytes: int,
-        max_body_bytes: int,
+        bodies: BodyReader,
     ) -> None:
         self._endpoint = endpoint
         self._path = endpoint.value
@@ -104,7 +104,7 @@ class Answers:
         self._warming = warming
         self._recorder = recorder
         self._max_cached_body_bytes = max_cached_body_bytes
-        self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._large_bodies = asyncio.Semaphore(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,10 +117,14 @@ class Answers:
             if caller.is_edge:
                 send = adding(send, CONTROL_REVISION, str(caller.document.revision))
             controls = parse_controls(headers)
-            body = await read_body(receive, headers, self._max_body_bytes)
+            body = await self._bodies.read(receive, headers)
+            try:
+                query = await self._read(caller, controls, body)
+            finally:
+                self._bodies.let_go(body)
             exchange = _Exchange(
                 pipeline=self._pipeline,
-                query=await self._read(caller, controls, body),
+                query=query,
                 receive=receive,
                 send=send,
                 wants_entry=caller.is_edge and MEDIA_TYPE in headers.get("accept", ""),

@@ -14,11 +14,15 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from origin.limits import Deadline, Room
 from shared import json_text
 from shared.errors import ClientError, EncoreError, error_body, error_headers
 from shared.keys import LOOPBACK_HOSTS
 from shared.wire import PRIVATE
 
+BODY_DEADLINE_S = 60.0
+LARGEST_BODIES = 16
+"""How many bodies of the largest size there is room for."""
 _JSON_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
 
 
@@ -46,21 +50,76 @@ def is_loopback(scope: Scope, headers: Mapping[str, str]) -> bool:
     return client is not None and client[0] in LOOPBACK_HOSTS and name.strip("[]") in LOOPBACK_HOSTS
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
-    """The whole body. Raises ClientError 413 over the limit, ClientLeftError where it broke off."""
-    refuse_larger(announced_bytes(headers) or 0, limit_bytes)
-    chunks: list[bytes] = []
-    size_bytes = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeftError
-        chunk = message.get("body", b"")
-        size_bytes += len(chunk)
-        refuse_larger(size_bytes, limit_bytes)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+async def read_body(
+    receive: Receive,
+    headers: Mapping[str, str],
+    limit_bytes: int,
+    *,
+    deadline_s: float = BODY_DEADLINE_S,
+) -> bytes:
+    """The whole body. Raises ClientError 413 over the limit, 408 where it takes too long.
+
+    ClientLeftError where it broke off.
+    """
+    reader = BodyReader(limit_bytes=limit_bytes, large_bytes=limit_bytes, deadline_s=deadline_s)
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await reader.read_on(receive, headers)
+    except TimeoutError:
+        raise _too_slow() from None
+
+
+class BodyReader:
+    """Reads bodies for the routes that are asked all the time: within a size and a time.
+
+    Of bodies larger than `large_bytes` there are so many bytes in memory at once, and no more.
+    """
+
+    def __init__(self, *, limit_bytes: int, large_bytes: int, deadline_s: float) -> None:
+        self._limit_bytes = limit_bytes
+        self._large_bytes = large_bytes
+        self._deadline = Deadline(deadline_s)
+        self._room = Room(limit_bytes * LARGEST_BODIES)
+
+    async def read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
+        """The whole body, to be `let_go` of. Raises as `read_body`, and InternalError 503."""
+        task = self._deadline.begin()
+        try:
+            body = await self.read_on(receive, headers)
+        except BaseException as exc:
+            if self._deadline.end(task) and isinstance(exc, asyncio.CancelledError):
+                raise _too_slow() from None
+            raise
+        self._deadline.end(task)
+        return body
+
+    async def read_on(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
+        """Read for as long as it takes; see `read`."""
+        refuse_larger(announced_bytes(headers) or 0, self._limit_bytes)
+        chunks: list[bytes] = []
+        size_bytes = taken_bytes = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeftError
+                chunk = message.get("body", b"")
+                size_bytes += len(chunk)
+                if size_bytes > self._large_bytes:
+                    refuse_larger(size_bytes, self._limit_bytes)
+                    self._room.take(size_bytes - taken_bytes)
+                    taken_bytes = size_bytes
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+        except BaseException:
+            self._room.give(taken_bytes)
+            raise
+
+    def let_go(self, body: bytes) -> None:
+        """Make room for others: of this body only what was read from it is left."""
+        if len(body) > self._large_bytes:
+            self._room.give(len(body))
 
 
 async def send_response(
@@ -96,10 +155,13 @@ def adding(send: Send, name: str, value: str) -> Send:
 
 async def send_error(send: Send, error: EncoreError) -> None:
     """Send an error in OpenAI's shape."""
-    await send_response(send, error.status, error_headers(error), error_body(error))
+    headers = error_headers(error)
+    if error.status == 408:
+        headers["connection"] = "close"  # RFC 9110, 15.5.9: who sends so slowly would go on
+    await send_response(send, error.status, headers, error_body(error))
 
 
-async def send_json(send: Send, answer: Awaitable[Mapping[str, Any]]) -> None:
+async def send_json(send: Send, answer: Awaitable[Mapping[str, Any]], *, status: int = 200) -> None:
     """Send what `answer` gives, or the error that it raises; to a client that has left, nothing."""
     try:
         fields = await answer
@@ -108,7 +170,7 @@ async def send_json(send: Send, answer: Awaitable[Mapping[str, Any]]) -> None:
     except EncoreError as error:
         await send_error(send, error)
     else:
-        await send_response(send, 200, _JSON_HEADERS, json_text.dumps(fields))
+        await send_response(send, status, _JSON_HEADERS, json_text.dumps(fields))
 
 
 @asynccontextmanager
@@ -139,6 +201,12 @@ async def while_connected(receive: Receive) -> AsyncIterator[None]:
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
+
+
+def _too_slow() -> ClientError:
+    return ClientError(
+        "The body took too long to arrive.", status=408, code="request_timeout", retry_after_s=1
+    )
 
 
 def announced_bytes(headers: Mapping[str, str]) -> int | None:

@@ -19,16 +19,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from origin.api.access import Access
 from origin.api.http import (
+    BodyReader,
     ClientLeftError,
     announced_bytes,
     headers_of,
-    read_body,
     refuse_larger,
     send_error,
     send_piece,
     start_response,
     while_connected,
 )
+from origin.engine.turns import Turns
 from origin.engine.upstream_client import Body
 from origin.engine.upstreams import Upstreams
 from origin.failures import describe
@@ -58,7 +59,8 @@ class Passthrough:
     """The ASGI application of what no route takes; `otherwise` is that of what is not passed on.
 
     A JSON body is read whole where only its model's name tells who is asked; beyond
-    `max_parsed_inline_bytes` it is parsed beside the event loop.
+    `max_parsed_inline_bytes` it is parsed beside the event loop. Warm-ups see by `turns` that the
+    upstream is busy.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Passthrough:
         recorder: Recorder,
         max_parsed_inline_bytes: int,
         max_body_bytes: int,
+        bodies: BodyReader,
         deadline_s: float,
+        turns: Turns,
         otherwise: ASGIApp,
     ) -> None:
         self._upstreams = upstreams
@@ -77,7 +81,9 @@ class Passthrough:
         self._recorder = recorder
         self._max_parsed_inline_bytes = max_parsed_inline_bytes
         self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._deadline_s = deadline_s
+        self._turns = turns
         self._otherwise = otherwise
         self._large_bodies = asyncio.Semaphore(1)
 
@@ -88,9 +94,10 @@ class Passthrough:
             return
         began_s = time.perf_counter()
         headers = headers_of(scope)
-        upload, answer = _Upload(receive, headers, self._max_body_bytes), _Answer(send)
+        upload = _Upload(receive, headers, self._max_body_bytes, self._bodies)
+        answer = _Answer(send)
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._deadline_s), self._turns.beside():
                 await self._pass(scope, headers, upload, answer)
         except ClientLeftError:
             return
@@ -125,7 +132,10 @@ class Passthrough:
         model = None
         if self._upstreams.are_several and upload.body is not None and _is_json(headers):
             body = await upload.whole()
-            model = await self._model(body)
+            try:
+                model = await self._model(body)
+            finally:
+                self._bodies.let_go(body)
         answer.model = model
         client = self._upstreams.passage(model, tenant=caller.tenant, path=scope["path"])
         exchange = client.exchange(
@@ -192,10 +202,17 @@ class _Upload:
     `body` is None where there is none.
     """
 
-    def __init__(self, receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        headers: Mapping[str, str],
+        limit_bytes: int,
+        bodies: BodyReader,
+    ) -> None:
         self._receive = receive
         self._headers = headers
         self._limit_bytes = limit_bytes
+        self._bodies = bodies
         self._read = asyncio.Event()
         self._read_bytes = 0
         size_bytes = announced_bytes(headers)
@@ -207,7 +224,7 @@ class _Upload:
 
     async def whole(self) -> bytes:
         """All of it."""
-        body = await read_body(self._receive, self._headers, self._limit_bytes)
+        body = await self._bodies.read(self._receive, self._headers)
         self._read.set()
         return body
 

@@ -40,11 +40,13 @@ from tenacity import (
 
 from origin.engine.breaker import Breaker
 from origin.engine.upstream_json import error_fields, parse
+from origin.limits import Room
 from origin.metrics import UPSTREAM_SUSPENDED
 from shared.errors import ClientError, EncoreError, UpstreamError
 
 ATTEMPTS = 3
 MAX_CONNECTIONS = 1024
+"""And requests under way, those that wait to be sent again included; more are refused."""
 MAX_ERROR_BYTES = 64 << 10
 MAX_RETRY_AFTER_S = 86_400
 MAX_RETRY_WAIT_S = 30.0
@@ -111,6 +113,7 @@ class UpstreamClient:
         self._suspended = UPSTREAM_SUSPENDED.labels(urlsplit(base_url).netloc)
         self._suspended.set(0)
         self._sleep = sleep
+        self._room = Room(MAX_CONNECTIONS, _saturated)
         self._client = httpx.AsyncClient(
             headers={"user-agent": "encore-origin"},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
@@ -150,6 +153,7 @@ class UpstreamClient:
             request = self._client.build_request(method, url, headers=sent, content=body)
             return await self._attempt(request, body)
 
+        self._room.take()
         try:
             response = await self._repeated(attempt)
             try:
@@ -158,6 +162,8 @@ class UpstreamClient:
                 await response.aclose()
         except httpx.RequestError as error:
             raise _translated(error) from error
+        finally:
+            self._room.give()
 
     def failure(
         self,
@@ -296,15 +302,19 @@ def _wait_s(state: RetryCallState) -> float:
     return (asked_s or 0) + _BACKOFF(state)
 
 
+def _saturated() -> UpstreamError:
+    return UpstreamError(
+        "Too many requests are under way to the upstream.",
+        status=503,
+        code="upstream_saturated",
+        retry_after_s=1,
+    )
+
+
 def _translated(error: httpx.RequestError) -> UpstreamError:
     match error:
         case httpx.PoolTimeout():
-            return UpstreamError(
-                "Too many requests are waiting for the upstream.",
-                status=503,
-                code="upstream_saturated",
-                retry_after_s=1,
-            )
+            return _saturated()
         case httpx.TimeoutException():
             return UpstreamError(
                 "The upstream did not answer in time.", status=504, code="upstream_timeout"

@@ -273,6 +273,15 @@ def test_failure_of_the_origin_is_named(
     assert status(answer) == f"encore-edge; {member}"
 
 
+def test_job_that_the_origin_takes_is_a_202(impatient: Stack, front: Front) -> None:
+    """A warm-up through the edge is acknowledged as the origin acknowledged it."""
+    front.instead = answering(202, "application/json", b'{"id": "1"}')
+    response = impatient.client.post("/cache/warm", json={"requests": []})
+    front.instead = None
+    assert (response.status_code, response.json()) == (202, {"id": "1"})
+    assert status(response) == "encore-edge; fwd=bypass"
+
+
 def test_edge_of_another_secret_is_a_502(impatient: Stack, start_edge: StartEdge) -> None:
     """The operator's mistake is not shown to clients as theirs."""
     other = "another secret of the tests, long enough"

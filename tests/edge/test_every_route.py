@@ -158,6 +158,18 @@ PROBES: dict[str, list[Probe]] = {
         Probe(method="GET", path="/cache/stats?tenant=$tenant"),
         Probe(method="GET", path="/cache/stats?tenant=*"),
     ],
+    "/cache/warm": [
+        Probe(method="POST", path="/cache/warm", body=body)
+        for body in (
+            {"requests": [{"body": {"model": MODEL, **QUESTION}}], "tenant": "$tenant"},
+            {"requests": [{"body": {"model": "$text"}}]},
+            {"requests": [], "when": "$tenant"},
+        )
+    ],
+    "/cache/warm/{job}": [
+        Probe(method="GET", path="/cache/warm/$short"),
+        Probe(method="GET", path="/cache/warm/$key?tenant=$tenant"),
+    ],
     "/metrics": [Probe(method="GET", path="/metrics?tenant=$tenant")],
     "/v1/models": [Probe(method="GET", path="/v1/models?tenant=$tenant")],
     "/v1/models/{model:path}": [

@@ -90,7 +90,17 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     """It also loads nothing that takes long."""
     result = encore(tmp_path, "--help")
     assert result.returncode == 0
-    for command in ("dev", "origin", "edge", "keys", "policy", "purge", "settings", "version"):
+    for command in (
+        "dev",
+        "origin",
+        "edge",
+        "keys",
+        "policy",
+        "purge",
+        "settings",
+        "version",
+        "warm",
+    ):
         assert re.search(rf"\b{command}\b", result.stdout)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from origin.control import Control
+from origin.engine.turns import Turns
 from origin.pipeline import Generating, Hit, Pipeline
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
@@ -66,7 +67,10 @@ class Bench:
             store_clock=self.control.now_ms,
             clock_ms=self.clock,
         )
-        self.warming = Warming(self.pipeline, self.control, limit=limit, clock_ms=self.clock)
+        self.turns = Turns(3)
+        self.warming = Warming(
+            self.pipeline, self.control, limit=limit, turns=self.turns, clock_ms=self.clock
+        )
 
     def clock(self) -> int:
         """The time."""
@@ -469,3 +473,13 @@ async def test_hits_of_unknown_keys_mean_nothing(bench: Bench) -> None:
     bench.expire_in(60)
     assert bench.due() == []
     assert len(bench.warming._remembered) == 1
+
+
+async def test_live_requests_come_first(bench: Bench) -> None:
+    """Nothing is made anew while one has the engine; what is late is due the next time."""
+    old = await bench.ask_hot()
+    bench.expire_in(60)
+    async with bench.turns.live(), bench.turns.live():
+        assert await bench.warming.run(LIMIT, deadline_s=0.05) == []
+        assert bench.engine.runs == 1
+    assert await bench.warming.run(LIMIT) == [("acme", old.key)]

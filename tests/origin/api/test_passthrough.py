@@ -9,7 +9,9 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +21,7 @@ import pytest
 
 from origin.app import create_app
 from origin.engine.breaker import FAILURES
+from origin.engine.turns import Turns
 from origin.engine.upstreams import Upstreams
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
@@ -50,7 +53,9 @@ def servers() -> Iterator[tuple[FakeUpstream, FakeUpstream]]:
 
 
 @contextmanager
-def origin(*upstreams: dict[str, Any], **settings: Any) -> Iterator[httpx.Client]:
+def origin(
+    *upstreams: dict[str, Any], turns: Turns | None = None, **settings: Any
+) -> Iterator[httpx.Client]:
     """A client of an origin in front of these upstreams; tenant acme's unless it says otherwise."""
     fields = {
         "secret": SECRET,
@@ -65,6 +70,7 @@ def origin(*upstreams: dict[str, Any], **settings: Any) -> Iterator[httpx.Client
         engine=Upstreams.from_settings(read),
         store=MemoryStore(),
         control_store=control_store(API_KEY, OTHER_API_KEY),
+        turns=turns,
     )
     with (
         serving(app, lifespan=True) as url,
@@ -539,3 +545,19 @@ def test_what_is_passed_through_is_counted(running: httpx.Client, upstream: Fake
     after = outcomes()
     more = {name: after[name] - before[name] for name in after if after[name] != before[name]}
     assert more == {"bypass": 1, "refused": 1, "error": 1}
+
+
+def test_warm_ups_see_that_the_upstream_is_busy(upstream: FakeUpstream) -> None:
+    """What is passed through counts for as long as it lasts."""
+    turns = Turns()
+    upstream.reply = replace(upstream.reply, waits=True)
+    with (
+        origin({"base_url": upstream.url}, turns=turns) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(client.post, "/v1/responses", json={"model": "m", "input": "Hi"})
+        assert upstream.arrived.wait(30)
+        assert turns._beside == 1
+        upstream.go_on.set()
+        assert asked.result().status_code == 200
+        assert turns._beside == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from contextlib import contextmanager
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What to answer: `pieces` one by one, then `end`: properly, by a cut connection, or never."""
+    """What to answer: `pieces` one by one, then `end`: properly, by a cut connection, or never.
+
+    `waits` is for `FakeUpstream.go_on` to be set before any of it.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     pieces: Sequence[bytes] = ()
     end: str = "whole"
+    waits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,7 @@ class FakeUpstream:
         self.seen: list[Seen] = []
         self.arrived = threading.Event()
         self.left = threading.Event()
+        self.go_on = threading.Event()
         self.url = ""
 
     def say(self, value: Any, *, status: int = 200, **headers: str) -> None:
@@ -80,6 +86,7 @@ class FakeUpstream:
         self.seen.clear()
         self.left.clear()
         self.arrived.clear()
+        self.go_on.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -104,6 +111,8 @@ class FakeUpstream:
         )
         self.arrived.set()
         reply = self.first.pop(0) if self.first else self.reply
+        if reply.waits:
+            await asyncio.to_thread(self.go_on.wait)
         if reply.pieces or reply.end != "never":
             headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
             await send(

@@ -368,3 +368,17 @@ async def test_monitoring_hears_of_an_upstream_left_alone(upstream: FakeUpstream
     assert (await client.ask(body=b"{}"))[0] == 200
     assert value_of(gauge) == 0
     await client.close()
+
+
+async def test_so_many_requests_are_under_way_and_no_more(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a connection behind a thousand others."""
+    monkeypatch.setattr("origin.engine.upstream_client.MAX_CONNECTIONS", 1)
+    client = Client(upstream.url, timeout_s=5.0)
+    async with client.exchange("POST", "/v1/x"):
+        refusal = await client.refusal()
+    assert (refusal.status, refusal.code) == (503, "upstream_saturated")
+    assert refusal.retry_after_s
+    assert (await client.ask())[0] == 200
+    await client.close()
