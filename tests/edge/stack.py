@@ -20,6 +20,7 @@ from origin.control import MEMO_S
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
+from origin.stores.memory_jobs import MemoryJobStore
 from shared.control_document import ControlDocument, decode, encode, revised
 from shared.keys import edge_bearer, key_ring, make_api_key
 from shared.wire import CONTROL_PATH, COUNTERS_PATH, EDGE_AUTHORIZATION
@@ -277,7 +278,13 @@ def stacked(
         edge = start(f"http://127.0.0.1:{port}") if pushing else None
         if edge is not None:
             settings = settings.model_copy(update={"edge_url": edge.url})
-        origin = create_app(settings, engine=engine, store=store, control_store=control)
+        origin = create_app(
+            settings,
+            engine=engine,
+            store=store,
+            control_store=control,
+            job_store=MemoryJobStore(),
+        )
         front = Front(origin)
         url = exits.enter_context(serving(front, port, lifespan=pushing))
         edge = edge or start(url)
