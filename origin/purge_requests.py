@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared import json_text
-from shared.checks import Check, array, boolean, integer, string
+from shared.checks import Check, array, boolean, integer, known_fields, string
 from shared.errors import ClientError
 
 EVERY_TENANT = "*"
@@ -40,13 +40,7 @@ class PurgeRequest:
 def read_purge_request(text: bytes) -> PurgeRequest:
     """The request, each field checked. Raises ClientError naming the field."""
     fields = json_text.parse_object(text)
-    for name, value in fields.items():
-        check = _FIELDS.get(name)
-        if check is None:
-            raise ClientError(
-                f"Unknown parameter: '{name[:40]}'.", param=name[:40], code="unknown_parameter"
-            )
-        check(value, name)
+    known_fields(fields, _FIELDS)
     tenant, dry_run = fields.pop("tenant", None), fields.pop("dry_run", False)
     if tenant == EVERY_TENANT and fields != {"everything": True}:
         raise ClientError(

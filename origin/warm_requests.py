@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared import json_text
-from shared.checks import missing, unsupported_value, wrong_type
+from shared.checks import missing, unknown, unsupported_value, wrong_type
 from shared.controls import Controls, parse_controls
 from shared.errors import ClientError
 from shared.requests import Endpoint, streaming, validate
@@ -61,10 +61,7 @@ def read(fields: Any, path: str = "") -> WarmRequest:
     within = f"{path}." if path else ""
     for name in fields:
         if name not in _FIELDS:
-            where = within + name[:40]
-            raise ClientError(
-                f"Unknown parameter: '{where}'.", param=where, code="unknown_parameter"
-            )
+            raise unknown(within + name[:40])
     if fields.get("method", "POST") != "POST":
         raise unsupported_value(f"{within}method", ["POST"])
     place = "url" if "url" in fields else "endpoint"

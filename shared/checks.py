@@ -141,6 +141,15 @@ def record(fields: Mapping[str, Check], *, required: Iterable[str] = ()) -> Chec
     return check
 
 
+def known_fields(value: Mapping[str, Any], fields: Mapping[str, Check]) -> None:
+    """Refuse fields of a request's body that are unknown, and check the others, null too."""
+    for name, member in value.items():
+        check = fields.get(name)
+        if check is None:
+            raise unknown(name[:40])
+        check(member, name)
+
+
 def tagged(tag: str, kinds: Mapping[str, Check], *, closed: bool = False) -> Check:
     """Accept an object by the string in its field `tag`.
 
@@ -223,6 +232,11 @@ def missing(path: str) -> ClientError:
     return ClientError(
         f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter"
     )
+
+
+def unknown(path: str) -> ClientError:
+    """A field that must not be there."""
+    return ClientError(f"Unknown parameter: '{path}'.", param=path, code="unknown_parameter")
 
 
 def unsupported_value(path: str, allowed: Iterable[str]) -> ClientError:

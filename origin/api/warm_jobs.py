@@ -19,7 +19,7 @@ from origin.stores.contract import StoreError
 from origin.warm_jobs import FAILED, JobView, WarmJobs, jobs_unavailable
 from origin.warm_requests import WarmRequest, read
 from shared import json_text
-from shared.checks import array, missing, obj, one_of
+from shared.checks import array, known_fields, missing, obj, one_of
 from shared.errors import ClientError
 
 MAX_REQUESTS = 1000
@@ -66,13 +66,7 @@ class WarmUps:
     def _read(self, body: bytes) -> tuple[list[WarmRequest], bool]:
         """(requests, whether they wait for quiet hours). Raises ClientError naming the field."""
         fields = json_text.parse_object(body)
-        for name, value in fields.items():
-            check = _FIELDS.get(name)
-            if check is None:
-                raise ClientError(
-                    f"Unknown parameter: '{name[:40]}'.", param=name[:40], code="unknown_parameter"
-                )
-            check(value, name)
+        known_fields(fields, _FIELDS)
         if "requests" not in fields:
             raise missing("requests")
         requests = [read(one, f"requests[{place}]") for place, one in enumerate(fields["requests"])]

@@ -5,34 +5,23 @@ Tokens are counted of runs that end: what a run that is broken off had cost, nob
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from origin.engine.contract import Engine, Event, Finished, ModelInfo
+from origin.engine.around import EngineAround
+from origin.engine.contract import Engine, Event, Finished
 from origin.entries import token_counts
 from origin.metrics import GENERATIONS
 from origin.usage import Recorder
 from shared.requests import Request
 
 
-class MeteredEngine:
+class MeteredEngine(EngineAround):
     """The engine contract, by another engine, which it owns."""
 
     def __init__(self, engine: Engine, recorder: Recorder) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._recorder = recorder
-
-    async def models(self) -> Sequence[ModelInfo]:
-        """See Engine.models."""
-        return await self._engine.models()
-
-    async def fingerprint(self, model: str) -> str:
-        """See Engine.fingerprint."""
-        return await self._engine.fingerprint(model)
-
-    def check(self, request: Request) -> None:
-        """See Engine.check."""
-        self._engine.check(request)
 
     async def run(
         self, request: Request, *, tenant: str | None = None
@@ -45,7 +34,3 @@ class MeteredEngine:
                         tokens = token_counts(event.answer)
                         self._recorder.count_spent(tenant, request.model, tokens)
                     yield event
-
-    async def close(self) -> None:
-        """See Engine.close."""
-        await self._engine.close()

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from origin.engine.around import EngineAround
 from origin.limits import overloaded
 from shared.requests import EmbeddingRequest, Request
 
 if TYPE_CHECKING:
-    from origin.engine.contract import Engine, Event, ModelInfo
+    from origin.engine.contract import Engine, Event
 
 FEW = 4
 """Generations at once up to which an engine without places counts as idle enough to be warmed."""
@@ -180,24 +181,12 @@ def step_aside() -> None:
         warm_up.step_aside()
 
 
-class OrderlyEngine:
+class OrderlyEngine(EngineAround):
     """The engine contract over another engine, whose runs take turns."""
 
     def __init__(self, engine: Engine, turns: Turns) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._turns = turns
-
-    async def models(self) -> Sequence[ModelInfo]:
-        """See Engine.models."""
-        return await self._engine.models()
-
-    async def fingerprint(self, model: str) -> str:
-        """See Engine.fingerprint."""
-        return await self._engine.fingerprint(model)
-
-    def check(self, request: Request) -> None:
-        """See Engine.check."""
-        self._engine.check(request)
 
     async def run(
         self, request: Request, *, tenant: str | None = None
@@ -208,7 +197,3 @@ class OrderlyEngine:
         async with turn, aclosing(self._engine.run(request, tenant=tenant)) as events:
             async for event in events:
                 yield event
-
-    async def close(self) -> None:
-        """See Engine.close."""
-        await self._engine.close()

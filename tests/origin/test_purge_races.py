@@ -30,9 +30,6 @@ from origin.generations import Generations
 from origin.pipeline import Hit, Pipeline
 from origin.queries import Query
 from origin.relay import Part, Relay
-from origin.stores.lease_contract import Lease
-from origin.stores.memory import MemoryStore
-from origin.stores.memory_leases import MemoryLeases
 from shared.compression import decompress
 from shared.control_document import ControlDocument, Policy, Purge, objection, purged
 from shared.controls import parse_controls
@@ -43,6 +40,7 @@ from shared.keys import key_rings, tag_digest
 from shared.requests import Endpoint, Request
 from shared.streams import chunks
 from tests.support.engines import MODEL, chat_answer
+from tests.support.stepped import SteppedLeases, SteppedStore
 
 INTERLEAVINGS = 1000
 KEYS = key_rings("a secret of the tests, long enough")
@@ -68,8 +66,8 @@ class World:
         self.kv: dict[str, bytes] = {}
         self.seen: Counter[str] = Counter()
         self.violations: list[str] = []
-        self.store = SteppedStore(self)
-        leases = SteppedLeases(self)
+        self.store = SteppedStore(self.step, lambda: self.now_ms)
+        self.leases = leases = SteppedLeases(self.step, self.store)
         relay = Relay(leases, KEYS, sleep=lambda _: self.step()) if seed % 2 else None
         self.pipelines = [
             Pipeline(
@@ -303,92 +301,6 @@ class SteppedEngine:
         """Nothing is held."""
 
 
-class SteppedStore(MemoryStore):
-    """A store whose every request and every answer takes its time."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(now_ms=lambda: world.now_ms)
-        self._world = world
-
-    async def get(self, key: str) -> bytes | None:
-        """See Store.get."""
-        await self._world.step()
-        found = await super().get(key)
-        await self._world.step()
-        return found
-
-    async def put(
-        self,
-        key: str,
-        envelope: bytes,
-        expires_at_ms: int,
-        *,
-        only_new: bool = False,
-        token: int | None = None,
-        over: bytes | None = None,
-    ) -> None:
-        """See Store.put."""
-        await self._world.step()
-        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
-        await self._world.step()
-
-
-class SteppedLeases(MemoryLeases):
-    """Leases whose every request and every answer takes its time."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world.store)
-        self._world = world
-
-    async def acquire(self, key: str, flight: str, about: bytes, *, insist: bool) -> Lease:
-        """See Leases.acquire."""
-        await self._world.step()
-        lease = await super().acquire(key, flight, about, insist=insist)
-        await self._world.step()
-        return lease
-
-    async def say(self, lease: Lease, number: int, piece: bytes) -> Sequence[bytes] | None:
-        """See Leases.say."""
-        await self._world.step()
-        wishes = await super().say(lease, number, piece)
-        await self._world.step()
-        if wishes is None:
-            self._world.seen["run out"] += 1
-        return wishes
-
-    async def end(self, lease: Lease, number: int, piece: bytes) -> None:
-        """See Leases.end."""
-        await self._world.step()
-        await super().end(lease, number, piece)
-
-    async def stop(self, lease: Lease) -> bool:
-        """See Leases.stop."""
-        await self._world.step()
-        is_stopped = await super().stop(lease)
-        await self._world.step()
-        return is_stopped
-
-    async def follow(self, lease: Lease, follower: str, wishes: bytes) -> float | None:
-        """See Leases.follow."""
-        await self._world.step()
-        left_s = await super().follow(lease, follower, wishes)
-        await self._world.step()
-        if left_s is None:
-            self._world.seen["leader lost"] += 1
-        return left_s
-
-    async def read(
-        self,
-        lease: Lease,
-        after: int,
-        *,
-        wait_s: float,  # noqa: ARG002 - the dice decide
-    ) -> Sequence[tuple[int, bytes]]:
-        """See Leases.read."""
-        await self._world.step()
-        return await super().read(lease, after, wait_s=0)
-
-
 @pytest.fixture(autouse=True)
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dice decide about threads too."""
@@ -406,7 +318,7 @@ async def test_no_purged_answer_comes_back() -> None:
         world = World(seed)
         await world.run()
         assert world.violations == [], f"seed {seed}"
-        seen += world.seen
+        seen += world.seen + world.leases.seen
     happened = {name for name, count in seen.items() if count > INTERLEAVINGS / 100}
     assert happened >= {
         "hit",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -22,9 +22,6 @@ from origin.flights import Flights
 from origin.generations import Generations
 from origin.pipeline import Hit, Pipeline
 from origin.relay import Leader, Relay
-from origin.stores.lease_contract import Lease
-from origin.stores.memory import MemoryStore
-from origin.stores.memory_leases import MemoryLeases
 from origin.writes import Writes
 from shared.control_document import ControlDocument
 from shared.controls import Controls
@@ -35,6 +32,7 @@ from shared.keys import key_rings
 from shared.requests import Endpoint, Request
 from shared.streams import chunks
 from tests.support.engines import MODEL, ScriptedEngine, chat_answer
+from tests.support.stepped import SteppedLeases, SteppedStore
 
 INTERLEAVINGS = 600
 KEYS = key_rings("a secret of the tests, long enough")
@@ -48,8 +46,8 @@ class World:
         self.dice = Random(seed)  # noqa: S311 - seeded on purpose
         self.waiting: list[asyncio.Future[None]] = []
         self.seen: Counter[str] = Counter()
-        store = SteppedStore(self)
-        relay_parts = SteppedLeases(self, store)
+        store = SteppedStore(self.step, lambda: 1_700_000_000_000)
+        relay_parts = SteppedLeases(self.step, store)
         self.pipelines = [
             Pipeline(
                 keys=KEYS,
@@ -155,93 +153,6 @@ class SteppedEngine(ScriptedEngine):
         except (asyncio.CancelledError, GeneratorExit):
             world.seen["stopped"] += 1
             raise
-
-
-class SteppedStore(MemoryStore):
-    """A store whose every request and every answer takes its time."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(now_ms=lambda: 1_700_000_000_000)
-        self._world = world
-
-    async def get(self, key: str) -> bytes | None:
-        """See Store.get."""
-        await self._world.step()
-        found = await super().get(key)
-        await self._world.step()
-        return found
-
-    async def put(
-        self,
-        key: str,
-        envelope: bytes,
-        expires_at_ms: int,
-        *,
-        only_new: bool = False,
-        token: int | None = None,
-        over: bytes | None = None,
-    ) -> None:
-        """See Store.put."""
-        await self._world.step()
-        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
-        await self._world.step()
-
-
-class SteppedLeases(MemoryLeases):
-    """Leases whose every request and every answer takes its time."""
-
-    def __init__(self, world: World, store: MemoryStore) -> None:
-        super().__init__(store)
-        self._world = world
-
-    async def acquire(self, key: str, flight: str, about: bytes, *, insist: bool) -> Lease:
-        """See Leases.acquire."""
-        await self._world.step()
-        lease = await super().acquire(key, flight, about, insist=insist)
-        await self._world.step()
-        return lease
-
-    async def say(self, lease: Lease, number: int, piece: bytes) -> Sequence[bytes] | None:
-        """See Leases.say."""
-        await self._world.step()
-        wishes = await super().say(lease, number, piece)
-        await self._world.step()
-        return wishes
-
-    async def end(self, lease: Lease, number: int, piece: bytes) -> None:
-        """See Leases.end."""
-        await self._world.step()
-        await super().end(lease, number, piece)
-
-    async def stop(self, lease: Lease) -> bool:
-        """See Leases.stop."""
-        await self._world.step()
-        is_stopped = await super().stop(lease)
-        await self._world.step()
-        return is_stopped
-
-    async def follow(self, lease: Lease, follower: str, wishes: bytes) -> float | None:
-        """See Leases.follow."""
-        await self._world.step()
-        left_s = await super().follow(lease, follower, wishes)
-        await self._world.step()
-        return left_s
-
-    async def leave(self, lease: Lease, follower: str) -> None:
-        """See Leases.leave."""
-        await self._world.step()
-        await super().leave(lease, follower)
-
-    async def read(
-        self,
-        lease: Lease,
-        after: int,
-        *,
-        wait_s: float,  # noqa: ARG002 - the dice decide
-    ) -> Sequence[tuple[int, bytes]]:
-        """See Leases.read."""
-        await self._world.step()
-        return await super().read(lease, after, wait_s=0)
 
 
 @pytest.fixture(autouse=True)
