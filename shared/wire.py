@@ -6,6 +6,7 @@ Header names are lower case, as HTTP/2, ASGI and the Fetch standard have them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 EDGE_AUTHORIZATION = "encore-edge-authorization"
 """`Bearer …` by which the origin believes that the edge asks; never taken from a client."""
@@ -93,6 +94,7 @@ def end_to_end(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, st
     return {name: headers[name] for name in names if name in headers and name not in hop}
 
 
+@lru_cache(maxsize=64)
 def accepts_gzip(accept_encoding: str | None) -> bool:
     """Whether an `Accept-Encoding` (RFC 9110 section 12.5.3) names gzip, or any coding, above q=0.
 
