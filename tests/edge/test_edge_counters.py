@@ -125,8 +125,8 @@ def test_what_made_a_hit_is_counted(
     settings = origin_settings(tiers=Tiers.parse('{"classes": {"listing": {}}}'))
     control = control_store(API_KEY, policy=policy)
     with stacked(start_edge, config=lab_config, settings=settings, control=control) as stack:
-        for text in ("where is Oak Street?", "Area of Oak Street"):
-            stack.hit(text, {"encore-class": "listing"})
+        stack.hit("where is Oak Street?")
+        stack.hit("Area of Oak Street", {"encore-class": "listing"})
         stack.flush()
         taken.clear()
         hits = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,8 +221,15 @@ def test_answer_without_a_body_is_passed_on(path: Path) -> None:
 def test_large_body_goes_up_to_the_limit(path: Path, size_bytes: int, *, announced: bool) -> None:
     """Whether it is announced or found out by the origin."""
     body = b"x" * size_bytes
-    content = body if announced else iter([body[:60_000], body[60_000:]])
-    response = path.client.post("/v1/audio/transcriptions", content=content)
+
+    def ask() -> httpx.Response | None:
+        content = body if announced else iter([body[:60_000], body[60_000:]])
+        # workerd may hang up on who is refused while the body is still coming.
+        with suppress(httpx.RemoteProtocolError, httpx.WriteError):
+            return path.client.post("/v1/audio/transcriptions", content=content)
+        return None
+
+    response = next(filter(None, (ask() for _ in range(20))))
     if size_bytes > MAX_BODY_BYTES:
         assert (response.status_code, error_of(response)["code"]) == (413, "request_too_large")
         assert path.upstream.seen == []

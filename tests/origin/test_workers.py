@@ -39,13 +39,12 @@ class Origin:
             "ENCORE_SECRET": SECRET,
             "ENCORE_ORIGIN_PORT": str(self.port),
             "ENCORE_UPSTREAM": upstream.url,
-            "PROMETHEUS_MULTIPROC_DIR": "/nowhere",
         }
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "origin.cli", "origin", "--workers", str(workers)],
                 cwd=folder,
-                env=environ(**variables),
+                env=environ(**variables, PROMETHEUS_MULTIPROC_DIR="/nowhere"),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
