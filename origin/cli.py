@@ -26,6 +26,7 @@ import typer
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
+from typer.exceptions import TyperException
 
 from origin.audit_commands import audit
 from origin.control_commands import CommandError, keys_app, policy, purge
@@ -66,9 +67,14 @@ err = Console(stderr=True)
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        sys.exit(app(prog_name="encore", standalone_mode=False))
     except (SettingsError, CommandError) as error:
         _refuse(str(error))
+    except TyperException as error:  # options and arguments; without a word where help was shown
+        if said := error.format_message():
+            at = getattr(getattr(error, "ctx", None), "command_path", "encore")
+            _refuse(f"{said.rstrip('.')}; see `{at} --help`")
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 
@@ -183,6 +189,8 @@ def show_settings(
         sys.stdout.write(markdown())
         return
     for name, value in load_settings():
+        if isinstance(value, tuple):
+            value = ", ".join(map(str, value)) or None  # noqa: PLW2901
         out.print(f"{name} = {value}", markup=False, soft_wrap=True)
 
 

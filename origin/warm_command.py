@@ -102,7 +102,10 @@ class Watcher(Protocol):
 
 def warm(
     file: Annotated[
-        Path, typer.Argument(help="Requests, one JSON object a line; OpenAI's batch files too.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Requests, one JSON object a line; OpenAI's batch files too."
+        ),
     ],
     *,
     base_url: Annotated[
@@ -271,6 +274,8 @@ class Asker:
             asked_s = 0.0
             try:
                 response = await self._send(request)
+            except httpx.ConnectError:
+                return "no connection"
             except httpx.HTTPError as error:
                 return type(error).__name__
             outcome = self._outcome(response)

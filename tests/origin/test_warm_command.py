@@ -240,7 +240,7 @@ async def test_broken_connection_is_tried_again() -> None:
     transport = httpx.MockTransport(fail)
     async with httpx.AsyncClient(transport=transport, base_url="http://edge") as client:
         outcome = await Asker(client, sleep=no_sleep).ask(read(line("a")))
-    assert outcome == Outcome(kind="failed", reason="ConnectError")
+    assert outcome == Outcome(kind="failed", reason="no connection")
 
 
 async def test_message_of_an_error_is_not_printed() -> None:
