@@ -255,7 +255,7 @@ class Settings(BaseModel):
     tiers: Tiers = Field(
         Tiers(),
         description="Lifetimes by model, and content classes (`Encore-Class`) with their lifetime "
-        "and sensitivity, as JSON; see operations.md.",
+        "and sensitivity, as JSON ([operations.md](operations.md#how-long-and-where)).",
     )
     max_entry_bytes: int = Field(
         8 * _MIB, ge=1, description="Larger entries, compressed, are not stored."
