@@ -44,6 +44,7 @@ EDGE_SCRIPT = ROOT / "worker" / "local" / "edge.mjs"
 NODE = ROOT / "node_modules" / ".bin" / "node"
 QUESTION = "Describe 12 Oak Street: 3 bedrooms, 2 bathrooms, 1,500 sq ft, $450,000."
 POLL_S = 0.1
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 EDGE_PATIENCE_S = 5.0
 EXIT_USER_ERROR = 2
 EXIT_PART_DIED = 1
@@ -66,6 +67,8 @@ err = Console(stderr=True)
 
 def main() -> None:
     """Run the command line."""
+    if sys.argv[1:2] != ["origin"]:
+        os.environ.pop(METRICS_FOLDER, None)  # a command's numbers are none of the origin's
     try:
         sys.exit(app(prog_name="encore", standalone_mode=False))
     except (SettingsError, CommandError) as error:
@@ -113,6 +116,9 @@ def origin(
     from origin.stores.redis_checks import check_redis_of  # noqa: PLC0415
 
     settings = load_settings()
+    folder = os.environ.get(METRICS_FOLDER)
+    if workers == 1 and folder is not None and not Path(folder).is_dir():
+        raise SettingsError(f"{METRICS_FOLDER}={folder!r}: there is no such folder; make it empty")
     many = workers > 1 or listener_fd is not None
     form = "%(levelname)s [%(process)d] %(message)s" if many else "%(levelname)s %(message)s"
     logging.basicConfig(level=settings.log_level.upper(), format=form)
@@ -152,7 +158,7 @@ def _serve_by_workers(count: int, listener: socket.socket, redis_url: str) -> No
     command = [sys.executable, "-m", "origin.cli", "origin"]
     command += ["--listener-fd", str(listener.fileno())]
     with tempfile.TemporaryDirectory(prefix="encore-metrics-") as metrics:
-        environ = {**os.environ, "REDIS_URL": redis_url, "PROMETHEUS_MULTIPROC_DIR": metrics}
+        environ = {**os.environ, "REDIS_URL": redis_url, METRICS_FOLDER: metrics}
         try:
             asyncio.run(
                 run_workers(

@@ -137,6 +137,11 @@ def test_a_created_key_opens_the_door(tmp_path: Path) -> None:
     [
         (["origin"], {}, "encore: ENCORE_SECRET is not set"),
         (["foo"], {}, "encore: No such command 'foo'; see `encore --help`"),
+        (
+            ["origin"],
+            {"ENCORE_SECRET": SECRET, "PROMETHEUS_MULTIPROC_DIR": "/nowhere"},
+            "PROMETHEUS_MULTIPROC_DIR='/nowhere': there is no such folder",
+        ),
         (["warm"], {}, "encore: Missing argument 'FILE'; see `encore warm --help`"),
         (["origin", "--workers", "0"], {}, "encore: Invalid value for '--workers'"),
         (["audit", "--since", "5w"], {"ENCORE_SECRET": SECRET}, "encore: --since '5w': neither"),
