@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import typer
 from origin.control_commands import TIMEOUT_S, CommandError, duration_s
 from origin.settings import Settings, load_settings
 from origin.stores.control_contract import COMMON_LOG, Record
+from shared.keys import check_tenant
 
 if TYPE_CHECKING:
     from origin.stores.control_contract import ControlStore
@@ -25,7 +27,8 @@ POLL_S = 1.0
 def audit(
     *,
     tenant: Annotated[
-        str | None, typer.Option(help="Only what it did, and what was done to it.")
+        str | None,
+        typer.Option(metavar="TENANT", help="Only what it did, and what was done to it."),
     ] = None,
     since: Annotated[
         str | None,
@@ -40,6 +43,11 @@ def audit(
     from origin.stores.contract import StoreError  # noqa: PLC0415
 
     settings = load_settings()
+    if tenant is not None:
+        try:
+            check_tenant(tenant)
+        except ValueError as error:
+            raise CommandError(f"--tenant: {error}") from error
     try:
         with redis_for(settings) as url:
             asyncio.run(_print(settings, url, tenant=tenant, since=since, follow=follow))
@@ -124,6 +132,10 @@ def _id_before(since: str, now_ms: int) -> str:
     try:
         time = datetime.fromisoformat(since)
     except ValueError:
+        if re.fullmatch("[0-9]+[smhd]", since) is None:
+            raise CommandError(
+                f"--since {since!r}: neither a number and s, m, h or d, nor a time in ISO 8601"
+            ) from None
         since_ms = now_ms - duration_s("--since", since) * 1000
     else:
         since_ms = round(time.replace(tzinfo=time.tzinfo or UTC).timestamp() * 1000)

@@ -26,6 +26,7 @@ import typer
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
+from typer.exceptions import TyperException
 
 from origin.audit_commands import audit
 from origin.control_commands import CommandError, keys_app, policy, purge
@@ -43,6 +44,7 @@ EDGE_SCRIPT = ROOT / "worker" / "local" / "edge.mjs"
 NODE = ROOT / "node_modules" / ".bin" / "node"
 QUESTION = "Describe 12 Oak Street: 3 bedrooms, 2 bathrooms, 1,500 sq ft, $450,000."
 POLL_S = 0.1
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 EDGE_PATIENCE_S = 5.0
 EXIT_USER_ERROR = 2
 EXIT_PART_DIED = 1
@@ -65,10 +67,17 @@ err = Console(stderr=True)
 
 def main() -> None:
     """Run the command line."""
+    if sys.argv[1:2] != ["origin"]:
+        os.environ.pop(METRICS_FOLDER, None)  # a command's numbers are none of the origin's
     try:
-        app()
+        sys.exit(app(prog_name="encore", standalone_mode=False))
     except (SettingsError, CommandError) as error:
         _refuse(str(error))
+    except TyperException as error:  # options and arguments; without a word where help was shown
+        if said := error.format_message():
+            at = getattr(getattr(error, "ctx", None), "command_path", "encore")
+            _refuse(f"{said.rstrip('.')}; see `{at} --help`")
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 
@@ -107,6 +116,9 @@ def origin(
     from origin.stores.redis_checks import check_redis_of  # noqa: PLC0415
 
     settings = load_settings()
+    folder = os.environ.get(METRICS_FOLDER)
+    if workers == 1 and folder is not None and not Path(folder).is_dir():
+        raise SettingsError(f"{METRICS_FOLDER}={folder!r}: there is no such folder; make it empty")
     many = workers > 1 or listener_fd is not None
     form = "%(levelname)s [%(process)d] %(message)s" if many else "%(levelname)s %(message)s"
     logging.basicConfig(level=settings.log_level.upper(), format=form)
@@ -146,7 +158,7 @@ def _serve_by_workers(count: int, listener: socket.socket, redis_url: str) -> No
     command = [sys.executable, "-m", "origin.cli", "origin"]
     command += ["--listener-fd", str(listener.fileno())]
     with tempfile.TemporaryDirectory(prefix="encore-metrics-") as metrics:
-        environ = {**os.environ, "REDIS_URL": redis_url, "PROMETHEUS_MULTIPROC_DIR": metrics}
+        environ = {**os.environ, "REDIS_URL": redis_url, METRICS_FOLDER: metrics}
         try:
             asyncio.run(
                 run_workers(
@@ -183,6 +195,8 @@ def show_settings(
         sys.stdout.write(markdown())
         return
     for name, value in load_settings():
+        if isinstance(value, tuple):
+            value = ", ".join(map(str, value)) or None  # noqa: PLW2901
         out.print(f"{name} = {value}", markup=False, soft_wrap=True)
 
 

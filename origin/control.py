@@ -40,6 +40,7 @@ from shared.control_document import (
     purged,
     revised,
 )
+from shared.controls import TAG, TAG_WORDS
 from shared.errors import ClientError, EncoreError, InternalError
 from shared.keys import DEVELOPMENT_TENANT, KeyRings, short_key, tag_digest
 
@@ -410,6 +411,10 @@ def purge_of(
 
     Entries made before a rotation hold the digests of the previous secret: both are meant.
     """
+    tags = tuple(tags)
+    for tag in tags:
+        if TAG.fullmatch(tag) is None:
+            raise ControlError(f"tag: {TAG_WORDS}, as in Encore-Tags")
     return Purge(
         everything=everything,
         older_than_s=older_than_s,

@@ -57,7 +57,7 @@ keys_app = typer.Typer(help="API keys for clients.", no_args_is_help=True)
 out = Console()
 err = Console(stderr=True)
 
-Tenant = Annotated[str, typer.Argument(help="The tenant's name.", show_default=False)]
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 
 
 class CommandError(Exception):
@@ -201,7 +201,13 @@ def policy(
         }
         return revised(document, now_ms, policy=replace(document.policy, **changed))
 
-    facts = {**changes, "templates": len(added), "removed_templates": len(removed)}
+    facts = {
+        **changes,
+        "templates": len(added),
+        "removed_templates": len(removed),
+        "lax_classes": list(lax_class or ()),
+        "removed_lax_classes": list(remove_lax_class or ()),
+    }
     act = _mine("policy-change", facts)
     changed = _act(_settings_for(tenant), lambda control: control.change(tenant, change, act=act))
     _show(changed.document.policy)
@@ -209,19 +215,25 @@ def policy(
 
 
 def purge(
-    tenant: Annotated[str | None, typer.Argument(help="Whose entries.")] = None,
+    tenant: Annotated[str | None, typer.Argument(metavar="TENANT", help="Whose entries.")] = None,
     *,
-    key: Annotated[list[str] | None, typer.Option(help="What Encore-Key says.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="A tag of Encore-Tags.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model's name.")] = None,
-    everything: Annotated[bool, typer.Option(help="All of it.")] = False,
+    key: Annotated[
+        list[str] | None, typer.Option(metavar="DIGITS", help="What Encore-Key says.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A tag of Encore-Tags.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A model's name.")] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="All of it.")] = False,
     older_than: Annotated[
         str | None,
         typer.Option(
             metavar="7d", help="Only what was made longer ago: a number and s, m, h or d."
         ),
     ] = None,
-    all_tenants: Annotated[bool, typer.Option(help="Of every tenant; with --everything.")] = False,
+    all_tenants: Annotated[
+        bool, typer.Option("--all-tenants", help="Of every tenant; with --everything.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many entries that would be; change nothing.")
     ] = False,
@@ -394,9 +406,10 @@ def _say_purged(changed: Changed, older_than_s: int = 0) -> None:
 def _say_found(tenant: str, found: DryRun) -> None:
     whose = "all tenants" if tenant == EVERY_TENANT else tenant
     at_least = "" if found.is_complete else "at least "
+    entries = "entry" if found.entries == 1 else "entries"
     out.print(
-        f"Would purge {at_least}{found.entries} entries of {whose}, "
-        f"{found.size_bytes} bytes, at the origin. Nothing was changed.",
+        f"Would purge {at_least}{found.entries:,} {entries} of {whose}, "
+        f"{found.size_bytes:,} bytes, at the origin. Nothing was changed.",
         highlight=False,
         soft_wrap=True,
     )

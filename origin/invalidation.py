@@ -108,8 +108,8 @@ class Invalidation:
         try:
             outcome = await self._purge(text or b"", source)
         except (ClientError, ControlError, ValueError) as exc:
-            why = exc.code if isinstance(exc, ClientError) else type(exc).__name__
-            log.warning("an event of the %s is no purge: %s", source, why)
+            kept = f"; it is in {self._events.refused}" if source == "stream" else ""
+            log.warning("an event of the %s is no purge: %s%s", source, _why(exc), kept)
             outcome = "bad"
         except (StoreError, EncoreError) as exc:
             log.warning("an event of the %s is not applied: %s", source, describe(exc))
@@ -122,11 +122,20 @@ class Invalidation:
 
     async def _purge(self, text: bytes, source: str) -> str:
         if len(text) > MAX_REQUEST_BYTES:
-            raise ValueError("too large")
+            raise ControlError(f"larger than {MAX_REQUEST_BYTES} bytes")
         asked = read_purge_request(text)
-        if asked.tenant is None or asked.dry_run:
-            raise ValueError("no tenant, or a dry run")
+        if asked.tenant is None:
+            raise ControlError("it names no tenant")
+        if asked.dry_run:
+            raise ControlError("dry_run has no answer here; use `encore purge --dry-run`")
         purge = purge_of(self._keys, asked.tenant, **asked.named)
         path = self._events.stream if source == "stream" else self._events.channel
         is_new = await self._control.apply(asked.tenant, purge, Actor(name="event", path=path))
         return "applied" if is_new else "covered"
+
+
+def _why(exc: ClientError | ValueError) -> str:
+    """Why an event is no purge, in our words: other messages may quote it."""
+    if isinstance(exc, ClientError):
+        return exc.code or type(exc).__name__
+    return str(exc) if isinstance(exc, ControlError) else type(exc).__name__

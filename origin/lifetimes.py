@@ -35,9 +35,9 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from shared.controls import Controls
+from shared.controls import CONTENT_CLASS, CONTENT_CLASS_WORDS, Controls
 from shared.freshness import Lifetimes, expiry
 
 MAX_CONFIDENTIAL_TTL_S = 3600
@@ -99,6 +99,14 @@ class Tiers(BaseModel):
 
     models: dict[str, ModelTier] = Field(default_factory=dict)
     classes: dict[str, ContentClass] = Field(default_factory=dict)
+
+    @field_validator("classes")
+    @classmethod
+    def _can_be_named(cls, value: dict[str, ContentClass]) -> dict[str, ContentClass]:
+        for name in value:
+            if CONTENT_CLASS.fullmatch(name) is None:
+                raise ValueError(f"{name!r} can be in no Encore-Class: {CONTENT_CLASS_WORDS}")
+        return value
 
     def __str__(self) -> str:
         return self.model_dump_json(exclude_defaults=True)

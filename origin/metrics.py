@@ -107,6 +107,9 @@ WARM_UPS = Counter(
 """`outcome`: cached (known already), generated, failed."""
 
 # What has not happened yet is 0: an alert on a rate would miss the first time otherwise.
+for _source in ("channel", "stream"):
+    for _value in ("applied", "covered", "bad", "failed"):
+        INVALIDATION_EVENTS.labels(_source, _value)
 for _counter, _values in (
     (L1_ERRORS, ("read", "clock", "grant")),
     (STORE_WRITES, ("stored", "extended", "too-large", "failed", "dropped", "purged")),

@@ -7,6 +7,7 @@ from typing import Any
 
 from shared import json_text
 from shared.checks import Check, array, boolean, integer, known_fields, string
+from shared.controls import TAG
 from shared.errors import ClientError
 
 EVERY_TENANT = "*"
@@ -16,7 +17,7 @@ MAX_REQUEST_BYTES = 1 << 20
 
 _FIELDS: dict[str, Check] = {
     "keys": array(string(pattern="[0-9a-f]{16}(?:[0-9a-f]{48})?"), high=MAX_NAMES),
-    "tags": array(string(min_length=1, max_length=64), high=MAX_NAMES),
+    "tags": array(string(pattern=TAG.pattern), high=MAX_NAMES),
     "models": array(string(pattern=r"[^\x00-\x1f\x7f]{1,1024}"), high=MAX_NAMES),
     "everything": boolean,
     "older_than_s": integer(low=0, high=2**40),

@@ -55,6 +55,14 @@ _UNPREFIXED = {"redis_url": "REDIS_URL"}
 _NOT_SETTINGS = frozenset({"ENCORE_REQUIRE_ALL", "ENCORE_API_KEY"})
 _IN_ENVIRONMENT = "env:"
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "unix", "redis+cluster", "rediss+cluster"})
+_WORDS = {
+    "extra_forbidden": "there is no such key",
+    "model_type": "should be an object",
+    "dict_type": "should be an object",
+    "tuple_type": "should be an array",
+    "list_type": "should be an array",
+}
+"""What pydantic says in Python's terms."""
 _DAY_S = 86_400
 _MIB = 1 << 20
 
@@ -91,6 +99,9 @@ class Upstream(BaseModel):
     tenant_api_keys: dict[str, SecretStr] = {}
     shared_paths: tuple[str, ...] = SHARED_PATHS
     timeout_s: float = Field(120.0, gt=0, allow_inf_nan=False)
+
+    def __str__(self) -> str:
+        return f"{self.base_url} ({' '.join(self.models)})"
 
     @field_validator("base_url")
     @classmethod
@@ -244,7 +255,7 @@ class Settings(BaseModel):
     tiers: Tiers = Field(
         Tiers(),
         description="Lifetimes by model, and content classes (`Encore-Class`) with their lifetime "
-        "and sensitivity, as JSON; see operations.md.",
+        "and sensitivity, as JSON ([operations.md](operations.md#how-long-and-where)).",
     )
     max_entry_bytes: int = Field(
         8 * _MIB, ge=1, description="Larger entries, compressed, are not stored."
@@ -452,6 +463,8 @@ def http_url(value: str) -> str:
         raise ValueError("credentials do not belong in this URL (see ENCORE_UPSTREAM_API_KEY)")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("not an http:// or https:// URL with a host")
+    if any(character.isspace() for character in value):
+        raise ValueError("a URL has no spaces")
     if parts.query or parts.fragment:
         raise ValueError("a base URL has no query and no fragment")
     _ = parts.port  # raises ValueError when it is not a port
@@ -589,7 +602,9 @@ def _with_keys(upstreams: Any, environ: Mapping[str, str], complaints: list[str]
         if not (isinstance(value, str) and value.startswith(_IN_ENVIRONMENT)):
             return value
         name = value.removeprefix(_IN_ENVIRONMENT)
-        if not environ.get(name):
+        if name.startswith(PREFIX):
+            complaints.append(f"ENCORE_UPSTREAMS: {name} is a setting, no upstream's key")
+        elif not environ.get(name):
             complaints.append(f"{name} is not set, but ENCORE_UPSTREAMS says that a key is in it")
         return environ.get(name, "")
 
@@ -625,7 +640,7 @@ def _complaints(
 ) -> list[str]:
     lines = []
     for item in error.errors(include_url=False, include_context=False):
-        message = item["msg"].removeprefix("Value error, ")
+        message = _WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
         if not item["loc"]:
             lines.append(message)
             continue

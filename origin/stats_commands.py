@@ -21,11 +21,15 @@ from shared.keys import check_tenant
 
 TIMEOUT_S = 5.0
 SHOWN_KEYS = 10
+CENTS_BELOW_USD = 1000
+_UNITS = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3))
 out = Console()
 
 
 def stats(
-    tenant: Annotated[str, typer.Argument(help="Whose; by default all tenants'.")] = EVERY_TENANT,
+    tenant: Annotated[
+        str, typer.Argument(metavar="TENANT", help="Whose; by default all tenants'.")
+    ] = EVERY_TENANT,
     *,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what GET /cache/stats answers.")
@@ -43,6 +47,16 @@ def stats(
         return
     for part in _shown(report):
         out.print(part)
+
+
+def short(count: int) -> str:
+    """At most six characters of a count, so that a row fits into 80 columns."""
+    if count < 100_000:
+        return f"{count:,}"
+    unit, size = next(each for each in _UNITS if count >= each[1])
+    digits = str(count)[:3]
+    whole = len(str(count // size))
+    return f"{digits[:whole]}{'.' if whole < len(digits) else ''}{digits[whole:]} {unit}"
 
 
 def _read(settings: Settings, tenant: str) -> dict[str, Any]:
@@ -74,7 +88,8 @@ def _shown(report: Mapping[str, Any]) -> Iterable[Table | Text]:
     every = report["tenant"] == EVERY_TENANT
     whose = "All tenants" if every else report["tenant"]
     if report["since"] is None:
-        yield Text(f"{whose}: nothing counted yet.")
+        hint = "" if every else f"; `encore keys list {whose}` says if there is such a tenant"
+        yield Text(f"{whose}: nothing counted yet{hint}.")
         return
     asked = report["hits"] + report["misses"]
     yield Text(
@@ -116,12 +131,13 @@ def _tiers(report: Mapping[str, Any]) -> Table:
 
 def _models(report: Mapping[str, Any]) -> Table:
     table = Table(title="Models", title_justify="left")
-    table.add_column("model", overflow="fold", min_width=16)
-    for name in ("hits", "hit rate", "tokens saved", "tokens spent", "USD saved", "USD spent"):
-        table.add_column(name, justify="right")
+    table.add_column("model", overflow="fold", min_width=12)
+    sums = [f"{unit}\n{what}" for unit in ("tokens", "USD") for what in ("saved", "spent")]
+    for name in ("hits", "hit\nrate", *sums):
+        table.add_column(name, justify="right", no_wrap=True)
 
     def row(label: str, of: Mapping[str, Any]) -> None:
-        tokens = [f"{sum(of['tokens'][what].values()):,}" for what in ("saved", "spent")]
+        tokens = [short(sum(of["tokens"][what].values())) for what in ("saved", "spent")]
         usd = [_usd(of["usd"], what) for what in ("saved", "spent")]
         table.add_row(Text(label), f"{of['hits']:,}", _percent(of["hit_rate"]), *tokens, *usd)
 
@@ -180,4 +196,6 @@ def _at_most(latency: Mapping[str, Any], percentile: str) -> str:
 
 
 def _usd(usd: Mapping[str, float] | None, what: str) -> str:
-    return "–" if usd is None else f"{usd[what]:,.4f}"  # noqa: RUF001
+    if usd is None:
+        return "–"  # noqa: RUF001
+    return f"{usd[what]:,.4f}" if usd[what] < CENTS_BELOW_USD else f"{usd[what]:,.0f}"

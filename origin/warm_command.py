@@ -39,6 +39,7 @@ MAX_RETRY_WAIT_S = 300.0
 TIMEOUT_S = 300.0
 SHOWN_FAILURES = 20
 EXIT_FAILED = 1
+NO_CONNECTION = "no connection"
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 _REFUSED = frozenset({401, 403})
 out = Console()
@@ -46,7 +47,7 @@ err = Console(stderr=True)
 
 
 class RefusedError(Exception):
-    """The API key is refused: no other line would fare better."""
+    """No other line would fare better: the API key is refused, or nobody is there at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +103,10 @@ class Watcher(Protocol):
 
 def warm(
     file: Annotated[
-        Path, typer.Argument(help="Requests, one JSON object a line; OpenAI's batch files too.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Requests, one JSON object a line; OpenAI's batch files too."
+        ),
     ],
     *,
     base_url: Annotated[
@@ -157,7 +161,7 @@ def warm(
     except OSError as error:
         raise CommandError(f"{error.filename or file}: {error.strerror or error}") from error
     except RefusedError as error:
-        raise CommandError(f"{url} refuses the API key: {error}") from error
+        raise CommandError(f"{url}: {error}") from error
     finally:
         if journal is not None:
             journal.close()
@@ -251,6 +255,7 @@ class Asker:
         self._client = client
         self._dry = dry
         self._sleep = sleep
+        self._is_there = False
 
     async def ask(self, request: WarmRequest) -> Outcome:
         """What became of it, after as many attempts as it takes. Raises RefusedError."""
@@ -271,8 +276,11 @@ class Asker:
             asked_s = 0.0
             try:
                 response = await self._send(request)
+            except httpx.ConnectError:
+                return NO_CONNECTION
             except httpx.HTTPError as error:
                 return type(error).__name__
+            self._is_there = True
             outcome = self._outcome(response)
             if outcome.kind != "failed" or response.status_code not in _AGAIN:
                 return outcome
@@ -290,6 +298,8 @@ class Asker:
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
         result: Outcome | str = await retrying(attempt)
+        if result == NO_CONNECTION and not self._is_there:
+            raise RefusedError("nobody answers there; is it running, and --base-url right?")
         return Outcome(kind="failed", reason=result) if isinstance(result, str) else result
 
     async def _send(self, request: WarmRequest) -> httpx.Response:
@@ -312,7 +322,7 @@ class Asker:
             return Outcome(kind="generated", stored=stored, tokens=_tokens(response))
         code = _code(response)
         if response.status_code in _REFUSED:
-            raise RefusedError(f"{response.status_code} {code}")
+            raise RefusedError(f"the API key is refused ({response.status_code} {code})")
         if self._dry and response.status_code == 504 and code == "only_if_cached":
             return Outcome(kind="absent")
         return Outcome(kind="failed", reason=f"{response.status_code} {code}".strip())

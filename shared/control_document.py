@@ -193,7 +193,7 @@ class Purge:
     def __post_init__(self) -> None:
         _require(_is_time(self.older_than_s), "older_than_s: seconds")
         named = (*self.models, *self.tags, *self.keys)
-        _require(self.everything != bool(named), "a purge names everything, or something")
+        _require(self.everything != bool(named), "name keys, tags or models, or else everything")
         _require(len(named) <= MAX_CUT_OFFS, f"at most {MAX_CUT_OFFS} names in a purge")
         for model in self.models:
             _require(_is_model(model), "model: its name, without control characters")

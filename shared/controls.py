@@ -23,7 +23,8 @@ MAX_DELTA_S = 2**31
 _SPACES = " \t"
 # A quoted string, or what would be one if it ended. Taking both keeps the search linear.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(")?', re.DOTALL)
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+TAG_WORDS = "1 to 64 of A-Z a-z 0-9 . _ : / -"
 CONTENT_CLASS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 CONTENT_CLASS_WORDS = "1 to 32 of a-z 0-9 _ -"
 _SCOPE = re.compile(r"[\x21-\x7e]{1,128}")
@@ -157,10 +158,8 @@ def _matching(
 def _tags(value: str) -> tuple[str, ...]:
     named = (tag.strip(_SPACES) for tag in value.split(","))
     tags = tuple(dict.fromkeys(filter(None, named)))
-    if len(tags) > MAX_TAGS or not all(_TAG.fullmatch(tag) for tag in tags):
-        raise _malformed(
-            "Encore-Tags", f"at most {MAX_TAGS} tags of 1 to 64 of A-Z a-z 0-9 . _ : / -, by comma"
-        )
+    if len(tags) > MAX_TAGS or not all(TAG.fullmatch(tag) for tag in tags):
+        raise _malformed("Encore-Tags", f"at most {MAX_TAGS} tags of {TAG_WORDS}, by comma")
     return tags
 
 

@@ -46,7 +46,7 @@ class Purges:
             purge = purge_of(self._keys, tenant, **asked.named)
         except ControlError as exc:
             raise ClientError(
-                f"The request is no purge: {exc}.", param="everything", code="invalid_value"
+                f"This is no purge: {exc}.", param="everything", code="invalid_value"
             ) from exc
         actor = placed(caller.actor, scope)
         if asked.dry_run:

@@ -12,6 +12,7 @@ from origin.stores.contract import StoreError
 from origin.stores.usage_contract import usage_unavailable
 from origin.usage import Recorder
 from origin.usage_report import Terms, read_report
+from shared.errors import ClientError
 from shared.wire import PRIVATE
 
 
@@ -26,6 +27,11 @@ class Stats:
     async def one(self, request: Request) -> JSONResponse:
         """Answer one request."""
         caller = await self._access.caller(request.scope, headers_of(request.scope))
+        for name in request.query_params:
+            if name != "tenant":
+                raise ClientError(
+                    f"Unknown parameter: '{name[:40]}'.", param=name[:40], code="unknown_parameter"
+                )
         tenant = request.query_params.get("tenant", caller.tenant)
         check_reach(caller, tenant, or_every=True)
         # What this process has counted so far; others' last seconds are missing.

@@ -71,7 +71,7 @@ class RedisEvents:
         self.channel = f"{prefix}:invalidate"
         self.stream = f"{prefix}:invalidations"
         self._changed = changed_channel(prefix)
-        self._refused = f"{self.stream}:refused"
+        self.refused = f"{self.stream}:refused"
         self._claim_ms = round(claim_s * 1000)
         self._claim_from = "0-0"
         self._done = client.register_script(_DONE)
@@ -168,7 +168,7 @@ class RedisEvents:
         """Put an event aside, and confirm it. Raises StoreError."""
         with outages_told():
             await self._client.xadd(
-                self._refused,
+                self.refused,
                 {"id": event.id, "event": event.text or b""},
                 maxlen=MAX_REFUSED,
             )

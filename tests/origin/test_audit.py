@@ -86,7 +86,7 @@ async def test_a_purge_is_recorded_with_who_and_what(
     client: httpx.AsyncClient, store: MemoryControlStore
 ) -> None:
     """Numbers of names, of tags their digests, and never a name."""
-    body = {"tags": ["a secret tag"], "models": ["m", "n"], "keys": ["0" * 16], "older_than_s": 5}
+    body = {"tags": ["a-secret-tag"], "models": ["m", "n"], "keys": ["0" * 16], "older_than_s": 5}
     revision = (await client.post(PURGE, json=body, headers=by(ADMIN))).json()["revision"]
     (record,) = await log_of(store, "acme")
     assert record == {
@@ -101,7 +101,7 @@ async def test_a_purge_is_recorded_with_who_and_what(
         "older_than_s": 5,
         "keys": 1,
         "models": 2,
-        "tags": [tag_digest(KEYS, "acme", "a secret tag")],
+        "tags": [tag_digest(KEYS, "acme", "a-secret-tag")],
         "revision": revision,
     }
 

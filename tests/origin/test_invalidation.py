@@ -206,6 +206,7 @@ BAD_EVENTS = [
     {"tenant": "{", "everything": True},
     {"tenant": "*", "tags": ["x"]},
     {"tenant": "acme", "tags": ["x" * 100]},
+    {"tenant": "acme", "tags": ["a,b"]},
     '{"tenant": "acme", "everything": true, "everything": true}',
     "[" * 100_000,
     " " * (2 << 20),
@@ -232,6 +233,7 @@ async def test_what_is_no_purge_is_put_aside(
     assert await redis.xlen(REFUSED) == len(BAD_EVENTS) + 1
     assert counted("stream", "bad") - bad[0] == len(BAD_EVENTS) + 1
     assert counted("channel", "bad") - bad[1] == len(BAD_EVENTS)
+    assert "it names no tenant; it is in encore:invalidations:refused" in caplog.text
     assert "no JSON" not in caplog.text
     assert "nobody" not in caplog.text
 

@@ -377,14 +377,20 @@ def test_keys_of_upstreams_are_not_shown(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("[", "ENCORE_UPSTREAMS: not a JSON array"),
-        ("7", "ENCORE_UPSTREAMS: Input should be a valid tuple"),
+        ("7", "ENCORE_UPSTREAMS: should be an array"),
+        ("[7]", "ENCORE_UPSTREAMS[0]: should be an object"),
+        ('[{"base_url": "http://h /"}]', "[0].base_url: a URL has no spaces"),
+        (
+            '[{"base_url": "http://h", "api_key": "env:ENCORE_SECRET"}]',
+            "ENCORE_SECRET is a setting",
+        ),
         ("[{}]", "ENCORE_UPSTREAMS[0].base_url: Field required"),
         ('[{"base_url": "ftp://h"}]', "ENCORE_UPSTREAMS[0].base_url: not an http://"),
         ('[{"base_url": "http://u:hidden@h"}]', "[0].base_url: credentials do not belong"),
         ('[{"base_url": "http://h", "models": []}]', "[0].models: "),
         ('[{"base_url": "http://h", "models": [""]}]', "[0].models[0]: "),
         ('[{"base_url": "http://h", "timeout_s": 0}]', "[0].timeout_s: "),
-        ('[{"base_url": "http://h", "key": "hidden"}]', "[0].key: Extra inputs"),
+        ('[{"base_url": "http://h", "key": "hidden"}]', "[0].key: there is no such key"),
         ('[{"base_url": "http://h", "api_key": "hidden key"}]', "[0].api_key: a key has"),
         ('[{"base_url": "http://h", "api_key": ""}]', "[0].api_key: a key has"),
         (

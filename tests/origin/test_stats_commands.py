@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from origin.embedded_redis import embedded_redis
+from origin.stats_commands import short
 from origin.stores.redis_usage import RedisUsageStore
 from origin.usage import Recorder
 from shared.counts import Counts, parse
@@ -19,6 +20,7 @@ from tests.support.commands import encore
 
 CHAT = "/v1/chat/completions"
 SECRET = "0123456789abcdef0123456789abcdef"
+NOTHING = "nobody: nothing counted yet; `encore keys list nobody` says if there is such a tenant.\n"
 PRICES = '{"gpt-4o*": {"input": 1000000}}'
 
 
@@ -99,7 +101,7 @@ def test_json_is_what_the_route_answers(tmp_path: Path, url: str) -> None:
 def test_nothing_counted_is_said(tmp_path: Path, url: str) -> None:
     """In one line."""
     result = stats(tmp_path, url, "nobody")
-    assert (result.returncode, result.stdout) == (0, "nobody: nothing counted yet.\n")
+    assert (result.returncode, result.stdout) == (0, NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -115,3 +117,38 @@ def test_refusals(tmp_path: Path, url: str, tenant: str, redis_url: str | None, 
     assert result.returncode == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_tables_fit_into_80_columns(tmp_path: Path, url: str) -> None:
+    """Nothing of a row is cut off."""
+    variables = {"ENCORE_SECRET": SECRET, "REDIS_URL": url, "ENCORE_PRICES": PRICES}
+    result = encore(tmp_path, "stats", COLUMNS="80", **variables)
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    (row,) = (line for line in result.stdout.splitlines() if line.startswith("│ all "))
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "all",
+        "300",
+        "99.7%",
+        "1,500",
+        "0",
+        "900.0000",
+        "0.0000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0"),
+        (99_999, "99,999"),
+        (100_000, "100 k"),
+        (999_999, "999 k"),
+        (1_234_567, "1.23 M"),
+        (12_345_678, "12.3 M"),
+        (1_234_567_890, "1.23 G"),
+        (123_456_789_012, "123 G"),
+    ],
+)
+def test_large_counts_are_shortened(count: int, said: str) -> None:
+    """To three digits, cut off rather than rounded up to a larger unit."""
+    assert short(count) == said

@@ -231,16 +231,36 @@ async def test_what_fails_is_tried_again_where_that_may_help(
     assert asked == attempts
 
 
-async def test_broken_connection_is_tried_again() -> None:
-    """And told by its name."""
+async def test_who_goes_away_costs_a_line() -> None:
+    """It is tried again, and told by its name."""
+    asked = 0
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            return httpx.Response(400)
+        raise httpx.ConnectError("secret words", request=request)
+
+    transport = httpx.MockTransport(fail)
+    async with httpx.AsyncClient(transport=transport, base_url="http://edge") as client:
+        asker = Asker(client, sleep=no_sleep)
+        await asker.ask(read(line("a")))
+        outcome = await asker.ask(read(line("b")))
+    assert outcome == Outcome(kind="failed", reason="no connection")
+    assert asked == 1 + ATTEMPTS
+
+
+async def test_who_was_never_there_ends_the_run() -> None:
+    """A long file would fail line by line for hours otherwise."""
 
     def fail(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("secret words", request=request)
 
     transport = httpx.MockTransport(fail)
     async with httpx.AsyncClient(transport=transport, base_url="http://edge") as client:
-        outcome = await Asker(client, sleep=no_sleep).ask(read(line("a")))
-    assert outcome == Outcome(kind="failed", reason="ConnectError")
+        with pytest.raises(RefusedError, match="nobody answers there"):
+            await Asker(client, sleep=no_sleep).ask(read(line("a")))
 
 
 async def test_message_of_an_error_is_not_printed() -> None:

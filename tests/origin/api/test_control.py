@@ -273,6 +273,7 @@ async def test_operators_admin_purges_all_tenants(
         ({"keys": ["0" * 16, "0" * 17]}, "keys[1]"),
         ({"keys": "0" * 16}, "keys"),
         ({"tags": [""]}, "tags[0]"),
+        ({"tags": ["a,b"]}, "tags[0]"),
         ({"tags": [1]}, "tags[0]"),
         ({"tags": ["x"] * (MAX_NAMES + 1)}, "tags"),
         ({"models": ["a\u0000"]}, "models[0]"),

@@ -81,11 +81,13 @@ class Origin:
         headers = {"authorization": f"Bearer {ACME}"}
         return await self._client.post("/v1/embeddings", json=body, headers=headers)
 
-    async def stats(self, tenant: str | None = None, api_key: str | None = ACME) -> httpx.Response:
+    async def stats(
+        self, tenant: str | None = None, api_key: str | None = ACME, **others: str
+    ) -> httpx.Response:
         """What the route answers."""
         return await self._client.get(
             "/cache/stats",
-            params={} if tenant is None else {"tenant": tenant},
+            params=others if tenant is None else {"tenant": tenant},
             headers={} if api_key is None else {"authorization": f"Bearer {api_key}"},
         )
 
@@ -422,6 +424,14 @@ async def test_who_may_read(
     """One's own tenant by any of its keys; others by the operator's admins alone."""
     async with origin(admins=admins) as one:
         assert (await one.stats(tenant, api_key)).status_code == status
+
+
+async def test_an_unknown_parameter_is_refused() -> None:
+    """A misspelt one would tell of another tenant than was meant."""
+    async with origin(admins=[OPERATOR]) as one:
+        response = await one.stats(api_key=OPERATOR, tennant="acme")
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "tennant"
 
 
 async def test_an_outage_is_a_503() -> None:
