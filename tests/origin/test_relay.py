@@ -319,6 +319,52 @@ async def test_leaders_client_may_leave(a: Replica, b: Replica) -> None:
     assert (a.engine.runs, a.engine.cancelled, b.engine.runs) == (1, 0, 0)
 
 
+async def test_lost_cancellation_holds_up_no_shutdown(
+    a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Python 3.11 one is lost where it comes together with what Redis was told."""
+    first = await led(a)
+    second, flight = await followed(b)
+    follow, lost = b.leases.follow, asyncio.Event()
+
+    async def losing(*args: Any) -> float | None:
+        if not lost.is_set():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.set()
+        return await follow(*args)
+
+    monkeypatch.setattr(b.leases, "follow", losing)
+    await asyncio.sleep(origin.relay.FOLLOWER_BEAT_S + 0.2)
+    async with asyncio.timeout(5):
+        await b.pipeline.close()
+    assert lost.is_set()
+    assert flight.stopped
+    a.engine.gate.set()
+    assert text_of(await first) == "Answer 1"
+    await asyncio.gather(second, return_exceptions=True)
+
+
+async def test_wishes_of_who_comes_to_a_follower_late_are_the_entrys(
+    a: Replica, b: Replica
+) -> None:
+    """The follower says them at once, not with its next beat."""
+    first = await led(a)
+    second, flight = await followed(b)
+    await until(lambda: leader_of(a)._wishes)
+    third = await b.flight(headers={"encore-tags": "late", "encore-ttl": "5"})
+    assert third is flight
+    with third.joined():
+        await asyncio.sleep(2 * origin.relay.BATCH_S)
+        a.engine.gate.set()
+        await asyncio.gather(first, second, third.result())
+    header = await a.stored()
+    assert header is not None
+    assert header.tags == (tag_digest(KEYS.current, "acme", "late"),)
+    assert header.fresh_until_ms == header.created_ms + 5_000
+
+
 def leader_of(replica: Replica) -> Any:
     """What tells others of the only flight of a replica."""
     (flight,) = replica.pipeline._generations._flights._tasks
