@@ -91,6 +91,7 @@ class Relay:
     async def events(self, flight: Flight, part: Part) -> AsyncGenerator[FlightEvent, None]:
         """What `flight` says, wherever it is generated. Raises EncoreError."""
         insist = part.insist
+        gone = ""
         while True:
             try:
                 lease, is_ours = await self._acquired(flight.key, part, insist=insist)
@@ -105,6 +106,10 @@ class Relay:
                         break
                     yield landed
                     return
+                if lease.flight == gone:
+                    # What it said was evicted before its lease ran out.
+                    await self._sleep(BEAT_S)
+                    continue
                 header, revision = _read_about(lease.about)
                 if not part.accepts(header, revision):
                     insist = True
@@ -115,6 +120,7 @@ class Relay:
                     async for event in events:
                         yield event
             except _LostError:
+                gone = lease.flight
                 log.info("flight %s: its leader is gone", short_key(flight.key))
                 flight.become(part.to_be, part.revision, is_elsewhere=False)
                 yield Restarted()

@@ -225,7 +225,7 @@ async def test_a_model_is_noted_before_its_first_entry_is_stored(
 
 
 async def test_more_models_than_one_purge_can_name_are_purged(
-    store: FailingStore, engine: ScriptedEngine
+    store: FailingStore, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With everything else, so that the origin gets ready."""
     process = known_models(store, engine)
@@ -236,7 +236,7 @@ async def test_more_models_than_one_purge_can_name_are_purged(
     async def fingerprint(_: str) -> str:
         return "f2"
 
-    engine.fingerprint = fingerprint  # type: ignore[method-assign] # an upstream that moved
+    monkeypatch.setattr(engine, "fingerprint", fingerprint)  # an upstream that moved
     assert await known_models(store, engine).compare()
     assert decode(await store.load("acme") or b"", "acme").cut_offs.all_ms > before
 

@@ -365,6 +365,29 @@ async def test_wishes_of_who_comes_to_a_follower_late_are_the_entrys(
     assert header.fresh_until_ms == header.created_ms + 5_000
 
 
+async def test_evicted_stream_is_not_asked_for_again_and_again(
+    client: Redis, a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that runs full evicts what ends soonest: the lease is there, what is said is not."""
+    first = await led(a)
+    second, flight = await followed(b)
+    asked, acquire = 0, b.leases.acquire
+
+    async def counting(*args: Any, **named: Any) -> Lease:
+        nonlocal asked
+        asked += 1
+        return await acquire(*args, **named)
+
+    monkeypatch.setattr(b.leases, "acquire", counting)
+    async for name in client.scan_iter(match="*:said:*"):
+        await client.unlink(name)
+    await until(lambda: b.engine.runs)
+    a.engine.gate.set()
+    await asyncio.gather(first, second)
+    assert not flight.is_elsewhere
+    assert asked <= LEASE_S / origin.relay.BEAT_S + 3
+
+
 def leader_of(replica: Replica) -> Any:
     """What tells others of the only flight of a replica."""
     (flight,) = replica.pipeline._generations._flights._tasks
