@@ -179,7 +179,7 @@ class Generations:
                 started_us = entry.header.generation_started_ms * 1000
                 token = started_us if leader is None else leader.token
                 async with self._room(flight):
-                    await self._writes.put(entry, token=token)
+                    await self._writes.put(entry, token=token, leased=leader is not None)
             if leader is not None:
                 await leader.end()  # not before: see origin.writes
 

@@ -17,8 +17,8 @@ an entry (its tenant, its tags, `origin_only`) stands in it: no second write can
 A write that fails is tried again when the lease has been given back already: who waits elsewhere
 waits for no retry. Invariants:
 
-1. What is late replaces nothing newer: neither the entry of a lease given since (its token), nor
-   one whose generation started no earlier.
+1. What is late, or has no lease, replaces nothing newer: neither the entry of a lease given since
+   (its token), nor one whose generation started no earlier.
 2. A purge needs nothing from here: however late an entry comes, it says when its generation
    started.
 3. Retries go one after another, with random growing waits: a store that is down is asked seldom,
@@ -79,16 +79,20 @@ class Writes:
         self._waiting_bytes = 0
         self._turn = asyncio.Lock()
 
-    async def put(self, entry: Envelope, *, token: int) -> None:
+    async def put(self, entry: Envelope, *, token: int, leased: bool = True) -> None:
         """Write an entry; returns when that is done, or has failed once and waits for another try.
 
-        `token` is that of `Store.put`. Raises nothing; what became of it is counted.
+        `token` is that of `Store.put`. What was made without a lease (not `leased`) is no more than
+        what is late: others may have made it, too. Raises nothing; what became of it is counted.
         """
         write = _Write(header=entry.header, encoded=encode(entry), token=token)
         try:
-            await self._store.put(
-                write.header.key, write.encoded, write.header.expires_ms, token=token
-            )
+            if leased:
+                await self._store.put(
+                    write.header.key, write.encoded, write.header.expires_ms, token=token
+                )
+            else:
+                await self._write_unless_newer(write)
         except StoreError as exc:
             self._wait(write, exc)
         else:

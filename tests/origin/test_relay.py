@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 import origin.relay
 from origin.embedded_redis import embedded_redis
+from origin.embeddings import Batches
 from origin.engine.contract import Event
 from origin.flights import Flight
 from origin.pipeline import Generating, Hit, Pipeline
@@ -31,7 +32,7 @@ from shared.errors import EncoreError, UpstreamError
 from shared.freshness import Lifetimes
 from shared.keys import key_rings, tag_digest
 from shared.requests import Endpoint, Request
-from tests.support.engines import MODEL, ScriptedEngine
+from tests.support.engines import MODEL, ScriptedEngine, VectorEngine
 
 KEYS = key_rings("a secret of the tests, long enough")
 PATIENT_S = 10.0
@@ -386,6 +387,39 @@ async def test_evicted_stream_is_not_asked_for_again_and_again(
     await asyncio.gather(first, second)
     assert not flight.is_elsewhere
     assert asked <= LEASE_S / origin.relay.BEAT_S + 3
+
+
+async def test_batch_that_began_before_no_cache_does_not_replace_what_that_made(
+    a: Replica, b: Replica
+) -> None:
+    """Batches of embeddings have no leases: it is told by when the generations started."""
+    body = json.dumps({"model": MODEL, "input": ["x", "y"]}).encode()
+
+    def asked(replica: Replica, headers: dict[str, str]) -> Query:
+        controls = parse_controls(headers)
+        return replica.pipeline.query(
+            Endpoint.EMBEDDINGS, DOCUMENT, controls, body, ring=KEYS.current
+        )
+
+    async def started_ms(key: str) -> int:
+        encoded = await a.store.get(key)
+        return -1 if encoded is None else decode(encoded).header.generation_started_ms
+
+    engines = [VectorEngine(), VectorEngine()]
+    batches = [Batches(r.pipeline, e) for r, e in zip((a, b), engines, strict=True)]
+    (key, _) = [one.key or "" for one in await a.pipeline.queries_by_input(asked(a, {}))]
+    engines[0].gate.clear()
+    older = asyncio.create_task(batches[0].answer(asked(a, {})))
+    await engines[0].begun.acquire()
+    await asyncio.sleep(0.01)  # another millisecond
+    await batches[1].answer(asked(b, NO_CACHE))
+    await b.pipeline.close()  # what is being stored is
+    newer_ms = await started_ms(key)
+    assert newer_ms > 0
+    engines[0].gate.set()
+    await older
+    await a.pipeline.close()
+    assert await started_ms(key) == newer_ms
 
 
 def leader_of(replica: Replica) -> Any:
