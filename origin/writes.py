@@ -92,7 +92,7 @@ class Writes:
                     write.header.key, write.encoded, write.header.expires_ms, token=token
                 )
             else:
-                await self._write_unless_newer(write)
+                await self._write_unless_newer(write, than_ms=write.header.generation_started_ms)
         except StoreError as exc:
             self._wait(write, exc)
         else:
@@ -135,21 +135,24 @@ class Writes:
                         if attempt.retry_state.attempt_number == 1:
                             raise failed  # that was `put`
                         async with self._turn:
-                            await self._write_unless_newer(write)
+                            # What started when this one did is this one, after all.
+                            started_ms = write.header.generation_started_ms
+                            await self._write_unless_newer(write, than_ms=started_ms - 1)
         except TimeoutError:
             STORE_WRITES.labels("failed").inc()
             log.warning("L1: not stored %s: %s", short_key(write.header.key), failed)
         else:
             STORE_WRITES.labels("stored").inc()
 
-    async def _write_unless_newer(self, write: _Write) -> None:
+    async def _write_unless_newer(self, write: _Write, *, than_ms: int) -> None:
+        """Write, unless the generation of what is there started later than that."""
         header = write.header
         there = await self._store.get(header.key)
         over = None
         if there is not None:
             started_ms, over = _known_by(there)
-            if started_ms >= header.generation_started_ms:
-                return  # it is this one, after all, or a newer one
+            if started_ms > than_ms:
+                return
         await self._store.put(
             header.key,
             write.encoded,
