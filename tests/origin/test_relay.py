@@ -422,6 +422,25 @@ async def test_batch_that_began_before_no_cache_does_not_replace_what_that_made(
     assert await started_ms(key) == newer_ms
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_bug_behind_the_answer_does_not_hold_the_lease(
+    a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks elsewhere would wait for what is never said."""
+
+    async def crash(*_: Any, **__: Any) -> None:
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(a.store, "put", crash)
+    flight = await a.asked()
+    assert isinstance(flight, Flight)
+    await flight.landed()
+    async with asyncio.timeout(5):
+        assert await b.ask() == "Answer 1"
+    leader: Any = flight.leader
+    assert leader._mute
+
+
 def leader_of(replica: Replica) -> Any:
     """What tells others of the only flight of a replica."""
     (flight,) = replica.pipeline._generations._flights._tasks
