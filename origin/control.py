@@ -47,6 +47,8 @@ from shared.keys import DEVELOPMENT_TENANT, KeyRings, short_key, tag_digest
 MEMO_S = 0.25
 MAX_ATTEMPTS = 100
 """How often a change is tried anew because another one came between. One of all wins each time."""
+UNREADABLE = "control_unreadable"
+"""The code of the failure that a damaged document is: of its tenant nothing is served."""
 CHANGE = Act(action="change")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -222,14 +224,19 @@ class Control:
             for (document, at_ms), edge in zip(made, edges, strict=True)
         ]
 
-    async def apply(self, tenant: str, purge: Purge, by: Actor) -> bool:
+    async def apply(
+        self, tenant: str, purge: Purge, by: Actor, *, heard_ms: int | None = None
+    ) -> bool:
         """Purge what an event names, unless it is purged already; whether it was not.
 
-        It is where cut-offs of now or later name everything: of many who hear the event one acts.
+        It is where cut-offs of `heard_ms` or later name everything: of many who hear the event one
+        acts, and who tries again acts where it failed. By default that is now, by `now_ms`.
         `EVERY_TENANT` is each of them. Returns once the purge is durable; other processes and the
-        edge hear of it behind that. Raises as `change` does, and StoreError.
+        edge hear of it behind that. Raises as `change` does, and StoreError; of several failures
+        `control_unreadable` last.
         """
-        heard_ms = await self._store.now_ms()
+        if heard_ms is None:
+            heard_ms = await self._store.now_ms()
         act = Act(action="purge", actor=by, facts=facts_of(purge))
         acted = False
 
@@ -243,7 +250,7 @@ class Control:
         if tenant == EVERY_TENANT:
             _, failures = await self._everywhere(lambda each: self._commit(each, change, act))
             if failures:
-                raise failures[0]
+                raise min(failures, key=lambda failure: failure.code == UNREADABLE)
         else:
             await self._commit(tenant, change, act)
         if acted and self._delivery is not None:
@@ -442,7 +449,7 @@ def _decoded(text: bytes, tenant: str) -> ControlDocument:
             f"The control document of tenant {tenant!r} cannot be read: it is damaged, or a newer "
             "version wrote it. Update the origin, or delete the document and create its keys anew.",
             status=503,
-            code="control_unreadable",
+            code=UNREADABLE,
         ) from exc
 
 

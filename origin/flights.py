@@ -26,6 +26,7 @@ from typing import Any, Protocol, assert_never
 
 from origin.engine.contract import Chunk, Event, Finished
 from origin.failures import describe
+from origin.tasks import AGAIN_S
 from shared.control_document import ControlDocument
 from shared.controls import Controls
 from shared.envelope import Envelope, Header
@@ -98,6 +99,8 @@ class Flight:
         """Where other processes may follow."""
         self.is_elsewhere = False
         """Whether the answer is another flight's."""
+        self.on_ask: Callable[[], None] = lambda: None
+        """Called when a waiter has asked something of the entry."""
         self._waiters = 0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -134,6 +137,7 @@ class Flight:
         self.wishes.append(controls)
         if document.revision > self.document.revision:
             self.document = document
+        self.on_ask()
 
     def become(self, to_be: Header, revision: int, *, is_elsewhere: bool) -> None:
         """Be known by this from now on: its answer is another flight's, or is not any more."""
@@ -238,11 +242,11 @@ class Flights:
 
     async def close(self) -> None:
         """Cancel every generation that is not over, and wait for what is being stored."""
-        for flight, task in tuple(self._tasks.items()):
-            if not flight.over:
-                task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
+        while self._tasks:
+            for flight, task in tuple(self._tasks.items()):
+                if not flight.over:
+                    task.cancel()
+            await asyncio.wait(self._tasks.values(), timeout=AGAIN_S)  # see origin.tasks
 
     async def _fly(
         self,
@@ -271,6 +275,8 @@ class Flights:
         try:
             async with asyncio.timeout(self._deadline_s) as deadline, aclosing(events):
                 async for event in events:
+                    if flight.stopped:  # and its cancellation got lost: see origin.tasks
+                        break
                     match event:
                         case Chunk():
                             flight.chunks.append(event.payload)

@@ -169,19 +169,25 @@ class Generations:
             return await self._entry(query, request, flight, to_be=to_be, finished=finished)
 
         async def settle(flight: Flight) -> None:
+            try:
+                await keep(flight)
+            finally:
+                # Not before: see origin.writes. But whatever happens, or it is held for ever.
+                if flight.leader is not None:
+                    await flight.leader.end()
+
+        async def keep(flight: Flight) -> None:
             entry, leader = flight.entry, flight.leader
             if entry is None or flight.superseded or flight.is_elsewhere:
-                pass
-            elif self._is_purged(query, flight, entry.header):
+                return
+            if self._is_purged(query, flight, entry.header):
                 STORE_WRITES.labels("purged").inc()
-            else:
-                # Without a lease it counts as one of when the generation began.
-                started_us = entry.header.generation_started_ms * 1000
-                token = started_us if leader is None else leader.token
-                async with self._room(flight):
-                    await self._writes.put(entry, token=token)
-            if leader is not None:
-                await leader.end()  # not before: see origin.writes
+                return
+            # Without a lease it counts as one of when the generation began.
+            started_us = entry.header.generation_started_ms * 1000
+            token = started_us if leader is None else leader.token
+            async with self._room(flight):
+                await self._writes.put(entry, token=token, leased=leader is not None)
 
         flight = self._flights.start(
             query.key or "",

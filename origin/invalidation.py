@@ -32,6 +32,7 @@ WAIT_S = 1.0
 CLAIM_INTERVAL_S = 5.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+MAX_FAILED = 1000
 log = logging.getLogger(__name__)
 
 
@@ -51,6 +52,9 @@ class Invalidation:
         self._keys = keys
         self._claim_interval_s = claim_interval_s
         self._claim_after_s = 0.0
+        self._failed_ms: dict[str, int] = {}
+        """By event of the stream that failed here, when it was first heard: who has been purged
+        since is not purged again by the next try."""
 
     async def listen(self) -> None:
         """Act on what the channels say, until cancelled; connects anew where Redis went away."""
@@ -96,17 +100,25 @@ class Invalidation:
         if now_s >= self._claim_after_s:
             self._claim_after_s = now_s + self._claim_interval_s
             events = [*events, *await self._events.claim()]
+        if not events:
+            return
+        now_ms = await self._control.now_ms()
         for event in events:
-            outcome = await self._apply(event.text, "stream")
+            heard_ms = self._failed_ms.pop(event.id, now_ms)
+            outcome = await self._apply(event.text, "stream", heard_ms)
             if outcome == "bad":
                 await self._events.refuse(event)
             elif outcome != "failed":
                 await self._events.done(event)
+            else:
+                if len(self._failed_ms) >= MAX_FAILED:
+                    self._failed_ms.clear()
+                self._failed_ms[event.id] = heard_ms
 
-    async def _apply(self, text: bytes | None, source: str) -> str:
-        """What became of an event. Raises nothing."""
+    async def _apply(self, text: bytes | None, source: str, heard_ms: int | None = None) -> str:
+        """What became of an event, heard now or at `heard_ms`. Raises nothing."""
         try:
-            outcome = await self._purge(text or b"", source)
+            outcome = await self._purge(text or b"", source, heard_ms)
         except (ClientError, ControlError, ValueError) as exc:
             kept = f"; it is in {self._events.refused}" if source == "stream" else ""
             log.warning("an event of the %s is no purge: %s%s", source, _why(exc), kept)
@@ -120,7 +132,7 @@ class Invalidation:
         INVALIDATION_EVENTS.labels(source, outcome).inc()
         return outcome
 
-    async def _purge(self, text: bytes, source: str) -> str:
+    async def _purge(self, text: bytes, source: str, heard_ms: int | None) -> str:
         if len(text) > MAX_REQUEST_BYTES:
             raise ControlError(f"larger than {MAX_REQUEST_BYTES} bytes")
         asked = read_purge_request(text)
@@ -130,7 +142,8 @@ class Invalidation:
             raise ControlError("dry_run has no answer here; use `encore purge --dry-run`")
         purge = purge_of(self._keys, asked.tenant, **asked.named)
         path = self._events.stream if source == "stream" else self._events.channel
-        is_new = await self._control.apply(asked.tenant, purge, Actor(name="event", path=path))
+        actor = Actor(name="event", path=path)
+        is_new = await self._control.apply(asked.tenant, purge, actor, heard_ms=heard_ms)
         return "applied" if is_new else "covered"
 
 

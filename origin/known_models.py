@@ -14,11 +14,12 @@ import asyncio
 import logging
 
 from origin.audit import ORIGIN, Act
-from origin.control import Control
+from origin.control import UNREADABLE, Control
 from origin.engine.contract import Engine
+from origin.purge_requests import EVERY_TENANT
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
-from shared.control_document import Purge
+from shared.control_document import ControlError, Purge
 from shared.errors import EncoreError
 from shared.keys import KeyRings
 
@@ -43,24 +44,32 @@ class KnownModels:
         self._keys = keys
         self._noted: dict[str, str] = {}
         self._compared = False
+        self._purged_from_ms: int | None = None
+        """When it was first tried: who has been purged since is not purged again."""
         self._turn = asyncio.Lock()
 
     async def compare(self) -> bool:
-        """Purge what has changed since it was noted; whether that is done. Once is enough."""
+        """Purge what has changed since it was noted; whether that is done. Once is enough.
+
+        It is, but for tenants whose documents are damaged: nothing of theirs is served meanwhile.
+        """
         async with self._turn:
             if not self._compared:
                 try:
                     await self._compare()
                 except (StoreError, EncoreError) as exc:
                     log.warning("models are not compared yet: %s", exc)
-                else:
-                    self._compared = True
-        return self._compared
+                    return isinstance(exc, EncoreError) and exc.code == UNREADABLE
+                self._compared = True
+        return True
 
     async def compare_until_done(self) -> None:
         """Compare, again and again where the control store cannot be asked."""
         pause_s = FIRST_PAUSE_S
-        while not await self.compare():
+        while True:
+            await self.compare()
+            if self._compared:
+                break
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
@@ -99,7 +108,13 @@ class KnownModels:
                 changed[model] = fingerprint
         if changed:
             log.warning("models that have changed are purged: %s", ", ".join(sorted(changed)))
-            await self._control.purge_everywhere(Purge(models=tuple(changed)), ORIGIN)
+            try:
+                purge = Purge(models=tuple(changed))
+            except ControlError:  # more than one purge can name
+                purge = Purge(everything=True)
+            if self._purged_from_ms is None:
+                self._purged_from_ms = await self._store.now_ms()
+            await self._control.apply(EVERY_TENANT, purge, ORIGIN, heard_ms=self._purged_from_ms)
             # Not before: who dies in between purges again.
             for model, fingerprint in changed.items():
                 await self._store.keep_fact(_MODEL + model, fingerprint)

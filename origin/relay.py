@@ -91,6 +91,7 @@ class Relay:
     async def events(self, flight: Flight, part: Part) -> AsyncGenerator[FlightEvent, None]:
         """What `flight` says, wherever it is generated. Raises EncoreError."""
         insist = part.insist
+        gone = ""
         while True:
             try:
                 lease, is_ours = await self._acquired(flight.key, part, insist=insist)
@@ -105,16 +106,21 @@ class Relay:
                         break
                     yield landed
                     return
+                if lease.flight == gone:
+                    # What it said was evicted before its lease ran out.
+                    await self._sleep(BEAT_S)
+                    continue
                 header, revision = _read_about(lease.about)
                 if not part.accepts(header, revision):
                     insist = True
                     continue
                 flight.become(header, revision, is_elsewhere=True)
                 step_aside()
-                async with aclosing(self._said(lease, header, part)) as events:
+                async with aclosing(self._said(flight, lease, header, part)) as events:
                     async for event in events:
                         yield event
             except _LostError:
+                gone = lease.flight
                 log.info("flight %s: its leader is gone", short_key(flight.key))
                 flight.become(part.to_be, part.revision, is_elsewhere=False)
                 yield Restarted()
@@ -145,15 +151,17 @@ class Relay:
         return lease, lease.flight == name
 
     async def _said(
-        self, lease: Lease, header: Header, part: Part
+        self, flight: Flight, lease: Lease, header: Header, part: Part
     ) -> AsyncGenerator[FlightEvent, None]:
         """What the leader says, to its end. Raises _LostError, StoreError and its EncoreError."""
         cipher = self._cipher(header, lease)
         inflate = zlib.decompressobj()
-        follower, number, now_s = secrets.token_hex(8), FIRST_PIECE, asyncio.get_running_loop().time
+        number, now_s = FIRST_PIECE, asyncio.get_running_loop().time
+        following = _Following(self._leases, lease, part.wishes)
         try:
+            flight.on_ask = following.hurry
             while True:
-                left_s = await self._leases.follow(lease, follower, part.wishes())
+                left_s = await following.beat()
                 if left_s is None:
                     raise _LostError
                 # A millisecond later than the death of its leader there is nothing to wait for.
@@ -179,7 +187,8 @@ class Relay:
                     if not pieces:
                         break
         finally:
-            await _tried(self._leases.leave(lease, follower))
+            flight.on_ask = lambda: None
+            await following.end()
 
     def _cipher(self, header: Header, lease: Lease) -> FlightCipher | None:
         if header.encryption is None:
@@ -188,6 +197,42 @@ class Relay:
         if ring is None:
             raise ValueError("sealed under a secret that does not count")
         return FlightCipher(ring, header.tenant, lease.key, lease.flight)
+
+
+class _Following:
+    """A flight of this process as one that follows another's: it is heard of, with its wishes."""
+
+    def __init__(self, leases: Leases, lease: Lease, wishes: Callable[[], bytes]) -> None:
+        self._leases = leases
+        self._lease = lease
+        self._wishes = wishes
+        self._told = b""
+        self._name = secrets.token_hex(8)
+        self._turn = asyncio.Lock()  # what is told last is the newest
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def beat(self) -> float | None:
+        """Say all wishes; see Leases.follow. Raises StoreError."""
+        async with self._turn:
+            self._told = self._wishes()
+            return await self._leases.follow(self._lease, self._name, self._told)
+
+    def hurry(self) -> None:
+        """Say what is wished now before the next beat: the leader may be about to end."""
+        if not self._tasks and self._wishes() != self._told:
+            task = asyncio.create_task(self._tell())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """Be known as a follower no more. Raises nothing."""
+        for task in self._tasks:
+            task.cancel()
+        await _tried(self._leases.leave(self._lease, self._name))
+
+    async def _tell(self) -> None:
+        while self._wishes() != self._told:
+            await _tried(self.beat())
 
 
 class Leader:

@@ -33,6 +33,7 @@ from origin.pipeline import Generating, Hit, Pipeline
 from origin.quiet_hours import QuietHours
 from origin.stores.contract import StoreError
 from origin.stores.job_contract import LEASE_S, JobState, JobStore, Lease
+from origin.tasks import end
 from origin.warm_requests import WarmRequest, read
 from shared import json_text
 from shared.errors import ClientError, EncoreError, InternalError
@@ -147,8 +148,7 @@ class WarmJobs:
     async def close(self) -> None:
         """Stop working, leave what is not done to others, and close the store."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
         await self._store.close()
 
     def _view(self, job: str, state: JobState) -> JobView:
@@ -190,9 +190,7 @@ class WarmJobs:
         try:
             await asyncio.wait([work, beat], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (work, beat):
-                task.cancel()
-            await asyncio.gather(work, beat, return_exceptions=True)
+            await end([work, beat])
             with suppress(StoreError):
                 await self._store.release(lease)
         if not work.cancelled():

@@ -17,8 +17,8 @@ an entry (its tenant, its tags, `origin_only`) stands in it: no second write can
 A write that fails is tried again when the lease has been given back already: who waits elsewhere
 waits for no retry. Invariants:
 
-1. What is late replaces nothing newer: neither the entry of a lease given since (its token), nor
-   one whose generation started no earlier.
+1. What is late, or has no lease, replaces nothing newer: neither the entry of a lease given since
+   (its token), nor one whose generation started no earlier.
 2. A purge needs nothing from here: however late an entry comes, it says when its generation
    started.
 3. Retries go one after another, with random growing waits: a store that is down is asked seldom,
@@ -79,16 +79,20 @@ class Writes:
         self._waiting_bytes = 0
         self._turn = asyncio.Lock()
 
-    async def put(self, entry: Envelope, *, token: int) -> None:
+    async def put(self, entry: Envelope, *, token: int, leased: bool = True) -> None:
         """Write an entry; returns when that is done, or has failed once and waits for another try.
 
-        `token` is that of `Store.put`. Raises nothing; what became of it is counted.
+        `token` is that of `Store.put`. What was made without a lease (not `leased`) is no more than
+        what is late: others may have made it, too. Raises nothing; what became of it is counted.
         """
         write = _Write(header=entry.header, encoded=encode(entry), token=token)
         try:
-            await self._store.put(
-                write.header.key, write.encoded, write.header.expires_ms, token=token
-            )
+            if leased:
+                await self._store.put(
+                    write.header.key, write.encoded, write.header.expires_ms, token=token
+                )
+            else:
+                await self._write_unless_newer(write, than_ms=write.header.generation_started_ms)
         except StoreError as exc:
             self._wait(write, exc)
         else:
@@ -131,21 +135,24 @@ class Writes:
                         if attempt.retry_state.attempt_number == 1:
                             raise failed  # that was `put`
                         async with self._turn:
-                            await self._write_unless_newer(write)
+                            # What started when this one did is this one, after all.
+                            started_ms = write.header.generation_started_ms
+                            await self._write_unless_newer(write, than_ms=started_ms - 1)
         except TimeoutError:
             STORE_WRITES.labels("failed").inc()
             log.warning("L1: not stored %s: %s", short_key(write.header.key), failed)
         else:
             STORE_WRITES.labels("stored").inc()
 
-    async def _write_unless_newer(self, write: _Write) -> None:
+    async def _write_unless_newer(self, write: _Write, *, than_ms: int) -> None:
+        """Write, unless the generation of what is there started later than that."""
         header = write.header
         there = await self._store.get(header.key)
         over = None
         if there is not None:
             started_ms, over = _known_by(there)
-            if started_ms >= header.generation_started_ms:
-                return  # it is this one, after all, or a newer one
+            if started_ms > than_ms:
+                return
         await self._store.put(
             header.key,
             write.encoded,

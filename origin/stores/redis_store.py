@@ -12,6 +12,7 @@ the connection that died unnoticed in the pool, and no waiting in between.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
@@ -191,14 +192,19 @@ def redis_client(
     """
     scheme, separator, rest = url.partition("+cluster://")
     if separator:
-        return _Cluster.from_url(
-            f"{scheme}://{rest}",
-            max_connections=MAX_CLUSTER_CONNECTIONS,
-            retry=Retry(NoBackoff(), 1),
-            socket_timeout=timeout_s + wait_s,
-            socket_connect_timeout=timeout_s,
-            decode_responses=False,
+        cluster = cast(
+            "_Cluster",
+            _Cluster.from_url(
+                f"{scheme}://{rest}",
+                max_connections=MAX_CLUSTER_CONNECTIONS,
+                retry=Retry(NoBackoff(), 1),
+                socket_timeout=timeout_s + wait_s,
+                socket_connect_timeout=timeout_s,
+                decode_responses=False,
+            ),
         )
+        cluster.patience_s = 2 * timeout_s
+        return cluster
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,
@@ -214,8 +220,27 @@ def redis_client(
 class _Cluster(RedisCluster):
     """A Cluster's client that may be used by many tasks from the start, as a single server's may.
 
-    redis-py sends what is asked before it knows the Cluster to any node.
+    redis-py sends what is asked before it knows the Cluster to any node. Its tasks look at the
+    Cluster one after another: where no node answers, the last of many would wait for all looks.
+    Here they wait for the same one, and no longer than `patience_s`.
     """
+
+    patience_s = 2 * DEFAULT_TIMEOUT_S
+    _look: asyncio.Task[RedisCluster] | None = None
+
+    async def initialize(self, *args: Any, **kwargs: Any) -> RedisCluster:
+        if self._initialize:  # it does not know the Cluster, or not any more
+            if self._look is None:
+                self._look = asyncio.create_task(super().initialize(*args, **kwargs))
+                self._look.add_done_callback(self._looked)
+            async with asyncio.timeout(self.patience_s):
+                await asyncio.shield(self._look)
+        return self
+
+    def _looked(self, look: asyncio.Task[RedisCluster]) -> None:
+        self._look = None
+        if not look.cancelled():
+            look.exception()  # told to those who waited, if any did
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         await self.initialize()  # nothing, once it is done

@@ -276,6 +276,25 @@ async def test_what_fails_is_tried_again(
         await until(_true_of(lambda: _is_empty(redis)))
 
 
+async def test_what_fails_for_one_tenant_is_not_repeated_for_the_others(
+    server: str, redis: Any
+) -> None:
+    """A document that nobody can read must not have everybody purged again and again."""
+    before = await cut_offs(redis)
+    failed = counted("stream", "failed")
+    await redis.hset("encore:ctl:{other}", "document", "damaged")
+    async with replica(server, claim_s=0):
+        await tell(redis, "stream", {"tenant": "*", "everything": True})
+
+        async def has_failed_thrice() -> bool:
+            return counted("stream", "failed") - failed >= 3
+
+        await until(has_failed_thrice)
+    assert (await cut_offs(redis)).all_ms > before.all_ms
+    assert await redis.xlen("encore:audit:{acme}") == 1
+    assert await redis.xlen(STREAM) == 1
+
+
 async def _is_cut_off(redis: Any, tenant: str, model: str) -> bool:
     return model in (await cut_offs(redis, tenant)).models
 

@@ -18,7 +18,7 @@ from origin.stores.contract import StoreError
 from origin.stores.control_contract import COMMON_LOG
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
-from shared.control_document import ControlDocument, decode
+from shared.control_document import MAX_CUT_OFFS, ControlDocument, decode
 from shared.keys import key_ring, key_rings, make_api_key
 from tests.support.control import control_store
 from tests.support.engines import MODEL, ScriptedEngine
@@ -222,3 +222,42 @@ async def test_a_model_is_noted_before_its_first_entry_is_stored(
 
     await until(is_hit)
     assert (await store.facts())[f"model:{MODEL}"] == "f1"
+
+
+async def test_more_models_than_one_purge_can_name_are_purged(
+    store: FailingStore, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With everything else, so that the origin gets ready."""
+    process = known_models(store, engine)
+    for number in range(MAX_CUT_OFFS + 1):
+        await process.note(f"m-{number}", "f1")
+    before = decode(await store.load("acme") or b"", "acme").cut_offs.all_ms
+
+    async def fingerprint(_: str) -> str:
+        return "f2"
+
+    monkeypatch.setattr(engine, "fingerprint", fingerprint)  # an upstream that moved
+    assert await known_models(store, engine).compare()
+    assert decode(await store.load("acme") or b"", "acme").cut_offs.all_ms > before
+
+
+async def test_a_damaged_document_costs_the_other_tenants_nothing(
+    store: FailingStore, engine: ScriptedEngine
+) -> None:
+    """They are purged once, and served; its own tenant is not served before it is repaired."""
+    await known_models(store, engine).note(MODEL, "f1")
+    engine.model_fingerprint = "f2"
+    repaired = store._documents["other"]
+    store._documents["other"] = repaired[0], b"damaged"
+    models = known_models(store, engine)
+    assert await models.compare()
+    revision = await store.revision("acme")
+    assert await models.compare()
+    assert await cut_off(store, "acme") == {MODEL}
+    assert await store.revision("acme") == revision
+    assert (await store.facts())[f"model:{MODEL}"] == "f1"
+    store._documents["other"] = repaired
+    await models.compare_until_done()
+    assert await cut_off(store, "other") == {MODEL}
+    assert await store.revision("acme") == revision
+    assert (await store.facts())[f"model:{MODEL}"] == "f2"

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 import origin.relay
 from origin.embedded_redis import embedded_redis
+from origin.embeddings import Batches
 from origin.engine.contract import Event
 from origin.flights import Flight
 from origin.pipeline import Generating, Hit, Pipeline
@@ -31,7 +32,7 @@ from shared.errors import EncoreError, UpstreamError
 from shared.freshness import Lifetimes
 from shared.keys import key_rings, tag_digest
 from shared.requests import Endpoint, Request
-from tests.support.engines import MODEL, ScriptedEngine
+from tests.support.engines import MODEL, ScriptedEngine, VectorEngine
 
 KEYS = key_rings("a secret of the tests, long enough")
 PATIENT_S = 10.0
@@ -317,6 +318,127 @@ async def test_leaders_client_may_leave(a: Replica, b: Replica) -> None:
     assert text_of(await second) == "Answer 1"
     assert await third in ("Answer 1", "hit")
     assert (a.engine.runs, a.engine.cancelled, b.engine.runs) == (1, 0, 0)
+
+
+async def test_lost_cancellation_holds_up_no_shutdown(
+    a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Python 3.11 one is lost where it comes together with what Redis was told."""
+    first = await led(a)
+    second, flight = await followed(b)
+    follow, lost = b.leases.follow, asyncio.Event()
+
+    async def losing(*args: Any) -> float | None:
+        if not lost.is_set():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.set()
+        return await follow(*args)
+
+    monkeypatch.setattr(b.leases, "follow", losing)
+    await asyncio.sleep(origin.relay.FOLLOWER_BEAT_S + 0.2)
+    async with asyncio.timeout(5):
+        await b.pipeline.close()
+    assert lost.is_set()
+    assert flight.stopped
+    a.engine.gate.set()
+    assert text_of(await first) == "Answer 1"
+    await asyncio.gather(second, return_exceptions=True)
+
+
+async def test_wishes_of_who_comes_to_a_follower_late_are_the_entrys(
+    a: Replica, b: Replica
+) -> None:
+    """The follower says them at once, not with its next beat."""
+    first = await led(a)
+    second, flight = await followed(b)
+    await until(lambda: leader_of(a)._wishes)
+    third = await b.flight(headers={"encore-tags": "late", "encore-ttl": "5"})
+    assert third is flight
+    with third.joined():
+        await asyncio.sleep(2 * origin.relay.BATCH_S)
+        a.engine.gate.set()
+        await asyncio.gather(first, second, third.result())
+    header = await a.stored()
+    assert header is not None
+    assert header.tags == (tag_digest(KEYS.current, "acme", "late"),)
+    assert header.fresh_until_ms == header.created_ms + 5_000
+
+
+async def test_evicted_stream_is_not_asked_for_again_and_again(
+    client: Redis, a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that runs full evicts what ends soonest: the lease is there, what is said is not."""
+    first = await led(a)
+    second, flight = await followed(b)
+    asked, acquire = 0, b.leases.acquire
+
+    async def counting(*args: Any, **named: Any) -> Lease:
+        nonlocal asked
+        asked += 1
+        return await acquire(*args, **named)
+
+    monkeypatch.setattr(b.leases, "acquire", counting)
+    async for name in client.scan_iter(match="*:said:*"):
+        await client.unlink(name)
+    await until(lambda: b.engine.runs)
+    a.engine.gate.set()
+    await asyncio.gather(first, second)
+    assert not flight.is_elsewhere
+    assert asked <= LEASE_S / origin.relay.BEAT_S + 3
+
+
+async def test_batch_that_began_before_no_cache_does_not_replace_what_that_made(
+    a: Replica, b: Replica
+) -> None:
+    """Batches of embeddings have no leases: it is told by when the generations started."""
+    body = json.dumps({"model": MODEL, "input": ["x", "y"]}).encode()
+
+    def asked(replica: Replica, headers: dict[str, str]) -> Query:
+        controls = parse_controls(headers)
+        return replica.pipeline.query(
+            Endpoint.EMBEDDINGS, DOCUMENT, controls, body, ring=KEYS.current
+        )
+
+    async def started_ms(key: str) -> int:
+        encoded = await a.store.get(key)
+        return -1 if encoded is None else decode(encoded).header.generation_started_ms
+
+    engines = [VectorEngine(), VectorEngine()]
+    batches = [Batches(r.pipeline, e) for r, e in zip((a, b), engines, strict=True)]
+    (key, _) = [one.key or "" for one in await a.pipeline.queries_by_input(asked(a, {}))]
+    engines[0].gate.clear()
+    older = asyncio.create_task(batches[0].answer(asked(a, {})))
+    await engines[0].begun.acquire()
+    await asyncio.sleep(0.01)  # another millisecond
+    await batches[1].answer(asked(b, NO_CACHE))
+    await b.pipeline.close()  # what is being stored is
+    newer_ms = await started_ms(key)
+    assert newer_ms > 0
+    engines[0].gate.set()
+    await older
+    await a.pipeline.close()
+    assert await started_ms(key) == newer_ms
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_bug_behind_the_answer_does_not_hold_the_lease(
+    a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks elsewhere would wait for what is never said."""
+
+    async def crash(*_: Any, **__: Any) -> None:
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(a.store, "put", crash)
+    flight = await a.asked()
+    assert isinstance(flight, Flight)
+    await flight.landed()
+    async with asyncio.timeout(5):
+        assert await b.ask() == "Answer 1"
+    leader: Any = flight.leader
+    assert leader._mute
 
 
 def leader_of(replica: Replica) -> Any:

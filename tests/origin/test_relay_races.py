@@ -213,11 +213,11 @@ async def test_lease_given_back_before_the_entry_is_stored_is_seen(
         init(generations, **parts)
         flights[generations._writes] = generations._flights
 
-    async def late(writes: Writes, entry: Envelope, *, token: int) -> None:
+    async def late(writes: Writes, entry: Envelope, **named: Any) -> None:
         for flight in flights[writes]._tasks:
             if flight.entry is not None and flight.leader is not None:
                 await flight.leader.end()
-        await put(writes, entry, token=token)
+        await put(writes, entry, **named)
 
     monkeypatch.setattr(Generations, "__init__", noted)
     monkeypatch.setattr(Writes, "put", late)

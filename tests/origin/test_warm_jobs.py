@@ -456,3 +456,26 @@ async def test_others_jobs_are_not_there(bench: Bench) -> None:
         with pytest.raises(ClientError) as refused:
             await replica.jobs.view(tenant, job)
         assert refused.value.status == 404
+
+
+async def test_a_lost_cancellation_holds_up_no_shutdown(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Python 3.11 one is lost where it comes together with what Redis was told."""
+    claim, lost = bench.job_store.claim, asyncio.Event()
+
+    async def losing(*, quiet: bool) -> Lease | None:
+        if not lost.is_set():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.set()
+        return await claim(quiet=quiet)
+
+    monkeypatch.setattr(bench.job_store, "claim", losing)
+    replica = bench.replica()
+    replica.jobs.start()
+    await asyncio.sleep(0)
+    async with asyncio.timeout(2):
+        await replica.jobs.close()
+    assert lost.is_set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -100,6 +101,14 @@ class Node:
         """Wait until it answers."""
         with blocking.Redis(port=self.port, socket_timeout=10) as client:
             _until(client.ping)
+
+    def freeze(self) -> None:
+        """Have it hang, with its connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """`kill -9`."""
