@@ -73,7 +73,9 @@ QUESTIONS = 64
 """How many questions the hits are about, in turn."""
 WARM_UP_REQUESTS = 500
 START_TIMEOUT_S = 120
-MODES = ("hit", "streamed hit", "miss")
+RARE_QUESTIONS = 1500
+"""How many the rare hits are about: more than the origin remembers having read."""
+MODES = ("hit", "rare hit", "streamed hit", "miss")
 
 
 class InstantEngine:
@@ -264,7 +266,9 @@ class Server:
             return b"" if mode == "fill" else b"x-litellm-cache-key"
         if self.name == "bare":
             return b"gzip"
-        return {"miss": b"fwd=miss", "fill": b""}.get(mode, b"encore-origin; hit")
+        if mode in {"fill", "fill rare"}:
+            return b""
+        return b"fwd=miss" if mode == "miss" else b"encore-origin; hit"
 
     async def run(self, load: Load, count: int) -> None:
         """Send `count` requests and add up what they cost."""
@@ -279,8 +283,11 @@ class Server:
         if mode == "miss":
             requests = [request_of(body_of(next(self._numbers))) for _ in range(count)]
         else:
-            hot = [request_of(body_of(n, stream=mode == "streamed hit")) for n in range(QUESTIONS)]
-            requests = [hot[number % QUESTIONS] for number in range(count)]
+            questions = RARE_QUESTIONS if mode in {"rare hit", "fill rare"} else QUESTIONS
+            asked = [
+                request_of(body_of(n, stream=mode == "streamed hit")) for n in range(questions)
+            ]
+            requests = [asked[number % questions] for number in range(count)]
         latencies: list[float] = []
         source, loop = iter(requests), asyncio.get_running_loop()
         make = functools.partial(Connection, source, self.expected(mode), latencies)
@@ -297,6 +304,8 @@ class Server:
             try:
                 await self.send("fill", 1, QUESTIONS)
                 await self.send("hit", 4, QUESTIONS if self.name == "LiteLLM" else WARM_UP_REQUESTS)
+                if self.name == "Encore":
+                    await self.send("fill rare", 4, RARE_QUESTIONS)
             except (OSError, LookupError):
                 if not self._process.is_running() or time.monotonic() > deadline_s:
                     raise
@@ -401,6 +410,8 @@ def report(loads: list[Load]) -> None:
     print(f"\nthroughput of bare's at 16 connections: {hit.rate / by['bare', 'hit', 16].rate:.2f}")
     if ("LiteLLM", "hit", 16) in by:
         print(f"throughput of LiteLLM's: {hit.rate / by['LiteLLM', 'hit', 16].rate:.0f} times")
+    rare = by["Encore", "rare hit", 16]
+    print(f"of rare questions: {rare.rate / by['bare', 'hit', 16].rate:.2f}")
     print(f"CPU, streamed to plain: {by['Encore', 'streamed hit', 16].cpu_ms / hit.cpu_ms:.2f}")
     print(f"CPU of a miss: {by['Encore', 'miss', 1].cpu_ms:.2f} ms")
 

@@ -62,7 +62,7 @@ class RedisTier:
 
     def __init__(self, url: str, server: psutil.Process) -> None:
         self.processes = (server, psutil.Process())
-        self._writer, self._reader = RedisStore.from_url(url), RedisStore.from_url(url)
+        self._writer, self._reader = (RedisStore.from_url(url, timeout_s=10) for _ in range(2))
 
     async def work(self, kind: str, size: int, count: int, at_once: int) -> list[float]:
         """How long each of `count` operations took, in ms, `at_once` of them at a time."""

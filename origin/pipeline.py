@@ -30,7 +30,7 @@ from origin.flights import Flight
 from origin.generations import Generations
 from origin.lifetimes import Tiers
 from origin.metrics import L1_ERRORS
-from origin.queries import Query
+from origin.queries import LatestQueries, Query
 from origin.relay import Relay
 from origin.sliding import Sliding
 from origin.stores.contract import Store, StoreError
@@ -146,6 +146,7 @@ class Pipeline:
             self._sliding = Sliding(
                 store, keys=keys, tiers=tiers, lifetimes=lifetimes, clock_ms=clock_ms
             )
+        self._latest = LatestQueries()
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: set[str] = set()
         self._no_refresh_before_ms: dict[str, int] = {}
@@ -165,13 +166,17 @@ class Pipeline:
         `ring` is the one by which its edge makes keys, the current one for a request without edge.
         `cacheable` is False for a body too large to be kept; it is read all the same.
         """
+        if cacheable:
+            known = self._latest.find(endpoint, document, controls, body, ring)
+            if known is not None:
+                return known
         fields = json_text.parse_object(body)
         stream, include_usage = streaming(fields)
         key = other_key = None
         strategy: Strategy = "exact"
         if cacheable:
             key, other_key, strategy = self._keys_of(endpoint, document, controls, fields, ring)
-        return Query(
+        query = Query(
             endpoint=endpoint,
             document=document,
             ring=ring,
@@ -185,6 +190,9 @@ class Pipeline:
             elements=elements(endpoint, fields),
             base64=wants_base64(endpoint, fields),
         )
+        if cacheable:
+            self._latest.keep(body, query)
+        return query
 
     async def answer(self, query: Query) -> Answer:
         """Find or start what answers `query`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from shared.embeddings import Element
 from shared.envelope import Header, segment_for
 from shared.keys import KeyRing, tag_digest
 from shared.requests import Endpoint
+
+MAX_LATEST = 512
+MAX_LATEST_BODY_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,3 +82,43 @@ class Query:
         """The digests of the tags that these ask for."""
         tags = dict.fromkeys(tag for wish in wishes for tag in wish.tags)
         return [tag_digest(self.ring, self.tenant, tag) for tag in tags]
+
+
+class LatestQueries:
+    """Requests that were read and keyed lately, by their bytes: most hits are for the same few.
+
+    A query is used again only under the very document that keyed it, and the same controls and
+    ring. Nobody may change its `fields`. At most `MAX_LATEST` bodies of `MAX_LATEST_BODY_BYTES`.
+    """
+
+    def __init__(self) -> None:
+        self._queries: OrderedDict[tuple[Endpoint, bytes], Query] = OrderedDict()
+
+    def find(
+        self,
+        endpoint: Endpoint,
+        document: ControlDocument,
+        controls: Controls,
+        body: bytes,
+        ring: KeyRing,
+    ) -> Query | None:
+        """What was made of the same request, None where it must be read."""
+        query = self._queries.get((endpoint, body))
+        if (
+            query is None
+            or query.document is not document
+            or query.ring is not ring
+            or query.controls != controls
+        ):
+            return None
+        self._queries.move_to_end((endpoint, body))
+        return query
+
+    def keep(self, body: bytes, query: Query) -> None:
+        """Remember what was made of a request."""
+        if len(body) > MAX_LATEST_BODY_BYTES:
+            return
+        self._queries[query.endpoint, body] = query
+        self._queries.move_to_end((query.endpoint, body))
+        if len(self._queries) > MAX_LATEST:
+            self._queries.popitem(last=False)

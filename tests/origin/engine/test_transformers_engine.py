@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import shutil
 import threading
@@ -584,3 +585,11 @@ async def test_finished_is_storable(demo: TransformersEngine) -> None:
     events = [event async for event in demo.run(chat("Hello"))]
     assert isinstance(events[-1], Finished)
     assert events[-1].unstorable is None
+
+
+@pytest.mark.parametrize("asked", [chat(stop=["x"], n=1), completion(["Hello"], stop="x")])
+async def test_the_request_is_left_as_it_was(demo: TransformersEngine, asked: Request) -> None:
+    """Who asks the same later is read once and shares it."""
+    before = copy.deepcopy(asked.fields)
+    await run(demo, asked)
+    assert asked.fields == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from contextlib import aclosing
 from email.utils import formatdate
@@ -531,3 +532,15 @@ async def test_an_upstream_that_lingers_after_done_is_finished(
     upstream.stream(*CHUNKS, "[DONE]", end="never")
     assert isinstance((await events(engine, request(stream=True)))[-1], Finished)
     assert await asyncio.to_thread(upstream.left.wait, 5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_request_is_left_as_it_was(
+    engine: UpstreamEngine, upstream: FakeUpstream, *, stream: bool
+) -> None:
+    """Who asks the same later is read once and shares it."""
+    upstream.say(ANSWER)
+    asked = request(stream=stream, stop=["x"], metadata={"a": "b"})
+    before = copy.deepcopy(asked.fields)
+    await events(engine, asked)
+    assert asked.fields == before
