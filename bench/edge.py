@@ -27,7 +27,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ import psutil
 from pydantic import SecretStr
 
 from origin.app import create_app
-from origin.engine.contract import Event, Finished, ModelInfo
+from origin.engine.contract import Event, Finished
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from shared.keys import edge_bearer, make_api_key
@@ -47,7 +47,7 @@ from tests.edge.local_edge import ROOT, StartEdge, edges, node_environment
 from tests.edge.projects import Projects
 from tests.edge.stack import KEYS, SECRET, documents_at_edge
 from tests.support.control import control_store
-from tests.support.engines import MODEL, chat_answer
+from tests.support.engines import MODEL, ScriptedEngine, chat_answer
 from tests.support.serving import serving
 
 API_KEY = make_api_key(KEYS, "acme", bytes(15))
@@ -69,19 +69,8 @@ class Default(WorkerEntrypoint):
 COUNTS = ("calls", "crossings")
 
 
-class SizedEngine:
+class SizedEngine(ScriptedEngine):
     """Answers with as many characters as the prompt says, hard to compress."""
-
-    async def models(self) -> Sequence[ModelInfo]:
-        """One model."""
-        return [ModelInfo(id=MODEL, created=1, owned_by="bench", fingerprint="1")]
-
-    async def fingerprint(self, _model: str) -> str:
-        """The one model's."""
-        return "1"
-
-    def check(self, request: Request) -> None:
-        """Refuse nothing."""
 
     async def run(
         self,
@@ -93,9 +82,6 @@ class SizedEngine:
         size = int(request.fields["messages"][0]["content"])
         noise = random.Random(size).randbytes(size)  # noqa: S311 - reproducible filler
         yield Finished(answer=chat_answer(base64.b64encode(noise).decode()[:size]))
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 @dataclass(kw_only=True)

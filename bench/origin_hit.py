@@ -36,7 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +49,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from origin.app import create_app
 from origin.embedded_redis import embedded_redis
-from origin.engine.contract import Event, Finished, ModelInfo
+from origin.engine.contract import Event, Finished
 from origin.server import server
 from origin.settings import Settings
 from origin.stores.redis_control import RedisControlStore
@@ -62,7 +62,7 @@ from shared.compression import compress
 from shared.keys import key_ring, make_api_key
 from shared.requests import Request
 from tests.support.control import document_of, put_document
-from tests.support.engines import MODEL, chat_answer
+from tests.support.engines import MODEL, ScriptedEngine, chat_answer
 
 SECRET = "bench-secret-bench-secret-bench-secret"  # noqa: S105 - of this run alone
 API_KEY = make_api_key(key_ring(SECRET), "acme", bytes(15))
@@ -78,19 +78,8 @@ RARE_QUESTIONS = 1500
 MODES = ("hit", "rare hit", "streamed hit", "miss")
 
 
-class InstantEngine:
+class InstantEngine(ScriptedEngine):
     """Answers some 900 characters at once."""
-
-    async def models(self) -> Sequence[ModelInfo]:
-        """One model."""
-        return [ModelInfo(id=MODEL, created=1, owned_by="bench", fingerprint="1")]
-
-    async def fingerprint(self, _model: str) -> str:
-        """The one model's."""
-        return "1"
-
-    def check(self, request: Request) -> None:
-        """Refuse nothing."""
 
     async def run(
         self,
@@ -100,9 +89,6 @@ class InstantEngine:
     ) -> AsyncGenerator[Event, None]:
         """Answer at once."""
         yield Finished(answer=chat_answer(WORDS * 10))
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 def encore(redis_url: str) -> ASGIApp:

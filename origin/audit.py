@@ -92,6 +92,11 @@ def facts_of(purge: Purge) -> dict[str, Any]:
     return {name: value for name, value in counts.items() if value}
 
 
+def purge_act(purge: Purge, by: Actor) -> Act:
+    """A purge, whoever asks for it and however."""
+    return Act(action="purge", actor=by, facts=facts_of(purge))
+
+
 class Denials:
     """Records requests that were refused. One per event loop; `note` never waits."""
 

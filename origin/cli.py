@@ -248,11 +248,6 @@ def _check_free(host: str, port: int, variable: str) -> None:
     _listen(host, port, variable).close()
 
 
-def _origin_url(settings: Settings) -> str:
-    host = f"[{settings.origin_host}]" if ":" in settings.origin_host else settings.origin_host
-    return f"http://{host}:{settings.origin_port}"
-
-
 def _edge_url(settings: Settings) -> str:
     return f"http://127.0.0.1:{settings.edge_port}"
 
@@ -278,7 +273,7 @@ def _edge_variables(settings: Settings) -> dict[str, str]:
     return rotating | {
         "ENCORE_MODE": settings.mode,
         "ENCORE_SECRET": settings.secret.get_secret_value(),
-        "ENCORE_ORIGIN_URL": settings.origin_url or _origin_url(settings),
+        "ENCORE_ORIGIN_URL": settings.origin_url or settings.local_origin_url,
         "ENCORE_MAX_CACHED_BODY_BYTES": str(settings.max_cached_body_bytes),
         "ENCORE_MAX_BODY_BYTES": str(settings.max_body_bytes),
         # The origin's own 504 comes first, and says more.
@@ -306,7 +301,7 @@ def _origin_part(settings: Settings, redis_url: str) -> Part:
         style="green",
         command=[sys.executable, "-m", "origin.cli", "origin"],
         environ=environ,
-        ready=lambda: _until_ok(f"{_origin_url(settings)}/readyz"),
+        ready=lambda: _until_ok(f"{settings.local_origin_url}/readyz"),
     )
 
 
@@ -343,7 +338,7 @@ async def _print_ready(settings: Settings) -> None:
     )
     lines = (
         f"edge    {edge_url}/v1   (the base_url for your OpenAI client)\n"
-        f"origin  {_origin_url(settings)}/v1\n"
+        f"origin  {settings.local_origin_url}/v1\n"
         f"key     {DEVELOPMENT_API_KEY}   (this machine only)\n\n"
         "Paste this twice; the second answer comes from the edge (see Cache-Status). Ctrl-C stops."
     )
@@ -356,7 +351,7 @@ async def _first_model(settings: Settings) -> str:
 
     headers = {"Authorization": f"Bearer {DEVELOPMENT_API_KEY}"}
     async with httpx.AsyncClient(trust_env=False, timeout=settings.request_deadline_s) as client:
-        response = await client.get(f"{_origin_url(settings)}/v1/models", headers=headers)
+        response = await client.get(f"{settings.local_origin_url}/v1/models", headers=headers)
     models = response.json().get("data", []) if response.is_success else []
     return str(models[0]["id"]) if models else "MODEL"
 

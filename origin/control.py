@@ -22,13 +22,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, TypeVar
 
-from origin.audit import ORIGIN, Act, Actor, facts_of
+from origin.audit import ORIGIN, Act, Actor, purge_act
 from origin.edge_push import EdgeDelivery, EdgePush
 from origin.metrics import CONTROL_ERRORS
 from origin.purge_requests import EVERY_TENANT
 from origin.settings import Settings
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
+from origin.tasks import end
 from shared.control_document import (
     ControlDocument,
     ControlError,
@@ -201,7 +202,7 @@ class Control:
         return await self.change(
             tenant,
             lambda document, at_ms: purged(document, purge, at_ms),
-            act=Act(action="purge", actor=by, facts=facts_of(purge)),
+            act=purge_act(purge, by),
         )
 
     async def purge_everywhere(self, purge: Purge, by: Actor = ORIGIN) -> Sequence[Changed]:
@@ -209,7 +210,7 @@ class Control:
 
         One tenant's failure leaves out no other; the first is raised once the rest hold.
         """
-        act = Act(action="purge", actor=by, facts=facts_of(purge))
+        act = purge_act(purge, by)
 
         def change(document: ControlDocument, at_ms: int) -> ControlDocument:
             return purged(document, purge, at_ms)
@@ -237,7 +238,7 @@ class Control:
         """
         if heard_ms is None:
             heard_ms = await self._store.now_ms()
-        act = Act(action="purge", actor=by, facts=facts_of(purge))
+        act = purge_act(purge, by)
         acted = False
 
         def change(document: ControlDocument, at_ms: int) -> ControlDocument:
@@ -264,10 +265,7 @@ class Control:
 
     async def close(self) -> None:
         """Stop what is under way, leave what the edge did not take to others, close the store."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks)
         if self._push is not None:
             await self._push.close()
         await self._store.close()

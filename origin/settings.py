@@ -426,6 +426,12 @@ class Settings(BaseModel):
         )
 
     @property
+    def local_origin_url(self) -> str:
+        """Where this machine finds the origin that these settings start."""
+        host = f"[{self.origin_host}]" if ":" in self.origin_host else self.origin_host
+        return f"http://{host}:{self.origin_port}"
+
+    @property
     def development(self) -> bool:
         """Whether the well-known development key is accepted."""
         return self.mode == "development"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 AGAIN_S = 0.1
 
 
-async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks, and wait until they have ended. Raises nothing of theirs.
 
     Again and again: in Python 3.11 `asyncio.wait_for`, which redis-py sends by, loses a

@@ -363,9 +363,7 @@ def _target(base_url: str | None, api_key: str | None) -> tuple[str, str]:
     settings: Settings | None = None
     if base_url is None:
         settings = load_settings()
-        host = settings.origin_host
-        origin = f"http://{f'[{host}]' if ':' in host else host}:{settings.origin_port}"
-        base_url = settings.edge_url or origin
+        base_url = settings.edge_url or settings.local_origin_url
     try:
         url = http_url(base_url).removesuffix("/v1")
     except ValueError as error:

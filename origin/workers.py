@@ -17,6 +17,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from origin.processes import leashed
+from origin.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -104,9 +105,7 @@ async def _until_either(process: asyncio.subprocess.Process, stopping: asyncio.E
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -164,17 +164,12 @@ class Answers:
             self._warming.asked(exchange.query, entry.header)
 
     def _count_hit(self, exchange: _Exchange, hit: Hit, outcome: Outcome) -> None:
-        if exchange.is_refresh:
-            return
-        query, header = exchange.query, hit.envelope.header
-        self._recorder.count(
-            self._path,
-            header.tenant,
+        header = hit.envelope.header
+        self._count(
+            exchange,
             outcome,
-            latency_s=time.perf_counter() - exchange.began_s,
-            model=header.model,
-            content_class=query.controls.content_class,
-            strategy=query.strategy,
+            header.model,
+            strategy=exchange.query.strategy,
             saved=header.tokens,
             body_bytes=len(hit.encoded if exchange.wants_entry else hit.segment),
             key=header.key,

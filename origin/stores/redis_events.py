@@ -24,7 +24,13 @@ from redis.exceptions import ResponseError
 
 from origin.stores.contract import StoreError
 from origin.stores.redis_control import changed_channel
-from origin.stores.redis_store import DEFAULT_TIMEOUT_S, RedisClient, outages_told, redis_client
+from origin.stores.redis_store import (
+    DEFAULT_TIMEOUT_S,
+    RedisClient,
+    outages_told,
+    redis_client,
+    stream_rows,
+)
 
 MAX_WAIT_S = 2.0
 DEFAULT_MAX_CONNECTIONS = 4
@@ -131,13 +137,7 @@ class RedisEvents:
                 with contextlib.suppress(ResponseError):  # another process was first
                     await self._client.xgroup_create(self.stream, GROUP, id="0", mkstream=True)
                 found = await self._take(wait_ms)
-        # A list of streams in RESP2, a mapping in RESP3; here, one stream or none.
-        streams = found.values() if isinstance(found, dict) else [rows for _, rows in found or ()]
-        return [
-            event
-            for rows in streams
-            for event in _events(rows[0] if rows and isinstance(rows[0], list) else rows)
-        ]
+        return _events(stream_rows(found))
 
     async def claim(self) -> Sequence[Event]:
         """Events that somebody was given and nobody has confirmed for long. Raises StoreError."""

@@ -23,6 +23,7 @@ from origin.stores.redis_store import (
     key_name,
     outages_told,
     redis_client,
+    stream_rows,
 )
 
 DEFAULT_MAX_CONNECTIONS = 32
@@ -231,13 +232,7 @@ class RedisLeases:
             found: Any = await self._readers.xread(
                 {name: f"{max(after, FIRST_PIECE - 1)}-0"}, count=PIECES_A_READ, block=wait_ms
             )
-        # A list of streams in RESP2, a mapping in RESP3; here, one stream or none.
-        streams = found.values() if isinstance(found, dict) else [said for _, said in found or ()]
-        pieces: list[tuple[int, bytes]] = []
-        for said in streams:
-            rows = said[0] if said and isinstance(said[0], list) else said
-            pieces += [(int(number.split(b"-")[0]), fields[b"p"]) for number, fields in rows]
-        return pieces
+        return [(int(number.split(b"-")[0]), fields[b"p"]) for number, fields in stream_rows(found)]
 
     async def close(self) -> None:
         """See Leases.close."""

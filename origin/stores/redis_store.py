@@ -247,6 +247,17 @@ class _Cluster(RedisCluster):
         return await super().execute_command(*args, **kwargs)
 
 
+def stream_rows(found: Any) -> Sequence[Any]:
+    """The rows, (id, fields), that `XREAD` or `XREADGROUP` has found in its one stream.
+
+    A list of streams in RESP2, a mapping in RESP3.
+    """
+    streams = found.values() if isinstance(found, dict) else [rows for _, rows in found or ()]
+    return [
+        row for rows in streams for row in (rows[0] if rows and isinstance(rows[0], list) else rows)
+    ]
+
+
 OUTAGES = (RedisError, RedisClusterException, OSError)
 """What Redis, or the way to it, fails with; OSError covers TimeoutError."""
 

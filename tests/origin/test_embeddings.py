@@ -51,20 +51,11 @@ class CountingStore(MemoryStore):
             raise StoreError("down")
         return await super().get_many(keys)
 
-    async def put(
-        self,
-        key: str,
-        envelope: bytes,
-        expires_at_ms: int,
-        *,
-        only_new: bool = False,
-        token: int | None = None,
-        over: bytes | None = None,
-    ) -> None:
+    async def put(self, *args: Any, **named: Any) -> None:
         """See Store.put."""
         if self.fails:
             raise StoreError("down")
-        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
+        await super().put(*args, **named)
 
 
 def document_of(tenant: str = "acme", **changes: Any) -> ControlDocument:

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -42,6 +42,7 @@ from shared.streams import chunks
 from tests.support.engines import MODEL, chat_answer
 from tests.support.stepped import SteppedLeases, SteppedStore
 
+pytestmark = pytest.mark.usefixtures("no_threads")
 INTERLEAVINGS = 1000
 KEYS = key_rings("a secret of the tests, long enough")
 START_MS = 1_700_000_000_000
@@ -299,16 +300,6 @@ class SteppedEngine:
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-@pytest.fixture(autouse=True)
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dice decide about threads too."""
-
-    async def inline(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        return function(*args, **named)
-
-    monkeypatch.setattr(asyncio, "to_thread", inline)
 
 
 async def test_no_purged_answer_comes_back() -> None:

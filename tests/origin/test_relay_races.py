@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -34,6 +34,7 @@ from shared.streams import chunks
 from tests.support.engines import MODEL, ScriptedEngine, chat_answer
 from tests.support.stepped import SteppedLeases, SteppedStore
 
+pytestmark = pytest.mark.usefixtures("no_threads")
 INTERLEAVINGS = 600
 KEYS = key_rings("a secret of the tests, long enough")
 BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}).encode()
@@ -153,16 +154,6 @@ class SteppedEngine(ScriptedEngine):
         except (asyncio.CancelledError, GeneratorExit):
             world.seen["stopped"] += 1
             raise
-
-
-@pytest.fixture(autouse=True)
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dice decide about threads too."""
-
-    async def inline(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        return function(*args, **named)
-
-    monkeypatch.setattr(asyncio, "to_thread", inline)
 
 
 async def test_one_generation_at_a_time_and_none_in_vain() -> None:

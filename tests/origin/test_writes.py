@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -41,16 +42,7 @@ class FailingStore(MemoryStore):
         self.at_once = 0
         self.most_at_once = 0
 
-    async def put(
-        self,
-        key: str,
-        envelope: bytes,
-        expires_at_ms: int,
-        *,
-        only_new: bool = False,
-        token: int | None = None,
-        over: bytes | None = None,
-    ) -> None:
+    async def put(self, *args: Any, **named: Any) -> None:
         """See Store.put."""
         self.puts += 1
         self.at_once += 1
@@ -60,9 +52,7 @@ class FailingStore(MemoryStore):
         fails = self.failures > 0
         self.failures -= fails
         if not fails or self.loses_answers:
-            await super().put(
-                key, envelope, expires_at_ms, only_new=only_new, token=token, over=over
-            )
+            await super().put(*args, **named)
         if fails:
             raise StoreError("down")
 
@@ -266,19 +256,10 @@ class DyingStore(MemoryStore):
             raise StoreError("nothing reaches it from a dead process")
         self._steps -= 1
 
-    async def put(
-        self,
-        key: str,
-        envelope: bytes,
-        expires_at_ms: int,
-        *,
-        only_new: bool = False,
-        token: int | None = None,
-        over: bytes | None = None,
-    ) -> None:
+    async def put(self, *args: Any, **named: Any) -> None:
         """See Store.put."""
         self.step()
-        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
+        await super().put(*args, **named)
 
 
 class DyingLeases(MemoryLeases):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from origin.stores.lease_contract import Lease
 from origin.stores.memory import MemoryStore
@@ -27,19 +28,10 @@ class SteppedStore(MemoryStore):
         await self._step()
         return found
 
-    async def put(
-        self,
-        key: str,
-        envelope: bytes,
-        expires_at_ms: int,
-        *,
-        only_new: bool = False,
-        token: int | None = None,
-        over: bytes | None = None,
-    ) -> None:
+    async def put(self, *args: Any, **named: Any) -> None:
         """See Store.put."""
         await self._step()
-        await super().put(key, envelope, expires_at_ms, only_new=only_new, token=token, over=over)
+        await super().put(*args, **named)
         await self._step()
 
 
