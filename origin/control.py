@@ -87,8 +87,9 @@ class _Look:
 class Control:
     """One per process. Safe to call from many tasks of one event loop; owns store and push.
 
-    `longest_life_ms` is the longest life of the entries that this process makes. With `development`
-    the tenant of the development key gets its document on demand.
+    `longest_life_ms` is the longest life of the entries that this process makes, `calibration` the
+    version of its semantic match, empty without one, None where it answers nobody. With
+    `development` the tenant of the development key gets its document on demand.
     """
 
     def __init__(
@@ -96,12 +97,16 @@ class Control:
         store: ControlStore,
         *,
         longest_life_ms: int,
+        calibration: str | None = None,
         development: bool = False,
         push: EdgePush | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._longest_life_ms = longest_life_ms
+        self._calibration = calibration
+        self._calibrated: set[str] = set()
+        """Tenants whose documents said what this process goes by, once: later ones win."""
         self._development = development
         self._push = push
         self._delivery = None if push is None else EdgeDelivery(store, push)
@@ -112,12 +117,15 @@ class Control:
         self._outage = False
 
     @classmethod
-    def from_settings(cls, settings: Settings, store: ControlStore) -> Self:
+    def from_settings(
+        cls, settings: Settings, store: ControlStore, *, calibration: str | None = None
+    ) -> Self:
         """Control over `store` as the settings want it."""
         stale_s = max(settings.stale_while_revalidate_s, settings.stale_if_error_s)
         return cls(
             store,
             longest_life_ms=(settings.max_ttl_s + stale_s) * 1000,
+            calibration=calibration,
             development=settings.development,
             push=None if settings.edge_url is None else EdgePush(settings.edge_url, settings.keys),
         )
@@ -258,6 +266,20 @@ class Control:
             self._delivery.hurry()
         return acted
 
+    async def calibrate(self) -> None:
+        """Let every tenant's document say by what this process matches, the edge's copies too."""
+        pause_s = 1.0
+        while True:
+            try:
+                await self.documents(EVERY_TENANT)
+            except EncoreError as error:
+                if error.code != UNREADABLE:
+                    log.warning("not every control document is looked at yet: %s", error)
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, 60.0)
+                    continue
+            return
+
     async def deliver(self) -> None:
         """Tell the edge what it has not been told, whoever could not; until cancelled."""
         if self._delivery is not None:
@@ -289,6 +311,16 @@ class Control:
                     failures.append(error)
         return made, failures
 
+    def _is_calibrated(self, document: ControlDocument) -> bool:
+        return (
+            self._calibration in (None, document.calibration) or document.tenant in self._calibrated
+        )
+
+    def _calibrating(self, document: ControlDocument, at_ms: int) -> ControlDocument:
+        if self._is_calibrated(document):
+            return revised(document, at_ms)
+        return revised(document, at_ms, calibration=self._calibration)
+
     async def _look(self, tenant: str, now_s: float) -> ControlDocument | None:
         """Ask the store, and remember what it says."""
         memo = self._memos.get(tenant)
@@ -319,8 +351,9 @@ class Control:
             log.error("control document of %s: the store has lost a later one", tenant)
             act = Act(action="purge", facts={"everything": True, "reason": "control data lost"})
             document, _ = await self._commit(tenant, _put_back(memo.document), act)
-        elif document.longest_life_ms < self._longest_life_ms:
-            document, _ = await self._commit(tenant, revised, CHANGE)
+        elif document.longest_life_ms < self._longest_life_ms or not self._is_calibrated(document):
+            document, _ = await self._commit(tenant, self._calibrating, CHANGE)
+        self._calibrated.add(tenant)
         return self._remember(document, now_s)
 
     def _looked(self, tenant: str, task: asyncio.Task[ControlDocument | None]) -> None:

@@ -153,6 +153,13 @@ def policy(
         bool | None,
         typer.Option("--rate-limited/--not-rate-limited", help="Hold it to the rate limit."),
     ] = None,
+    semantic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="off|strict|BOUND",
+            help="Semantic match: off, strict, or how large a share of its hits may be wrong.",
+        ),
+    ] = None,
     template: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME@VERSION=PATTERN", help="Register a template key."),
@@ -176,6 +183,7 @@ def policy(
         "residency": residency,
         "encrypted": encrypted,
         "rate_limited": rate_limited,
+        "semantic": semantic,
     }
     changes = {field: value for field, value in given.items() if value is not None}
     added = dict(map(_template, template or ()))
@@ -387,6 +395,7 @@ def _show(policy: Policy) -> None:
         f"residency = {policy.residency}",
         f"encrypted = {json.dumps(policy.encrypted)}",
         f"rate_limited = {json.dumps(policy.rate_limited)}",
+        f"semantic = {policy.semantic}",
         *(f"template {label} = {policy.templates[label]}" for label in sorted(policy.templates)),
         *(f"lax_class = {name}" for name in policy.lax_classes),
     ]

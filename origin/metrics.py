@@ -106,6 +106,25 @@ WARM_UPS = Counter(
 )
 """`outcome`: cached (known already), generated, failed."""
 
+SEMANTIC = Counter(
+    "encore_semantic_total",
+    "Requests that exact match could not answer, by what semantic match made of them.",
+    ["outcome"],
+)
+"""`outcome`: hit, none (nothing like it), refused (the likest differ in meaning), gone (the likest
+has no entry any more), unread (too long for the encoder), late (past its deadline), failed."""
+
+SEMANTIC_SECONDS = Histogram(
+    "encore_semantic_seconds",
+    "Seconds that semantic match took of a request, whatever came of it.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
+)
+
+SEMANTIC_ENTRIES = Counter(
+    "encore_semantic_entries_total", "Entries to be indexed, by what became of them.", ["outcome"]
+)
+"""`outcome`: indexed, unread (too long), failed, dropped (too many were waiting)."""
+
 # What has not happened yet is 0: an alert on a rate would miss the first time otherwise.
 for _source in ("channel", "stream"):
     for _value in ("applied", "covered", "bad", "failed"):
@@ -116,6 +135,8 @@ for _counter, _values in (
     (EDGE_COUNTERS, ("stored", "refused", "failed")),
     (USAGE_FLUSHES, ("stored", "failed")),
     (WARM_UPS, ("cached", "generated", "failed")),
+    (SEMANTIC, ("hit", "none", "refused", "gone", "unread", "late", "failed")),
+    (SEMANTIC_ENTRIES, ("indexed", "unread", "failed", "dropped")),
 ):
     for _value in _values:
         _counter.labels(_value)

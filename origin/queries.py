@@ -59,7 +59,7 @@ class Query:
     def objection(self, header: Header) -> Objection | None:
         """Why it must not be answered by an entry under one of its keys."""
         other = self.other_key if header.key == self.key else self.key
-        return objection(self.document, header, other)
+        return objection(self.document, header, other, controls=self.controls)
 
     def may_join(self, to_be: Header | None, revision: int) -> bool:
         """Whether a generation that is known by this may answer it.

@@ -55,6 +55,14 @@ def append_status(received: str | None, member: str) -> str:
     return f"{received}, {member}" if received else member
 
 
+def source_detail(header: Header) -> str | None:
+    """What the hit's `detail` says of an entry that answered another question first."""
+    if header.source is None:
+        return None
+    # Rounded down: 1 is said of nothing else.
+    return f"semantic; similarity={int(header.source.similarity * 1000) / 1000:.3f}"
+
+
 def entry_headers(header: Header, served: Serve | None) -> dict[str, str]:
     """Headers of every answer that has an entry; `served` where it came out of a cache.
 

@@ -45,10 +45,15 @@ MAX_CUT_OFFS = 1000
 MAX_API_KEYS = 1000
 MAX_NAME_CHARACTERS = 64
 MAX_LAX_CLASSES = 100
+STRICT_BOUND = 0.01
+"""What the semantic mode `strict` allows of wrong among served semantic hits (an estimate)."""
 
 _GRACE_MS = 3_600_000
 """Added to the longest life: a generation takes time, and clocks differ."""
 _MAX_INTEGER = 2**53 - 1
+# A share above 0 and at most one half, as a plain decimal: there is one text of each.
+_BOUND = re.compile(r"0\.(?:[0-4][0-9]{0,5}|5)(?<!0)")
+_CALIBRATION = re.compile(r"[0-9a-f]{12}|")
 _HEX = frozenset("0123456789abcdef")
 _KEY_HEX_CHARACTERS = 64
 _NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{0,{MAX_NAME_CHARACTERS}}}")
@@ -121,6 +126,7 @@ class Policy:
     entries out of KV; `encrypted` keeps them sealed at rest; `rate_limited` subjects it to the
     platform's rate limit where one is bound; `templates` maps `name@version` to a pattern;
     `lax_classes` are content classes whose lifetime holds even where it is the longer one.
+    `semantic` is how wrong semantic match may be: `off`, `strict`, or an own bound as a decimal.
     """
 
     normalisation: str = "exact"
@@ -129,6 +135,7 @@ class Policy:
     rate_limited: bool = True
     templates: Mapping[str, str] = field(default_factory=dict)
     lax_classes: tuple[str, ...] = ()
+    semantic: str = "strict"
 
     def __post_init__(self) -> None:
         _require(self.normalisation in PROFILES, f"normalisation: one of {', '.join(PROFILES)}")
@@ -141,6 +148,17 @@ class Policy:
         _require(len(self.lax_classes) <= MAX_LAX_CLASSES, f"at most {MAX_LAX_CLASSES} lax classes")
         for name in self.lax_classes:
             _require(_matches(CONTENT_CLASS, name), f"lax class: {CONTENT_CLASS_WORDS}")
+        _require(
+            self.semantic in ("off", "strict") or _matches(_BOUND, self.semantic),
+            "semantic: off, strict, or a bound such as 0.005, at most 0.5",
+        )
+
+    @property
+    def semantic_bound(self) -> float | None:
+        """The largest share of wrong answers wanted among semantic hits, None where it is off."""
+        if self.semantic == "off":
+            return None
+        return STRICT_BOUND if self.semantic == "strict" else float(self.semantic)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,7 +228,8 @@ class Purge:
 class ControlDocument:
     """Everything that is decided about one tenant. `keys` are by id.
 
-    `longest_life_ms` is the longest that any entry made so far may live.
+    `longest_life_ms` is the longest that any entry made so far may live. `calibration` is the
+    version of semantic match that the origin goes by, empty where it has none.
     """
 
     tenant: str
@@ -219,6 +238,7 @@ class ControlDocument:
     policy: Policy = Policy()
     cut_offs: CutOffs = CutOffs()
     longest_life_ms: int = 0
+    calibration: str = ""
     templates: Templates = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -228,6 +248,7 @@ class ControlDocument:
         except (TypeError, ValueError) as exc:
             raise ControlError(str(exc)) from exc
         _require(_is_time(self.revision) and _is_time(self.longest_life_ms), "revision")
+        _require(_matches(_CALIBRATION, self.calibration), "calibration")
         _require(len(self.keys) <= MAX_API_KEYS, f"at most {MAX_API_KEYS} API keys")
         _require(all(id_ == key.id for id_, key in self.keys.items()), "key id")
 
@@ -236,17 +257,28 @@ class ControlDocument:
         key = self.keys.get(key_id)
         return None if key is None else key.role
 
+    @property
+    def semantic_rule(self) -> str | None:
+        """What decides semantic match now, as promoted entries name it; None where nothing may."""
+        if not self.calibration or self.policy.semantic == "off":
+            return None
+        return f"{self.calibration}/{self.policy.semantic}"
 
-Objection = Literal["purged", "not-encrypted"]
+
+Objection = Literal["purged", "not-encrypted", "recalibrated", "too-dissimilar"]
 
 
 def objection(
-    document: ControlDocument, header: Header, other_key: str | None = None
+    document: ControlDocument,
+    header: Header,
+    other_key: str | None = None,
+    *,
+    controls: Controls | None = None,
 ) -> Objection | None:
     """Why an entry of the tenant must not be used, or None. It is a miss then.
 
     `other_key` is the entry's by the other secret, while one is being replaced: a purge by either
-    means the entry.
+    means the entry. `controls` are those of the request that it is to answer.
     """
     cut_offs = document.cut_offs
     if cut_offs.name(header):
@@ -255,6 +287,11 @@ def objection(
         return "not-encrypted"
     if other_key is not None and cut_offs.name(replace(header, key=other_key)):
         return "purged"
+    if header.source is not None:
+        if header.source.calibration != document.semantic_rule:
+            return "recalibrated"
+        if controls is not None and controls.refuses(header.source.similarity):
+            return "too-dissimilar"
     return None
 
 
@@ -363,6 +400,7 @@ def _fields(document: ControlDocument) -> dict[str, Any]:
             "rate_limited": policy.rate_limited,
             "templates": dict(policy.templates),
             **({"lax_classes": list(policy.lax_classes)} if policy.lax_classes else {}),
+            **({"semantic": policy.semantic} if policy.semantic != "strict" else {}),
         },
         "cut_offs": {
             "all": cut_offs.all_ms,
@@ -371,6 +409,7 @@ def _fields(document: ControlDocument) -> dict[str, Any]:
             "keys": dict(cut_offs.keys),
         },
         "longest_life_ms": document.longest_life_ms,
+        **({"calibration": document.calibration} if document.calibration else {}),
     }
 
 
@@ -399,6 +438,7 @@ def decode(text: bytes | str, tenant: str) -> ControlDocument:
                 keys=cut_offs["keys"],
             ),
             longest_life_ms=fields["longest_life_ms"],
+            calibration=fields.get("calibration", ""),
         )
         # Repeated keys, fields this version does not know or would not leave out: all end here.
         _require(_fields(document) == fields, "fields")

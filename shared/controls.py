@@ -59,6 +59,12 @@ class Controls:
     content_class: str | None = None
     scope: str = ""
 
+    def refuses(self, similarity: float) -> bool:
+        """Whether the answer to a question that is this similar is not wanted."""
+        if self.semantic_off:
+            return True
+        return self.semantic_threshold is not None and similarity < self.semantic_threshold
+
 
 _ENCORE_HEADERS = frozenset(
     {

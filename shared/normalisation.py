@@ -45,7 +45,7 @@ def normalise(profile: str, endpoint: Endpoint, fields: dict[str, Any]) -> dict[
         return fields
     if endpoint is Endpoint.CHAT:
         messages = fields.get("messages")
-        if type(messages) is list and not _form_matters(messages):
+        if type(messages) is list and not form_matters(messages):
             return with_user_text(fields, lambda text: form(profile, text))
     prompt = fields.get("prompt")
     if endpoint is Endpoint.COMPLETIONS and type(prompt) is str:
@@ -118,7 +118,8 @@ def _continued_form(profile: str, prompt: str) -> str:
     return continued_form(prompt)
 
 
-def _form_matters(messages: list[Any]) -> bool:
+def form_matters(messages: list[Any]) -> bool:
+    """Whether messages beside the last user's ask about how that one is put, or may do so."""
     last = last_user_message(messages)
     size = 0
     for place, message in enumerate(messages):

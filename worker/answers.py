@@ -35,6 +35,7 @@ from shared.cache_headers import (
     forward_status,
     hit_status,
     server_timing,
+    source_detail,
 )
 from shared.canonical import UNKEYED
 from shared.control_document import ControlDocument, Strategy, objection
@@ -168,7 +169,11 @@ class Answers:
         if found is None:
             found = await self.look_up(query.tenant, query.key)
         entry, trouble = found.entry, found.trouble
-        if entry is not None and (why_not := objection(document, entry.header, query.previous_key)):
+        if entry is not None and (
+            why_not := objection(
+                document, entry.header, query.previous_key, controls=query.controls
+            )
+        ):
             entry, trouble = None, why_not
         decision = MISS if entry is None else decide(entry.header, _now_ms(), directives)
         view = None if entry is None else entry.segment(query.segment)
@@ -183,7 +188,7 @@ class Answers:
                 if decision.revalidate and self._is_refresh_due(query.key):
                     query.wait_until(self._refresh(query, entry))
                 self._count_entry(query, entry, "stale" if decision.ttl_s < 0 else "hit")
-                member = hit_status(EDGE, decision)
+                member = hit_status(EDGE, decision, source_detail(entry.header))
                 return _stored(query, entry, view, decision, member, timing=found.timing)
             decision = MISS
         passage = Passage(reason=decision.reason, detail=trouble, timing=found.timing)
@@ -425,7 +430,7 @@ class Answers:
             latency_ms=_elapsed_ms(query.began_s),
             model=header.model,
             content_class=query.controls.content_class,
-            strategy=query.strategy,
+            strategy=query.strategy if header.source is None else "semantic",
             saved=header.tokens,
             body_bytes=header.segments[query.segment],
             short_key=short_key(query.key),

@@ -169,7 +169,7 @@ class Answers:
             exchange,
             outcome,
             header.model,
-            strategy=exchange.query.strategy,
+            strategy=exchange.query.strategy if header.source is None else "semantic",
             saved=header.tokens,
             body_bytes=len(hit.encoded if exchange.wants_entry else hit.segment),
             key=header.key,
