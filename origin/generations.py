@@ -45,7 +45,7 @@ from shared.envelope import (
 from shared.freshness import Lifetimes, Serve, decide
 from shared.keys import KeyRings, short_key
 from shared.requests import Request
-from shared.storability import storability
+from shared.storability import exact_only, storability
 
 MAX_ANSWER_BYTES = 256 << 20
 BATCH_CONCURRENCY = 4
@@ -58,7 +58,8 @@ class Generations:
 
     `lifetimes` hold where `tiers` say nothing. By `clock_ms` entries age. `ruling` is what is known
     of a tenant's document without asking; `note_model` is told a model and its fingerprint before
-    an entry is stored, and raises StoreError.
+    an entry is stored, and raises StoreError; `learn` is told of what was stored, if others may be
+    answered by it whose question means the same.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Generations:
         clock_ms: Callable[[], int],
         ruling: Callable[[str], ControlDocument | None],
         note_model: Callable[[str, str], Awaitable[None]] | None,
+        learn: Callable[[Query, Header], None] | None = None,
     ) -> None:
         self._keys = keys
         self._store = store
@@ -89,6 +91,7 @@ class Generations:
         self._clock_ms = clock_ms
         self._ruling = ruling
         self._note_model = note_model
+        self._learn = learn
         self._flights = Flights(deadline_s)
         self._room_for_batches = asyncio.Semaphore(BATCH_CONCURRENCY)
 
@@ -188,6 +191,12 @@ class Generations:
             token = started_us if leader is None else leader.token
             async with self._room(flight):
                 await self._writes.put(entry, token=token, leased=leader is not None)
+            if (
+                self._learn is not None
+                and flight.finished is not None
+                and not exact_only(flight.finished.answer)
+            ):
+                self._learn(query, entry.header)
 
         flight = self._flights.start(
             query.key or "",

@@ -1,4 +1,4 @@
-"""The tiers in order: exact match in the store, then a generation, whose answer is stored.
+"""The tiers in order: exact match, semantic match, then a generation, whose answer is stored.
 
 The pipeline knows no HTTP: it is given an authenticated request, with its tenant's control document
 and the keys its edge goes by, and says what answers it.
@@ -10,6 +10,7 @@ Invariants
 4. No request is answered by what its control document objects to, be it an entry or a generation.
    Both are known by when the generation started, by the clock that also tells cut-offs.
 5. A sealed entry has been opened before it is a hit.
+6. Who is answered by another question's entry gets an entry of its own, judged as any other.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from origin.edge_writes import EdgeWrites
 from origin.encryption import EncryptionError, open_segment, seal, unsealed
@@ -32,10 +33,11 @@ from origin.lifetimes import Tiers
 from origin.metrics import L1_ERRORS
 from origin.queries import LatestQueries, Query
 from origin.relay import Relay
+from origin.semantic.tier import SemanticTier
 from origin.sliding import Sliding
 from origin.stores.contract import Store, StoreError
 from shared import json_text
-from shared.cache_headers import Forwarded
+from shared.cache_headers import Forwarded, source_detail
 from shared.control_document import ControlDocument, Strategy, canonical_for, objection
 from shared.controls import Controls
 from shared.embeddings import elements, wants_base64
@@ -45,6 +47,9 @@ from shared.freshness import MISS, Forward, Lifetimes, Serve, decide, serve
 from shared.keys import KeyRing, KeyRings, cache_key, short_key
 from shared.requests import Endpoint, Request, streaming, validate
 from shared.storability import request_storability
+
+if TYPE_CHECKING:
+    from origin.semantic.matcher import Matcher
 
 REFRESH_BACKOFF_S = 10
 """How long a key is not refreshed again after a refresh failed, at least."""
@@ -100,7 +105,7 @@ class Pipeline:
     `store_clock` is the clock that cut-offs are told by, in ms; it raises StoreError. By `clock_ms`
     entries age. Without `relay` generations are shared in this process alone. `admit_after` is the
     number of the edge's requests for a key from which on its entry is written to KV. For `ruling`
-    and `note_model` see `Generations`.
+    and `note_model` see `Generations`. Without `matcher` nothing is matched by meaning.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class Pipeline:
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         ruling: Callable[[str], ControlDocument | None] = lambda _: None,
         note_model: Callable[[str, str], Awaitable[None]] | None = None,
+        matcher: Matcher | None = None,
     ) -> None:
         self._keys = keys
         self._store = store
@@ -140,7 +146,13 @@ class Pipeline:
             clock_ms=clock_ms,
             ruling=ruling,
             note_model=note_model,
+            learn=None if matcher is None else matcher.learn,
         )
+        self._semantic: SemanticTier | None = None
+        if matcher is not None:
+            self._semantic = SemanticTier(
+                matcher, store=store, keys=keys, judge=self._judge, clock_ms=clock_ms
+            )
         self._sliding: Sliding | None = None
         if tiers.any_slides:
             self._sliding = Sliding(
@@ -211,6 +223,10 @@ class Pipeline:
                 elif self._sliding is not None:
                     self._sliding.hit(query, hit.envelope, hit.encoded)
                 return hit
+            if hit is None and self._semantic is not None and not directives.no_cache:
+                match = await self._semantic.hit(query)
+                if match is not None:
+                    return match
         if directives.only_if_cached:
             raise not_cached()
         request, fingerprint = await self.admit(query)
@@ -369,6 +385,8 @@ class Pipeline:
         """Stop every generation and refresh; wait for what is being stored."""
         for task in tuple(self._refreshes):
             task.cancel()
+        if self._semantic is not None:
+            await self._semantic.close()
         await self._generations.close()
         if self._sliding is not None:
             await self._sliding.close()
@@ -431,7 +449,13 @@ class Pipeline:
         now_ms = self._clock_ms()
         decision = decide(header, now_ms, query.controls.directives)
         served = decision if isinstance(decision, Serve) else serve(header, now_ms)
-        hit = Hit(envelope=envelope, encoded=encoded, segment=segment, served=served)
+        hit = Hit(
+            envelope=envelope,
+            encoded=encoded,
+            segment=segment,
+            served=served,
+            detail=source_detail(header),
+        )
         return hit, decision, None
 
     async def _rekeyed(self, query: Query) -> bytes | None:

@@ -1,0 +1,204 @@
+"""Semantic match: what was asked before, in other words, in the same partition.
+
+    text ──> equal form? ──> encoder ──> index: the likest few ──> veto, verifier ──> matches
+
+What it gives are keys, best first; whoever asks reads their entries. All of it is optional: what
+fails, or takes longer than its deadline, is no match.
+
+Invariants
+1. A match was decided by the tenant's bound, on exact similarities.
+2. Nothing is indexed but what was generated for its very question, and is stored.
+3. Nothing here fails a request, or makes it wait longer than the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
+from origin.semantic.batcher import Batcher
+from origin.semantic.decision import Decision
+from origin.semantic.encoder import EncoderError
+from origin.semantic.index import Entry, SemanticIndex
+from origin.semantic.questions import Question, question_of
+from origin.semantic.verifier import Reading
+from origin.stores.contract import StoreError
+from origin.tasks import end
+
+if TYPE_CHECKING:
+    from origin.queries import Query
+    from shared.envelope import Header
+
+CANDIDATES = 4
+"""How many of the likest are looked at: the best is not always the one that means the same."""
+LEARN_TIMEOUT_S = 10.0
+MAX_LEARNING = 1000
+SWEEP_INTERVAL_S = 60.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Match:
+    """A question whose answer may be given: the key of its entry, and the cosine of the two."""
+
+    key: str
+    similarity: float
+
+
+class Matcher:
+    """One per process. Safe to call from many tasks of one event loop; owns encoder and index.
+
+    `deadline_s` is how long a request waits for it at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Batcher,
+        index: SemanticIndex,
+        decision: Decision,
+        deadline_s: float,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._encoder = encoder
+        self._index = index
+        self._decision = decision
+        self._deadline_s = deadline_s
+        self._clock_ms = clock_ms
+        self._learning: set[asyncio.Task[None]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._cleared: dict[str, int] = {}
+
+    @property
+    def version(self) -> str:
+        """Of all that decides: 12 hexadecimal characters."""
+        return self._decision.version
+
+    async def start(self) -> None:
+        """Begin to follow what other processes index."""
+        await self._index.start()
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Stop; what is not indexed yet is not."""
+        await end(self._learning | ({self._sweeping} if self._sweeping else set()))
+        await self._index.close()
+        await self._encoder.close()
+
+    async def matches(self, query: Query) -> list[Match]:
+        """What may answer, best first. Empty where nothing may, or it cannot be known in time."""
+        if query.controls.semantic_off or query.document.semantic_rule is None:
+            return []
+        question = question_of(query)
+        if question is None:
+            return []
+        began_s = time.perf_counter()
+        outcome = "failed"
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                found, outcome = await self._matches(query, question)
+        except TimeoutError:
+            outcome = "late"
+            return []
+        except (EncoderError, StoreError) as exc:
+            log.warning("semantic match: %s", exc)
+            return []
+        finally:
+            SEMANTIC_SECONDS.observe(time.perf_counter() - began_s)
+            if outcome != "hit":  # that is known when the entry is read
+                SEMANTIC.labels(outcome).inc()
+        return found
+
+    def learn(self, query: Query, header: Header) -> None:
+        """Index, behind the answer, what was generated and stored."""
+        if query.document.policy.semantic == "off" or header.source is not None:
+            return
+        question = question_of(query)
+        if question is None:
+            return
+        if len(self._learning) >= MAX_LEARNING:
+            SEMANTIC_ENTRIES.labels("dropped").inc()
+            return
+        task = asyncio.create_task(self._learn(question, header))
+        self._learning.add(task)
+        task.add_done_callback(self._learning.discard)
+
+    async def forget(self, tenant: str, key: str) -> None:
+        """Take out what has no entry any more."""
+        try:
+            await self._index.remove(tenant, [key])
+        except StoreError as exc:
+            log.warning("semantic index: %s", exc)
+
+    async def learned(self) -> None:
+        """Wait until all that was learnt so far is indexed."""
+        if self._learning:
+            await asyncio.wait(self._learning)
+
+    async def _matches(self, query: Query, question: Question) -> tuple[list[Match], str]:
+        now_ms = self._clock_ms()
+        tenant, partition = question.tenant, question.partition
+        same = await self._index.find(tenant, partition, question.form, now_ms=now_ms)
+        if same is not None and same.key != query.key:
+            return [Match(key=same.key, similarity=1.0)], "hit"
+        reading = await self._read(question.text)
+        if reading is None:
+            return [], "unread"
+        candidates = await self._index.search(
+            tenant, partition, reading.encoding.vector, count=CANDIDATES, now_ms=now_ms
+        )
+        matches: list[Match] = []
+        for candidate in candidates:
+            if candidate.key == query.key:
+                continue
+            other = await self._read(candidate.text)
+            if other is None:
+                continue
+            verdict = self._decision.decide(
+                reading, other, bound=query.document.policy.semantic_bound
+            )
+            if verdict.hit and not query.controls.refuses(verdict.similarity):
+                matches.append(Match(key=candidate.key, similarity=verdict.similarity))
+        return matches, "hit" if matches else "refused" if candidates else "none"
+
+    async def _read(self, text: str) -> Reading | None:
+        """A text, read for the decision; None where the encoder's window is too short for it."""
+        encoding = await self._encoder.encode(text, self._deadline_s)
+        return None if encoding is None else Reading.of(text, encoding)
+
+    async def _learn(self, question: Question, header: Header) -> None:
+        try:
+            encoding = await self._encoder.encode(question.text, LEARN_TIMEOUT_S)
+            if encoding is None:
+                SEMANTIC_ENTRIES.labels("unread").inc()
+                return
+            entry = Entry(
+                tenant=question.tenant,
+                partition=question.partition,
+                key=header.key,
+                text=question.text,
+                form=question.form,
+                vector=encoding.vector,
+                # Stale answers are for who asked the very question.
+                expires_ms=header.fresh_until_ms,
+            )
+            private = header.encryption is not None
+            await self._index.add(entry, now_ms=self._clock_ms(), private=private)
+        except (TimeoutError, EncoderError, StoreError) as exc:
+            SEMANTIC_ENTRIES.labels("failed").inc()
+            log.warning("not indexed: %s", exc or "too late")
+        else:
+            SEMANTIC_ENTRIES.labels("indexed").inc()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            try:
+                await self._index.sweep(self._clock_ms())
+            except StoreError as exc:
+                log.warning("semantic index: %s", exc)
