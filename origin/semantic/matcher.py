@@ -141,7 +141,7 @@ class Matcher:
             await asyncio.wait(self._learning)
 
     async def _matches(self, query: Query, question: Question) -> tuple[list[Match], str]:
-        now_ms = self._clock_ms()
+        now_ms, bound = self._clock_ms(), query.document.policy.semantic_bound
         tenant, partition = question.tenant, question.partition
         same = await self._index.find(tenant, partition, question.form, now_ms=now_ms)
         if same is not None and same.key != query.key:
@@ -159,9 +159,7 @@ class Matcher:
             other = await self._read(candidate.text)
             if other is None:
                 continue
-            verdict = self._decision.decide(
-                reading, other, bound=query.document.policy.semantic_bound
-            )
+            verdict = self._decision.decide(reading, other, bound=bound)
             if verdict.hit and not query.controls.refuses(verdict.similarity):
                 matches.append(Match(key=candidate.key, similarity=verdict.similarity))
         return matches, "hit" if matches else "refused" if candidates else "none"

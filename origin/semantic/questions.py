@@ -6,7 +6,8 @@ partition's digest. So a conversation of several turns is matched within that ve
 
 Not matched: completions (their prompt is not asked, it is gone on with), embeddings, requests of a
 registered template (its slots decide), tool turns, content that is not one text, and texts whose
-very form another message asks about.
+very form another message asks about. While the deployment's secret is being replaced nothing is: a
+purge may name an entry by either secret's key, and of a source only one is known.
 """
 
 from __future__ import annotations
@@ -44,12 +45,16 @@ class Question:
 
 def question_of(query: Query) -> Question | None:
     """What of a request may be matched by meaning, None where nothing may."""
-    if query.endpoint is not Endpoint.CHAT or query.key is None or query.strategy == "template":
+    if (
+        query.endpoint is not Endpoint.CHAT
+        or query.key is None
+        or query.other_key is not None
+        or query.strategy == "template"
+    ):
         return None
     text = _last_text(query.fields)
     if text is None or not text.strip():
         return None
-    # The text is replaced, not left out: no request of a client has this form.
     others = with_user_text(query.fields, lambda _: "")
     exact = canonical_for(
         query.document, endpoint=query.endpoint, controls=query.controls, fields=others

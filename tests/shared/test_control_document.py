@@ -44,6 +44,7 @@ from shared.requests import Endpoint
 
 HOUR_MS = 3_600_000
 MAX_INTEGER = 2**53 - 1
+VERSION_1 = "0123456789ab"
 KEY, SOURCE_KEY, OTHER_KEY = "a" * 64, "b" * 64, "c" * 64
 TAG, OTHER_TAG = "0" * 12, "1" * 12
 KEY_ID = "0123456789abcdef" * 2
@@ -488,7 +489,57 @@ def test_what_must_not_be_used_is_objected_to(
     document = replace(
         DOCUMENT, policy=Policy(encrypted=encrypted), cut_offs=CutOffs(all_ms=all_ms)
     )
-    assert objection(document, replace(HEADER, encryption=encryption)) == expected
+    header = replace(HEADER, encryption=encryption, source=None)
+    assert objection(document, header) == expected
+
+
+@pytest.mark.parametrize(
+    ("calibration", "semantic", "controls", "expected"),
+    [
+        (VERSION_1, "strict", Controls(), None),
+        (VERSION_1, "strict", Controls(semantic_threshold=0.95), None),
+        (VERSION_1, "strict", Controls(semantic_threshold=0.951), "too-dissimilar"),
+        (VERSION_1, "strict", Controls(semantic_off=True), "too-dissimilar"),
+        (VERSION_1, "off", Controls(), "recalibrated"),
+        (VERSION_1, "0.01", Controls(), "recalibrated"),
+        ("0123456789ac", "strict", Controls(), "recalibrated"),
+        ("", "strict", Controls(), "recalibrated"),
+    ],
+)
+def test_a_promoted_entry_counts_under_its_own_rule_alone(
+    calibration: str, semantic: str, controls: Controls, expected: str | None
+) -> None:
+    """Another version, another mode, a stricter request: a miss."""
+    document = replace(
+        DOCUMENT,
+        policy=Policy(semantic=semantic),
+        cut_offs=CutOffs(),
+        calibration=calibration,
+    )
+    source = SemanticSource(similarity=0.95, key=OTHER_KEY, calibration=f"{VERSION_1}/strict")
+    header = replace(HEADER, source=source)
+    assert objection(document, header, controls=controls) == expected
+    assert objection(document, replace(header, source=None), controls=controls) is None
+
+
+@pytest.mark.parametrize(
+    ("semantic", "bound"),
+    [("off", None), ("strict", 0.01), ("0.005", 0.005), ("0.5", 0.5), ("0.000001", 0.000001)],
+)
+def test_semantic_modes(semantic: str, bound: float | None) -> None:
+    """A mode is a bound, or none; it survives being written."""
+    document = replace(DOCUMENT, policy=Policy(semantic=semantic))
+    assert document.policy.semantic_bound == bound
+    assert decode(encode(document), document.tenant) == document
+
+
+@pytest.mark.parametrize(
+    "semantic", ["", "on", "Strict", "0", "0.0", "0.50", "0.51", "1", "1e-3", ".01", "0.0000001", 1]
+)
+def test_what_is_no_semantic_mode_is_refused(semantic: Any) -> None:
+    """Each bound has one text, and none is above one half."""
+    with pytest.raises(ControlError, match="semantic"):
+        Policy(semantic=semantic)
 
 
 # ------------------------------------------------------------------------------------ purges
