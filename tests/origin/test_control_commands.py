@@ -140,22 +140,24 @@ def test_policy_is_shown_and_changed(tmp_path: Path) -> None:
         "residency = edge",
         "encrypted = false",
         "rate_limited = true",
+        "semantic = strict",
     ]
     changed = [
         "normalisation = property",
         "residency = origin-only",
         "encrypted = true",
         "rate_limited = false",
+        "semantic = 0.005",
         "template hi@1 = say a=b {x:text}",
     ]
     options = ["--normalisation", "property", "--residency", "origin-only", "--encrypted"]
-    options += ["--not-rate-limited", "--template", "hi@1=say a=b {x:text}"]
+    options += ["--not-rate-limited", "--semantic", "0.005", "--template", "hi@1=say a=b {x:text}"]
     assert policy(tmp_path, *options) == changed
     assert policy(tmp_path) == changed
     assert policy(tmp_path, "--remove-template", "hi@1", "--not-encrypted") == [
         *changed[:2],
         "encrypted = false",
-        changed[3],
+        *changed[3:5],
     ]
 
 
