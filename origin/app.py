@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -59,6 +60,9 @@ from origin.warming import Warming
 from shared.requests import Endpoint
 from shared.wire import CONTROL_PATH, COUNTERS_PATH, ENTRY_PATH, WARMING_PATH
 
+if TYPE_CHECKING:
+    from origin.semantic.matcher import Matcher
+
 log = logging.getLogger(__name__)
 
 
@@ -73,17 +77,20 @@ def create_app(
     events: RedisEvents | None = None,
     job_store: JobStore | None = None,
     turns: Turns | None = None,
+    matcher: Matcher | None = None,
 ) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down.
 
     Without `leases` generations are shared in this process alone, without `usage_store` what is
     counted is kept in memory, without `events` nothing but requests and commands purges. With
-    `job_store` there are warm-up jobs. `turns` are the engine's places.
+    `job_store` there are warm-up jobs. `turns` are the engine's places. Without `matcher` there is
+    no semantic match.
     """
     recorder = Recorder(usage_store or MemoryUsageStore())
     lifetimes = settings.lifetimes
     keys = settings.keys
-    control = Control.from_settings(settings, control_store)
+    calibration = "" if matcher is None else matcher.version
+    control = Control.from_settings(settings, control_store, calibration=calibration)
     access = Access(keys, control, development=settings.development)
     denials = Denials(control_store)
     known_models = KnownModels(store=control_store, control=control, engine=engine, keys=keys)
@@ -102,6 +109,7 @@ def create_app(
         admit_after=settings.admit_after,
         ruling=control.known,
         note_model=known_models.note,
+        matcher=matcher,
     )
     batches = Batches(pipeline, metered)
     warming = Warming(pipeline, control, limit=settings.warm_limit, turns=turns)
@@ -127,7 +135,7 @@ def create_app(
     health = Health(
         store=store, control_store=control_store, engine=engine, known_models=known_models
     )
-    detached = [known_models.compare_until_done, control.deliver]
+    detached = [known_models.compare_until_done, control.calibrate, control.deliver]
     if events is not None:
         invalidation = Invalidation(events, control, keys)
         detached += [invalidation.listen, invalidation.consume]
@@ -135,9 +143,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as closing:
-            for part in (store, leases, recorder, control, engine, pipeline, denials, events):
+            parts = (store, leases, recorder, control, engine, matcher, pipeline, denials, events)
+            for part in parts:
                 if part is not None:
                     closing.push_async_callback(part.close)
+            if matcher is not None:
+                await matcher.start()
             recorder.start()
             closing.push_async_callback(end, [asyncio.create_task(run()) for run in detached])
             if jobs is not None:
@@ -243,6 +254,7 @@ def build_app(settings: Settings) -> ASGIApp:
         events=RedisEvents.from_url(control_url, prefix=prefix),
         job_store=RedisJobStore.from_url(control_url, prefix=prefix),
         turns=_turns(settings),
+        matcher=_matcher(settings, url),
     )
 
 
@@ -250,6 +262,21 @@ def _turns(settings: Settings) -> Turns:
     if settings.all_upstreams:
         return Turns()
     return Turns(settings.engine_concurrency, queue_limit=settings.engine_queue_limit)
+
+
+def _matcher(settings: Settings, redis_url: str) -> Matcher | None:
+    if settings.semantic == "off" or settings.l1 == "off":
+        return None
+    try:
+        # Imported here: without semantic match an origin needs none of it.
+        from origin.semantic.loading import load_matcher  # noqa: PLC0415
+
+        return load_matcher(settings, redis_url)
+    except (ImportError, FileNotFoundError) as exc:
+        if settings.semantic == "on":
+            raise SettingsError(f"ENCORE_SEMANTIC=on: {exc}; install encore[local]") from exc
+        log.info("no semantic match: %s", exc)
+        return None
 
 
 def _load_engine(settings: Settings) -> Engine:

@@ -51,6 +51,8 @@ MAX_ATTEMPTS = 100
 UNREADABLE = "control_unreadable"
 """The code of the failure that a damaged document is: of its tenant nothing is served."""
 CHANGE = Act(action="change")
+_CALIBRATION = "calibration"
+_LONGEST_PAUSE_S = 60.0
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -269,14 +271,18 @@ class Control:
     async def calibrate(self) -> None:
         """Let every tenant's document say by what this process matches, the edge's copies too."""
         pause_s = 1.0
-        while True:
+        while self._calibration is not None:
             try:
-                await self.documents(EVERY_TENANT)
-            except EncoreError as error:
-                if error.code != UNREADABLE:
-                    log.warning("not every control document is looked at yet: %s", error)
+                facts = await self._store.facts()
+                if facts.get(_CALIBRATION, "") != self._calibration:
+                    await self.documents(EVERY_TENANT)
+                    await self._store.keep_fact(_CALIBRATION, self._calibration)
+            except (StoreError, EncoreError) as exc:
+                # Of a tenant whose document cannot be read nothing is served.
+                if isinstance(exc, StoreError) or exc.code != UNREADABLE:
+                    log.warning("not every control document is looked at yet: %s", exc)
                     await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, 60.0)
+                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                     continue
             return
 

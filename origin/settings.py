@@ -248,6 +248,40 @@ class Settings(BaseModel):
         "bundled all-MiniLM-L6-v2.",
     )
 
+    semantic: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Semantic match, for tenants whose policy allows it: `auto` where what it "
+        "needs is installed, `on` refuses to start otherwise.",
+    )
+    semantic_model: str | None = Field(
+        None,
+        min_length=1,
+        description="Encoder of semantic match: a sentence-transformers id or a folder; by default "
+        "the bundled all-MiniLM-L6-v2. Another one needs a calibration of its own.",
+    )
+    semantic_calibration: Path | None = Field(
+        None,
+        description="What `encore calibrate` wrote; by default the calibration that ships with "
+        "Encore.",
+    )
+    semantic_deadline_ms: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="How long a request waits for semantic match; then it is a miss.",
+    )
+    semantic_index: Literal["auto", "local", "redis"] = Field(
+        "auto",
+        description="Where questions are searched: `redis` in vector sets of Redis 8, `local` in "
+        "each origin process, for up to `ENCORE_SEMANTIC_MAX_ENTRIES`; `auto` is `redis` where the "
+        "connected Redis can.",
+    )
+    semantic_max_entries: int = Field(
+        100_000,
+        ge=1,
+        description="Most questions that a process keeps in its own memory (about 2 KB each).",
+    )
+
     ttl_s: int = Field(_DAY_S, ge=0, description="How long an answer is fresh.")
     max_ttl_s: int = Field(
         30 * _DAY_S, ge=1, description="The longest freshness a request may ask for."
