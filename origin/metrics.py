@@ -46,6 +46,13 @@ STORE_WRITES = Counter(
 """`outcome`: stored, extended (a sliding end was moved), too-large, failed (after retries), dropped
 (too many were waiting), purged (while it was made)."""
 
+SEMANTIC_INDEX_WRITES = Counter(
+    "encore_semantic_index_writes_total",
+    "Changes of the semantic index to be written to Redis, by what became of them.",
+    ["outcome"],
+)
+"""`outcome`: stored, dropped (after retries, or too many were waiting)."""
+
 GENERATIONS = Gauge(
     "encore_generations",
     "Generations under way, those waiting in the engine's queue included.",
@@ -132,6 +139,7 @@ for _source in ("channel", "stream"):
 for _counter, _values in (
     (L1_ERRORS, ("read", "clock", "grant")),
     (STORE_WRITES, ("stored", "extended", "too-large", "failed", "dropped", "purged")),
+    (SEMANTIC_INDEX_WRITES, ("stored", "dropped")),
     (EDGE_COUNTERS, ("stored", "refused", "failed")),
     (USAGE_FLUSHES, ("stored", "failed")),
     (WARM_UPS, ("cached", "generated", "failed")),

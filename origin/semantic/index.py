@@ -93,19 +93,30 @@ class SemanticIndex(Protocol):
         """Put an entry in, instead of that of its key and of that of its form in its partition.
 
         It is found from the return on, in this process. One that is over at `now_ms` replaces, and
-        is not found. With `private` (an encrypted tenant's) nothing of it leaves the process.
-        Raises StoreError; it may be in then.
+        is not found. With `private` (an encrypted tenant's) nothing of it leaves the process; a
+        tenant that was not private before is cleared first, by the caller. Raises StoreError; it
+        may be in then. Redis ends entries by its own clock, too.
         """
         ...
 
     async def find(
-        self, tenant: str, partition: str, form: str, *, now_ms: int
+        self, tenant: str, partition: str, form: str, *, now_ms: int, private: bool = False
     ) -> Candidate | None:
-        """Return the entry whose normalised text is the same, if any. Raises StoreError."""
+        """Return the entry whose normalised text is the same, if any. Raises StoreError.
+
+        `private` is said of a tenant at every call, or at none: see `add`. So it is in `search`.
+        """
         ...
 
     async def search(
-        self, tenant: str, partition: str, vector: Vector, *, count: int, now_ms: int
+        self,
+        tenant: str,
+        partition: str,
+        vector: Vector,
+        *,
+        count: int,
+        now_ms: int,
+        private: bool = False,
     ) -> list[Candidate]:
         """Return the nearest entries of a partition, at most `count`, the best first.
 

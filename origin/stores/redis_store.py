@@ -242,6 +242,11 @@ class _Cluster(RedisCluster):
         if not look.cancelled():
             look.exception()  # told to those who waited, if any did
 
+    async def aclose(self) -> None:
+        if self._look is not None:  # nobody may wait for it any more, and it opens connections
+            await asyncio.wait([self._look], timeout=self.patience_s)
+        await super().aclose()
+
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         await self.initialize()  # nothing, once it is done
         return await super().execute_command(*args, **kwargs)
