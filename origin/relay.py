@@ -102,7 +102,7 @@ class Relay:
                     landed = None if lease.entry is None else await part.read(lease.entry)
                     if landed is None or landed.entry is None:
                         break
-                    if not part.serves(landed.entry.header):
+                    if not _becomes(flight, landed.entry.header, part):
                         break
                     yield landed
                     return
@@ -182,7 +182,16 @@ class Relay:
                             for payload in json.loads(inflate.decompress(said)):
                                 yield Chunk(payload=payload)
                         else:
-                            yield await _ending(kind, said, part)
+                            ending = await _ending(kind, said, part)
+                            entry = ending.entry if isinstance(ending, Landed) else None
+                            if (
+                                entry is not None
+                                and entry.header.generation_started_ms
+                                < header.generation_started_ms
+                                and not _becomes(flight, entry.header, part)
+                            ):
+                                raise _LostError  # its leader has found what may not answer here
+                            yield ending
                             return
                     if not pieces:
                         break
@@ -372,6 +381,17 @@ class Leader:
 
     def _sealed(self, piece: bytes) -> bytes:
         return piece if self._cipher is None else self._cipher.seal(self._number, piece)
+
+
+def _becomes(flight: Flight, header: Header, part: Part) -> bool:
+    """Whether an entry that began before the flight may be its answer. It is known by that then.
+
+    Who joins between this and the end of the flight must be told what the answer really is.
+    """
+    if not part.serves(header):
+        return False
+    flight.become(header, flight.document.revision, is_elsewhere=True)
+    return True
 
 
 def _read_about(about: bytes) -> tuple[Header, int]:

@@ -1,9 +1,10 @@
 """Purges against everything at once: generation, store, refresh, and the edge's copies.
 
 Each seed is one interleaving of two origin processes on one store, which share generations by
-leases or do not, an edge and a few purges. Every step of engine, store, leases and clock waits
-until the seed's dice let it go on; leases run out at any time. Whoever asks after a purge
-was acknowledged must not be answered by what was begun before it.
+leases or do not, an edge and a few purges; in half of them any question answers any other's. Every
+step of engine, store, leases and clock waits until the seed's dice let it go on; leases run out at
+any time. Whoever asks after a purge was acknowledged must not be answered by what was begun before
+it.
 
 Begun means: the engine was told to start, by the order of events, whatever clocks and headers say.
 """
@@ -40,6 +41,7 @@ from shared.keys import key_rings, tag_digest
 from shared.requests import Endpoint, Request
 from shared.streams import chunks
 from tests.support.engines import MODEL, chat_answer
+from tests.support.matchers import VERSION, LooseMatcher
 from tests.support.stepped import SteppedLeases, SteppedStore
 
 pytestmark = pytest.mark.usefixtures("no_threads")
@@ -59,8 +61,12 @@ class World:
         self.now_ms = START_MS
         self.order = itertools.count()
         self.waiting: list[asyncio.Future[None]] = []
+        is_semantic = seed % 4 < 2
         self.document = ControlDocument(
-            tenant="acme", revision=1, policy=Policy(encrypted=seed % 3 == 0)
+            tenant="acme",
+            revision=1,
+            policy=Policy(encrypted=seed % 3 == 0),
+            calibration=VERSION if is_semantic else "",
         )
         self.purges: list[tuple[int, Purge]] = []
         self.begun: dict[str, int] = {}
@@ -69,6 +75,7 @@ class World:
         self.violations: list[str] = []
         self.store = SteppedStore(self.step, lambda: self.now_ms)
         self.leases = leases = SteppedLeases(self.step, self.store)
+        matcher = LooseMatcher(self.step) if is_semantic else None
         relay = Relay(leases, KEYS, sleep=lambda _: self.step()) if seed % 2 else None
         self.pipelines = [
             Pipeline(
@@ -76,13 +83,18 @@ class World:
                 store=self.store,
                 engine=SteppedEngine(self),
                 lifetimes=Lifetimes(
-                    ttl_s=1, stale_while_revalidate_s=2, stale_if_error_s=3, max_ttl_s=9
+                    # Only what is fresh is promoted.
+                    ttl_s=9 if is_semantic else 1,
+                    stale_while_revalidate_s=2,
+                    stale_if_error_s=3,
+                    max_ttl_s=9,
                 ),
                 deadline_s=60,
                 store_clock=self.store_clock,
                 relay=relay,
                 clock_ms=lambda: self.now_ms,
                 ruling=lambda _: self.document if self.dice.random() < 0.5 else None,
+                matcher=matcher,
             )
             for _ in range(2)
         ]
@@ -161,6 +173,7 @@ class World:
         answer = await self.dice.choice(self.pipelines).answer(query)
         if isinstance(answer, Hit):
             self.seen["stale" if answer.served.ttl_s < 0 else "hit"] += 1
+            self.seen["promoted"] += answer.envelope.header.source is not None
             self.check(answer.envelope, acknowledged)
             return
         self.seen["joined" if answer.collapsed else "generated"] += 1
@@ -169,6 +182,7 @@ class World:
         tags = {tag for wish in flight.wishes for tag in wish.tags}
         digests = [tag_digest(KEYS.current, "acme", tag) for tag in tags]
         digests += () if flight.to_be is None else flight.to_be.tags
+        began_ms = 0 if flight.to_be is None else flight.to_be.generation_started_ms
         try:
             with flight.joined():
                 finished = await flight.result()
@@ -179,6 +193,9 @@ class World:
             return
         self.seen["elsewhere"] += flight.is_elsewhere
         text = finished.answer["choices"][0]["message"]["content"]
+        if flight.entry is not None and flight.entry.header.generation_started_ms < began_ms:
+            digests = list(flight.entry.header.tags)  # as any hit, it has no other
+            self.seen["landed"] += 1
         self.check_text(text, query.key, digests, acknowledged)
         if self.dice.random() < 0.3:
             await self.fetch_entry(query.key)
@@ -240,7 +257,10 @@ class World:
         assert segment is not None
         answer = json.loads(decompress(segment, max_bytes=10_000))
         text = answer["choices"][0]["message"]["content"]
-        self.check_text(text, envelope.header.key, envelope.header.tags, acknowledged)
+        header = envelope.header
+        self.check_text(text, header.key, header.tags, acknowledged)
+        if header.source is not None:
+            self.check_text(text, header.source.key, header.tags, acknowledged)
 
     def check_text(
         self,
@@ -325,6 +345,8 @@ async def test_no_purged_answer_comes_back() -> None:
         "fetched",
         "hit in KV",
         "dead in KV",
+        "promoted",
+        "landed",
     }, seen
 
 
@@ -340,7 +362,7 @@ async def _violations() -> int:
 
 async def test_entries_that_nobody_checks_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interleavings show it when readers do not ask about cut-offs."""
-    monkeypatch.setattr(origin.queries, "objection", lambda *_: None)
+    monkeypatch.setattr(origin.queries, "objection", lambda *_, **__: None)
     assert await _violations() > 0
 
 
