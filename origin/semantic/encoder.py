@@ -1,14 +1,13 @@
 """The semantic tier's encoder: texts to unit vectors and hidden states, by ONNX Runtime on the CPU.
 
-A text's encoding never depends on the texts that were encoded with it: scores are calibrated. So
-texts are never padded: those of one length run together. Knows neither torch nor requests; one
-process has one encoder, and `Batcher` is its asynchronous front.
+A text's encoding does not depend on the texts encoded with it, for scores are calibrated: padding
+is masked, and `quantization` gives each token a range of its own. Knows neither torch nor requests;
+`batcher` is its asynchronous front.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -28,6 +27,8 @@ __all__ = ["DEFAULT_PRECISION", "Encoder", "EncoderError", "Encoding", "Precisio
 DEFAULT_PRECISION: Final[Precision] = "int8"
 _RUN_TOKENS: Final = 2048
 """Tokens of one run: bounds what ONNX Runtime's arena grows to."""
+_MAX_STRETCH: Final = 1.25
+"""How much longer than a run's shortest text its longest may be: padding costs as much as text."""
 _MAX_CHARACTERS_PER_TOKEN: Final = 64
 """Past it on average is no prose; such a text is past the window without being read."""
 
@@ -68,7 +69,6 @@ class Encoder:
         self._session = session
         self._tokenizer = tokenizer
         self._model = model
-        self._together = precision == "fp32"
         self.identity = f"{model.name}@{model.fingerprint[:12]}.{RECIPE}/{precision}"
         self.max_tokens = model.max_tokens
         self.dims = int(session.get_outputs()[0].shape[-1])
@@ -110,19 +110,12 @@ class Encoder:
 
         Blocking: about 2 ms for a short question. Raises EncoderError where the model fails.
         """
-        tokens = [self._tokens(text) for text in texts]
-        by_length: defaultdict[int, list[int]] = defaultdict(list)
-        for index, (ids, _) in enumerate(tokens):
-            if ids:
-                by_length[len(ids)].append(index)
+        read = [self._tokens(text) for text in texts]
         encodings: list[Encoding | None] = [None] * len(texts)
-        for length, indexes in by_length.items():
-            step = max(1, _RUN_TOKENS // length) if self._together else 1
-            for start in range(0, len(indexes), step):
-                part = indexes[start : start + step]
-                states = self._run([tokens[index][0] for index in part])
-                for index, row in zip(part, states, strict=True):
-                    encodings[index] = self._encoding(*tokens[index], row)
+        for indexes in _runs([len(ids) for ids, _ in read]):
+            states = self._run([read[index][0] for index in indexes])
+            for index, row in zip(indexes, states, strict=True):
+                encodings[index] = self._encoding(*read[index], row)
         return encodings
 
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
@@ -139,11 +132,14 @@ class Encoder:
         return read.ids, read.special_tokens_mask
 
     def _run(self, rows: list[list[int]]) -> NDArray[np.float32]:
-        ids = np.array(rows, dtype=np.int64)
+        """Shape [rows, longest, dims]."""
+        ids = np.zeros((len(rows), len(rows[-1])), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
         try:
-            (states,) = self._session.run(
-                None, {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-            )
+            (states,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
         except Exception as error:  # ONNX Runtime's own have no common class
             raise EncoderError(f"{self._model.name} failed: {error}") from error
         found: NDArray[np.float32] = states
@@ -152,6 +148,7 @@ class Encoder:
     def _encoding(
         self, ids: list[int], special: list[int], states: NDArray[np.float32]
     ) -> Encoding:
+        states = states[: len(ids)]
         vector = states.mean(axis=0) if self._model.pooling == "mean" else states[0]
         vector = vector / np.linalg.norm(vector)
         own = np.array(special, dtype=np.int8) == 0
@@ -163,3 +160,19 @@ class Encoder:
         for array in (encoding.vector, encoding.ids, encoding.states):
             array.setflags(write=False)
         return encoding
+
+
+def _runs(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indexes of what runs together, each run from short to long. Length 0 is left out."""
+    run: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        length = lengths[index]
+        if run and (
+            length > _MAX_STRETCH * lengths[run[0]] or length * (len(run) + 1) > _RUN_TOKENS
+        ):
+            yield run
+            run = []
+        if length:
+            run.append(index)
+    if run:
+        yield run

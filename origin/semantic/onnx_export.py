@@ -146,7 +146,9 @@ def export(folder: Path, precision: Precision, file: Path) -> None:
     )
     _check(states, file)
     if precision == "int8":
-        _quantize(file)
+        from origin.semantic.quantization import quantize  # noqa: PLC0415 - onnx
+
+        quantize(file)
 
 
 def _example(texts: int, tokens: int, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,24 +175,6 @@ def _check(model: Any, file: Path) -> None:
         far = ((torch.from_numpy(found) - wanted) * mask[..., None]).abs().max().item()
         if not far < _TOLERANCE:
             raise EncoderError(f"the exported model differs from its source by {far:.2g}")
-
-
-def _quantize(file: Path) -> None:
-    """Dynamic quantisation of the weight matrices, a scale for each column.
-
-    Embeddings, LayerNorm and attention stay float32. Seven bits (`reduce_range`): on CPUs without
-    VNNI two products of eight bits saturate 16 bits, and scores would depend on the machine.
-    """
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
-
-    quantize_dynamic(
-        file,
-        file,
-        op_types_to_quantize=["MatMul"],
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        reduce_range=True,
-    )
 
 
 if __name__ == "__main__":
