@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from origin.app import create_app
 from origin.control import MEMO_S
+from origin.semantic.matcher import Matcher
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
@@ -255,12 +256,13 @@ def stacked(
     control: MemoryControlStore | None = None,
     informed: bool = True,
     pushing: bool = False,
+    matcher: Matcher | None = None,
     **more: str,
 ) -> Iterator[Stack]:
     """A stack of one's own; `more` are further variables of the edge.
 
     The edge has the control documents already, unless it is not to be `informed`. With `pushing`
-    the origin leaves later ones there.
+    the origin leaves later ones there; with `matcher` it matches by meaning.
     """
     engine, store = ScriptedEngine(), MemoryStore()
     control = control or control_store(API_KEY, OTHER_API_KEY, admins=[ADMIN_API_KEY])
@@ -284,6 +286,7 @@ def stacked(
             store=store,
             control_store=control,
             job_store=MemoryJobStore(),
+            matcher=matcher,
         )
         front = Front(origin)
         url = exits.enter_context(serving(front, port, lifespan=pushing))
