@@ -267,16 +267,21 @@ def _turns(settings: Settings) -> Turns:
 def _matcher(settings: Settings, redis_url: str) -> Matcher | None:
     if settings.semantic == "off" or settings.l1 == "off":
         return None
+    missing: Exception
     try:
         # Imported here: without semantic match an origin needs none of it.
-        from origin.semantic.loading import load_matcher  # noqa: PLC0415
-
-        return load_matcher(settings, redis_url)
-    except (ImportError, FileNotFoundError) as exc:
-        if settings.semantic == "on":
-            raise SettingsError(f"ENCORE_SEMANTIC=on: {exc}; install encore[local]") from exc
-        log.info("no semantic match: %s", exc)
-        return None
+        from origin.semantic.loading import MissingError, load_matcher  # noqa: PLC0415
+    except ImportError as exc:
+        missing = exc
+    else:
+        try:
+            return load_matcher(settings, redis_url)
+        except MissingError as exc:
+            missing = exc
+    if settings.semantic == "on":
+        raise SettingsError(f"ENCORE_SEMANTIC=on: {missing}; install encore[local]") from missing
+    log.warning("no semantic match: %s", missing)
+    return None
 
 
 def _load_engine(settings: Settings) -> Engine:

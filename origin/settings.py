@@ -257,7 +257,10 @@ class Settings(BaseModel):
         None,
         min_length=1,
         description="Encoder of semantic match: a sentence-transformers id or a folder; by default "
-        "the bundled all-MiniLM-L6-v2. Another one needs a calibration of its own.",
+        "the bundled all-MiniLM-L6-v2. Another one needs a verifier and a calibration of its own.",
+    )
+    semantic_verifier: Path | None = Field(
+        None, description="Model of the verifier; by default the one that ships with Encore."
     )
     semantic_calibration: Path | None = Field(
         None,

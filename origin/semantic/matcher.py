@@ -16,22 +16,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from shared.veto import Facts, read
 
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
 from origin.semantic.batcher import Batcher
+from origin.semantic.calibration import Calibration
 from origin.semantic.decision import Decision
 from origin.semantic.encoder import EncoderError
 from origin.semantic.index import Entry, SemanticIndex
 from origin.semantic.questions import Question, question_of
-from origin.semantic.verifier import Reading
+from origin.semantic.verifier import Reading, Verifier
 from origin.stores.contract import StoreError
 from origin.tasks import end
 
 if TYPE_CHECKING:
     from origin.queries import Query
+    from shared.control_document import ControlDocument, Policy
     from shared.envelope import Header
 
 CANDIDATES = 4
@@ -39,6 +44,8 @@ CANDIDATES = 4
 LEARN_TIMEOUT_S = 10.0
 MAX_LEARNING = 1000
 SWEEP_INTERVAL_S = 60.0
+PURGE_FOLLOWED_MS = 60_000
+MAX_READ = 4096
 log = logging.getLogger(__name__)
 
 
@@ -61,23 +68,27 @@ class Matcher:
         *,
         encoder: Batcher,
         index: SemanticIndex,
-        decision: Decision,
+        verifier: Verifier,
+        calibration: Calibration,
         deadline_s: float,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._encoder = encoder
         self._index = index
-        self._decision = decision
+        self._verifier = verifier
+        self._calibration = calibration
+        self._decisions: dict[float, Decision] = {}
         self._deadline_s = deadline_s
         self._clock_ms = clock_ms
-        self._learning: set[asyncio.Task[None]] = set()
+        self._behind: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
-        self._cleared: dict[str, int] = {}
+        self._purged_ms: dict[str, int] = {}
+        """By tenant the latest purge of everything that is known here."""
 
     @property
     def version(self) -> str:
         """Of all that decides: 12 hexadecimal characters."""
-        return self._decision.version
+        return self._calibration.version
 
     async def start(self) -> None:
         """Begin to follow what other processes index."""
@@ -86,7 +97,7 @@ class Matcher:
 
     async def close(self) -> None:
         """Stop; what is not indexed yet is not."""
-        await end(self._learning | ({self._sweeping} if self._sweeping else set()))
+        await end(self._behind | ({self._sweeping} if self._sweeping else set()))
         await self._index.close()
         await self._encoder.close()
 
@@ -97,6 +108,7 @@ class Matcher:
         question = question_of(query)
         if question is None:
             return []
+        self._follow_purges(query.document)
         began_s = time.perf_counter()
         outcome = "failed"
         try:
@@ -121,12 +133,11 @@ class Matcher:
         question = question_of(query)
         if question is None:
             return
-        if len(self._learning) >= MAX_LEARNING:
+        self._follow_purges(query.document)
+        if len(self._behind) >= MAX_LEARNING:
             SEMANTIC_ENTRIES.labels("dropped").inc()
             return
-        task = asyncio.create_task(self._learn(question, header))
-        self._learning.add(task)
-        task.add_done_callback(self._learning.discard)
+        self._do_behind(self._learn(question, header))
 
     async def forget(self, tenant: str, key: str) -> None:
         """Take out what has no entry any more."""
@@ -137,11 +148,35 @@ class Matcher:
 
     async def learned(self) -> None:
         """Wait until all that was learnt so far is indexed."""
-        if self._learning:
-            await asyncio.wait(self._learning)
+        if self._behind:
+            await asyncio.wait(self._behind)
+
+    def _follow_purges(self, document: ControlDocument) -> None:
+        """Clear what a purge of everything has ended. Its entries are dead without this, too.
+
+        One that is long known elsewhere is left to them: others have indexed since.
+        """
+        tenant, purged_ms = document.tenant, document.cut_offs.all_ms
+        if purged_ms > self._purged_ms.get(tenant, 0):
+            self._purged_ms[tenant] = purged_ms
+            if self._clock_ms() - purged_ms < PURGE_FOLLOWED_MS:
+                self._do_behind(self._clear(tenant))
+
+    def _do_behind(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
+    async def _clear(self, tenant: str) -> None:
+        try:
+            await self._index.clear(tenant)
+        except StoreError as exc:
+            log.warning("semantic index: %s", exc)
 
     async def _matches(self, query: Query, question: Question) -> tuple[list[Match], str]:
-        now_ms, bound = self._clock_ms(), query.document.policy.semantic_bound
+        now_ms, decision = self._clock_ms(), self._decision(query.document.policy)
+        if decision.threshold is None:
+            return [], "refused"
         tenant, partition = question.tenant, question.partition
         same = await self._index.find(tenant, partition, question.form, now_ms=now_ms)
         if same is not None and same.key != query.key:
@@ -152,6 +187,7 @@ class Matcher:
         candidates = await self._index.search(
             tenant, partition, reading.encoding.vector, count=CANDIDATES, now_ms=now_ms
         )
+        least = query.controls.semantic_threshold or 0.0
         matches: list[Match] = []
         for candidate in candidates:
             if candidate.key == query.key:
@@ -159,15 +195,26 @@ class Matcher:
             other = await self._read(candidate.text)
             if other is None:
                 continue
-            verdict = self._decision.decide(reading, other, bound=bound)
-            if verdict.hit and not query.controls.refuses(verdict.similarity):
+            verdict = decision.decide(reading, other, min_similarity=least)
+            if verdict.hit:
                 matches.append(Match(key=candidate.key, similarity=verdict.similarity))
         return matches, "hit" if matches else "refused" if candidates else "none"
 
     async def _read(self, text: str) -> Reading | None:
         """A text, read for the decision; None where the encoder's window is too short for it."""
         encoding = await self._encoder.encode(text, self._deadline_s)
-        return None if encoding is None else Reading.of(text, encoding)
+        if encoding is None:
+            return None
+        return Reading(text=text, facts=_facts(text), encoding=encoding)
+
+    def _decision(self, policy: Policy) -> Decision:
+        """What decides by a policy, which allows semantic match."""
+        bound = policy.semantic_bound or 0.0
+        if bound not in self._decisions:
+            self._decisions[bound] = Decision.end_to_end(self._verifier, self._calibration, bound)
+            if self._decisions[bound].threshold is None:
+                log.warning("semantic match: that at most %g is wrong cannot be shown", bound)
+        return self._decisions[bound]
 
     async def _learn(self, question: Question, header: Header) -> None:
         try:
@@ -200,3 +247,9 @@ class Matcher:
                 await self._index.sweep(self._clock_ms())
             except StoreError as exc:
                 log.warning("semantic index: %s", exc)
+
+
+@lru_cache(maxsize=MAX_READ)
+def _facts(text: str) -> Facts:
+    """What the veto goes by: the likest are read again and again."""
+    return read(text)
