@@ -9,6 +9,9 @@ from shared.veto.lexicon import NO_GROUPS
 
 QUANTITY, NAME, THING, PLAIN, CODE = "quantity", "name", "thing", "plain", "code"
 
+UNSURE = "unknown word"
+"""The rule that speaks for a name which may be but a word that no list has."""
+
 
 class Term(NamedTuple):
     """A piece of content.

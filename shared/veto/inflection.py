@@ -21,9 +21,9 @@ def bases(word: str) -> list[str]:
         if word.endswith("es"):
             found.append(word[:-2])
     for ending in ("ing", "ed", "er", "est"):
-        if word.endswith(ending) and size > len(ending) + 2:
+        if word.endswith(ending) and size > len(ending) + 1:
             stem = word[: -len(ending)]
-            found += (stem, stem + "e")
+            found += (stem, stem + "e") if len(stem) > 2 else (stem + "e",)
             if stem[-1] == stem[-2]:
                 found.append(stem[:-1])
             if stem.endswith("i"):
@@ -39,7 +39,7 @@ def bases(word: str) -> list[str]:
 
 def singular(word: str) -> str:
     """An unknown word without the endings of plural and tense."""
-    if len(word) > 4 and word.endswith("s") and word[-2] not in "siu'":
+    if len(word) > 3 and word.endswith("s") and word[-2] not in "siu'":
         return word[:-1]
     if len(word) > 6 and word.endswith("ed"):
         return word[:-2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from shared.veto.conflict import Conflict
-from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, Facts, Term
+from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, UNSURE, Facts, Term
 from shared.veto.lexicon import NEGATIVE_PREFIXES, OPPOSITES, STRICT
 from shared.veto.words_grammar import CURRENCIES
 
@@ -122,6 +122,10 @@ def names(ours: Sequence[Term], theirs: Sequence[Term], a: Facts, b: Facts) -> I
     """Names and rare words that the other side has not."""
     left = [t for t in ours if t.sort == NAME and not _has_like(t, b, theirs)]
     right = [t for t in theirs if t.sort == NAME and not _has_like(t, a, ours)]
+    if not left or not right:
+        # A rare word on one side alone is hardly a name where it has no capital.
+        left = [term for term in left if term.rule != UNSURE]
+        right = [term for term in right if term.rule != UNSURE]
     yield from _paired("", left, right)
 
 
@@ -166,7 +170,13 @@ def _is_variant(one: str, other: str, *, typo: bool) -> bool:
         return True
     if sorted(one) == sorted(other) and len(one) > 5:
         return True
+    if _undoubled(one) == _undoubled(other):
+        return True
     return typo and len(one) > 5 and abs(len(one) - len(other)) < 2 and _one_edit(one, other)
+
+
+def _undoubled(word: str) -> str:
+    return "".join(c for c, before in zip(word, " " + word, strict=False) if c != before)
 
 
 def _shared_start(one: str, other: str) -> str:

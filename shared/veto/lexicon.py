@@ -200,6 +200,8 @@ def look_up(word: str) -> Entry:
             stem = word[: -len(ending)]
             if any(ENTRIES.get(stem + more, _NONE).kind == WORD for more in ("", "e", "y", "t")):
                 return Entry(WORD, SYNONYMS.get(word, word))
+    if len(word) > 6 and word.endswith(_COMMON_ENDINGS):
+        return Entry(WORD, singular(word))
     return Entry(UNKNOWN, singular(word))
 
 
@@ -209,6 +211,12 @@ _DERIVATIONS = (
     "ized", "ised", "al", "ally", "ist", "ism", "ive", "ous", "ic", "ical", "ically", "ship", "hood", "ance", "ence",
     "ant", "ent", "or", "ors", "ors", "age", "ish", "like", "ward", "y", "an", "ian", "ary", "ments", "ations", "ions",
     "ists", "ities", "izing", "ising", "fully", "lessly", "nesses", "ship", "ships",
+)  # fmt: skip
+# Hardly a name ends like this.
+_COMMON_ENDINGS = (
+    "ing", "ings", "ed", "ly", "tion", "tions", "sion", "ness", "ment", "ments", "ity", "ities", "ous", "ive", "able", "ible",
+    "ical", "ically", "ism", "ist", "ists", "ize", "ise", "izes", "ises", "ify", "ence", "ance", "ful", "less", "ish",
+    "ward", "wards", "ship", "hood", "ial", "ual", "ional", "ated", "ating", "fied", "ency", "ancy", "worthy",
 )  # fmt: skip
 _NONE = Entry(UNKNOWN, "")
 

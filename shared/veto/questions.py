@@ -55,7 +55,7 @@ def apart(a: frozenset[str], b: frozenset[str]) -> bool:
 def tense_of(lows: Sequence[str]) -> tuple[str, bool]:
     """ "past", "future" or "", and whether a modal looks back: "should have bought"."""
     seen = set(lows[:40])
-    opening = lows[1:4]
+    opening = lows[1:3] if lows and lows[0] in QUESTIONS else ()
     past = any(word in PAST_FORMS or (word.endswith("ed") and len(word) > 4) for word in opening)
     past = past or not seen.isdisjoint(PAST) or "yesterday" in seen or "ago" in seen
     future = not seen.isdisjoint(FUTURE) or "tomorrow" in seen

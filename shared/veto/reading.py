@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.veto import words_grammar as grammar
-from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, Facts, Term
+from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, UNSURE, Facts, Term
 from shared.veto.inflection import singular
 from shared.veto.lexer import Token, cut
 from shared.veto.lexicon import (
@@ -53,7 +53,7 @@ def _expanded(tokens: list[Token]) -> list[Token]:
             low = token.low
             if "’" in low:
                 low = low.replace("’", "'")
-            full = grammar.CONTRACTIONS.get(low)
+            full = grammar.CONTRACTIONS.get(low) if token.text != "U" else None
             if full is None and low.endswith("n't"):
                 full = low[:-3] + " not"
             if full is not None:
@@ -122,7 +122,7 @@ class _Reader:
             keys=frozenset(self.keys),
             negations=negation_targets(line, self.terms),
             bounds=frozenset(self.bounds),
-            questions=questions,
+            questions=questions if self._asks_once() else frozenset(),
             tense=tense,
             modal_perfect=modal_perfect,
             soft_ones=self.soft_ones,
@@ -131,6 +131,9 @@ class _Reader:
             blocks=tuple(self.blocks),
             payload=self._payload(),
         )
+
+    def _asks_once(self) -> bool:
+        return sum(token.text == "?" for token in self.tokens) < 2
 
     def _payload(self) -> tuple[str, ...]:
         if self.payload_from < 0 or not _TEXT_WORK.intersection(self.line[: self.payload_from]):
@@ -325,8 +328,9 @@ class _Reader:
                 return i + 1
             if follow.text == "-" and i + 2 < len(tokens) and tokens[i + 2].glued:
                 if low in {"non", "anti"}:
-                    self.line.append("not")
-                    return i + 2
+                    word = low + tokens[i + 2].low
+                    self._known(i, look_up(word), Token("word", word, word, False), 1)
+                    return i + 3
                 if tokens[i + 2].low == "free" and low in _FREE:
                     self.line.append("not")
                     self._known(i, look_up(low), token, 1)
@@ -362,7 +366,7 @@ class _Reader:
     def _matches(self, i: int, rest: tuple[str, ...]) -> bool:
         tokens, j = self.tokens, i + 1
         for word in rest:
-            if j < len(tokens) and tokens[j].text in {"-", "."} and tokens[j].glued:
+            if j < len(tokens) and tokens[j].text in _WITHIN and tokens[j].glued:
                 j += 1
             if j >= len(tokens) or tokens[j].low != word:
                 return False
@@ -372,7 +376,7 @@ class _Reader:
     def _skip(self, i: int, size: int) -> int:
         tokens, j = self.tokens, i + 1
         for _ in range(size):
-            if tokens[j].text in {"-", "."}:
+            if tokens[j].text in _WITHIN:
                 j += 1
             j += 1
         return j
@@ -414,6 +418,8 @@ class _Reader:
             self._add(THING, key, token.text, next(iter(entry.groups)), groups=entry.groups)
         elif kind in {MONTH, WEEKDAY, RELATIVE}:
             self._add(QUANTITY, key, token.text, "date", value=key)
+        elif low in grammar.AMBIGUOUS and token.text.islower():
+            self._add(PLAIN, key, token.text, "")
         elif self._is_field(i):
             self._add(CODE, low, token.text, "identifier")
         elif entry.groups:
@@ -430,7 +436,8 @@ class _Reader:
 
     def _is_field(self, i: int) -> bool:
         """Whether the word names a field: "sort … by price" in a text about code."""
-        if not self.line or self.tokens[i].low in _FIELD_WORDS:
+        low = self.tokens[i].low
+        if not self.line or low in _FIELD_WORDS or low.endswith("ing"):
             return False
         before = self.line[-2:]
         if before[-1] != "by" and before[:1] != ["by"]:
@@ -448,7 +455,7 @@ class _Reader:
             self._add(CODE, low, token.text, "identifier")
             return
         sure = self._is_name(i, token, 1)
-        self._add(NAME, key, token.text, "name" if sure else "unknown word")
+        self._add(NAME, key, token.text, "name" if sure else UNSURE)
 
     def _is_name(self, i: int, token: Token, size: int) -> bool:
         text = token.text
@@ -458,6 +465,7 @@ class _Reader:
         return size == 1 and before is not None and before.text not in _STARTS
 
 
+_WITHIN = frozenset("-./")
 _LIMITS = {"over": "gt", "above": "gt", "under": "lt", "below": "lt"}
 _ACRONYMS = frozenset({"it", "who", "or", "in", "me"})
 _FIELD_WORDS = frozenset({"key", "column", "field", "attribute", "property"})

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from shared.veto.conflict import Conflict
-from shared.veto.facts import CODE, NAME, QUANTITY, Facts, Term
+from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, Facts, Term
 from shared.veto.words_grammar import NEGATIONS, PREPOSITIONS
 
 MAX_TERMS = 60
@@ -23,6 +23,7 @@ _STRONG = {
     "against": "against", "over": "over",
 }  # fmt: skip
 _WEAK = frozenset("of for with by in on at via through during".split())
+_SHORT = 10
 _BINDING = frozenset("of for with by".split())
 _JOINS = frozenset({"and", "or", "vs", "versus", ",", "nor", "with", "to", "from", "between"})
 _LISTS = frozenset({"and", "or", "vs", "versus", ",", "nor"})
@@ -63,6 +64,9 @@ def exchanges(a: Facts, b: Facts) -> Iterator[Conflict]:
 
 def _traded(a: Facts, b: Facts, ours: list[Term], theirs: list[Term]) -> Conflict | None:
     mine, yours = _governed(a.line, ours), _governed(b.line, theirs)
+    # Among many ordinary words a preposition says little.
+    long = len(a.terms) > _SHORT or len(b.terms) > _SHORT
+    sorts = {term.key: term.sort for term in (*ours, *theirs)}
     symmetric = not _SYMMETRIC.isdisjoint(a.line) and not _SYMMETRIC.isdisjoint(b.line)
     for preposition, left in mine.items():
         right = yours.get(preposition)
@@ -86,6 +90,8 @@ def _traded(a: Facts, b: Facts, ours: list[Term], theirs: list[Term]) -> Conflic
                 if x == y or x not in b.keys or y not in a.keys:
                     continue
                 if preposition in _WEAK and not _mutual(mine, yours, x, y, preposition):
+                    continue
+                if long and PLAIN in {sorts[x], sorts[y]}:
                     continue
                 return Conflict("order", f"{preposition} {x}", f"{preposition} {y}")
     return None

@@ -66,7 +66,7 @@ species species|bus bus|gas gas|plus plus|minus minus|always always|perhaps perh
 """
 
 PHRASES = """
-sort_of=kind sorts_of=kind type_of=kind types_of=kind how_many=howmany how_much=howmuch how_long=howlong how_far=howfar how_old=howold how_often=howoften how_big=howbig
+sort_of=kind sorts_of=kind type_of=kind types_of=kind b_w=between w_o=without if_not=otherwise do_you_think=please is_there_a_way_to=howto is_there_any_way_to=howto how_many=howmany how_much=howmuch how_long=howlong how_far=howfar how_old=howold how_often=howoften how_big=howbig
 how_tall=howtall how_high=howhigh how_fast=howfast how_large=howbig how_deep=howdeep how_heavy=howheavy how_soon=when
 how_come=why what_time=when what_date=when what_day=when what_year=when what_place=where what_makes=why what_causes=why
 what_is_the_reason=why what_are_the_reasons=why for_what_reason=why at_what_age=howold at_what_temperature=what
@@ -107,9 +107,8 @@ short_term=short_term upper_case=uppercase lower_case=lowercase
 
 STRICT = """
 only except excluding unless instead besides nolonger
-maximum minimum ascending descending worst least less fewer lowest lower worse
-part_time full_time one_way round_trip offline free illegal male female woman man
-married divorced unmarried pregnant frozen raw secondhand
+maximum minimum ascending descending worst least less fewer lowest worse
+part_time full_time one_way round_trip offline free illegal pregnant frozen raw secondhand
 frontend backend alphabetically chronologically reversed descending
 """
 """Words that bound what is asked for: on one side alone they are a difference."""
@@ -254,6 +253,11 @@ DIRECTIONS = {
     "n": "north", "s": "south", "e": "east", "w": "west", "ne": "northeast", "nw": "northwest",
     "se": "southeast", "sw": "southwest",
 }  # fmt: skip
+
+AMBIGUOUS = frozenset(
+    "react rust dart oracle bing opera spring express target visa gap bush angular ruby reading word".split()
+)
+"""Words that are names only with a capital."""
 
 PAST_FORMS = frozenset("went came got gave took became began broke wrote ran saw won lost bought sold".split())
 PAST = frozenset("was were did had".split())

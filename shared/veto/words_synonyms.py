@@ -178,6 +178,7 @@ auth authentication
 admin administrator
 docs documentation
 vs versus
+except besides excluding
 ai artificial_intelligence
 ml machine_learning
 nda non_disclosure_agreement

@@ -75,6 +75,6 @@ scored: goal assist point rebound touchdown yellow_card red_card title medal tro
 contact: phone_number zip_code email_address street_address social_security_number date_of_birth credit_card_number postal_code ip_address
 letter_kind: resignation recommendation complaint apology invitation
 booking: cancel move reschedule confirm book postpone schedule
-crud: create read_only update delete list return insert select
+crud: update delete list return insert
 account_thing: password username account subscription order profile
 """
