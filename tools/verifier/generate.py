@@ -15,72 +15,26 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, combinations, pairwise
 from pathlib import Path
 from typing import Final
 
-from tools.verifier import values, words
+from tools.verifier import corpora, values, words
 from tools.verifier.grammar import (
     SLOT,
     Family,
-    Intent,
     choose,
     read_families,
     read_lists,
     slot_name,
 )
+from tools.verifier.questions import Pair, Question, Text
 from tools.verifier.surface import typed
 from tools.verifier.values import Value
 
 PAIRS: Final = 50_000
 _NEAR_PER_QUESTION: Final = 4
 _DRAWS: Final = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """One wording of the question that `group` names."""
-
-    text: str
-    group: str
-    template: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two texts and what is known of them; `group` is the first text's."""
-
-    a: Text
-    b: Text
-    kind: str
-
-    @property
-    def same(self) -> bool:
-        """Whether one answer serves both."""
-        return self.a.group == self.b.group
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """An intent with its values and, perhaps, a constraint: all that decides the answer."""
-
-    family: Family
-    intent: Intent
-    slots: dict[str, Value]
-    constraint: Value | None = None
-    contrast: tuple[int, str] | None = None  # the wording, and that wording with one word changed
-    swapped: bool = False
-
-    @property
-    def group(self) -> str:
-        """The question's name, equal for equal questions."""
-        names = [f"{slot}={value.name}" for slot, value in sorted(self.slots.items())]
-        if self.intent.symmetric:
-            names = sorted(name.partition("=")[2] for name in names)
-        if self.constraint:
-            names.append(f"+{self.constraint.name}")
-        if self.contrast:
-            names.append(f"!{self.contrast[1]}")
-        return f"{self.family.name}/{self.intent.name}: " + ", ".join(names)
 
 
 @dataclass(kw_only=True)
@@ -125,8 +79,11 @@ class Generator:
 
     def _question_pairs(self, question: Question, weight: float) -> Iterator[Pair]:
         count = self._whole(3 * weight)
-        texts = [self._text(question) for _ in range(count + 1)]
-        for first, second in zip(texts, texts[1:], strict=False):
+        turns = list(range(len(question.intent.wordings)))
+        self.rng.shuffle(turns)
+        texts = [self._text(question, wording=turn) for turn in turns[: count + 1]]
+        texts += [self._text(question) for _ in range(count + 1 - len(texts))]
+        for first, second in pairwise(texts):
             yield Pair(a=first, b=second, kind="paraphrase")
         if question.intent.symmetric and len(question.slots) >= 2:
             turned = self._swap(question)
@@ -142,7 +99,7 @@ class Generator:
                 yield self._alike(question, other, kind)
             else:
                 yield Pair(a=self.rng.choice(texts), b=self._text(other), kind=kind)
-            if other.contrast and self.rng.random() < 0.4:
+            if other.contrast and self.rng.random() < 0.2:
                 first, second = self._text(other), self._text(other)
                 yield Pair(a=first, b=second, kind="paraphrase")
 
@@ -152,8 +109,9 @@ class Generator:
         for slot in intent.slots:
             slots[slot] = self._value(slot.rstrip("0123456789"), list(slots.values()))
         constraint = None
-        if family.constraints and self.rng.random() < 0.35:
-            constraint = self._value(self.rng.choice(family.constraints), [])
+        constraints = family.constraints_of(intent)
+        if constraints and self.rng.random() < 0.35:
+            constraint = self._value(self.rng.choice(constraints), [])
         return Question(family=family, intent=intent, slots=slots, constraint=constraint)
 
     def _value(self, name: str, taken: list[Value]) -> Value:
@@ -170,10 +128,10 @@ class Generator:
     def _near(self, question: Question) -> tuple[str, Question] | None:
         """A question that differs in one thing, and the kind of that thing."""
         ways = ["contrast"] * 2
-        ways += ["slot"] * min(4, 2 * len(question.slots))
-        ways += ["intent"] * min(3, len(question.family.intents) - 1)
-        ways += ["swap"] * (2 if _swappable(question) else 0)
-        ways += ["constraint"] * (2 if question.family.constraints else 0)
+        ways += ["slot"] * min(7, 4 * len(question.slots))
+        ways += ["intent"] * min(2, len(question.family.intents) - 1)
+        ways += ["swap"] * (3 if _swappable(question) else 0)
+        ways += ["constraint"] * (2 if question.family.constraints_of(question.intent) else 0)
         way = self.rng.choice(ways)
         if way == "slot":
             return self._near_slot(question)
@@ -204,6 +162,8 @@ class Generator:
             for intent in question.family.intents
             if intent.slots == question.intent.slots and intent.name != question.intent.name
         ]
+        if question.constraint:
+            others = [one for one in others if question.family.constraints_of(one)]
         if not others:
             return None
         return "aspect", replace(question, intent=self.rng.choice(others))
@@ -212,7 +172,8 @@ class Generator:
         if question.constraint and self.rng.random() < 0.5:
             return "constraint_dropped", replace(question, constraint=None)
         taken = [question.constraint] if question.constraint else []
-        other = self._value(self.rng.choice(question.family.constraints), taken)
+        constraints = question.family.constraints_of(question.intent)
+        other = self._value(self.rng.choice(constraints), taken)
         kind = "constraint_changed" if question.constraint else "constraint_added"
         return kind, replace(question, constraint=other)
 
@@ -245,7 +206,7 @@ class Generator:
         texts = []
         for one in (question, other):
             draws = random.Random(seed)  # noqa: S311
-            texts.append(self._text(one, draws, wording=wording, noise=noise))
+            texts.append(self._text(one, draws, wording=wording, noise=noise, reworded=False))
         return Pair(a=texts[0], b=texts[1], kind=kind)
 
     # Families of plain questions
@@ -253,18 +214,15 @@ class Generator:
     def _plain_pairs(self, family: Family, share: int) -> Iterator[Pair]:
         if not family.plain:
             return
-        weight = share / len(family.plain) / 6
+        weight = 2 * share / len(family.plain) / 6
         for index, plain in enumerate(family.plain):
             group = f"{family.name}/{index}"
             options = list(plain.wordings)
-            self.rng.shuffle(options)
-            wanted = min(max(1, self._whole(3 * weight)), len(options) * 2)
-            texts = [
-                self._plain_text(family, group, options[turn % len(options)])
-                for turn in range(wanted + 1)
-            ]
-            for first, second in zip(texts, texts[1:], strict=False):
-                yield Pair(a=first, b=second, kind="paraphrase")
+            texts = []
+            for couple in self._couples(options, self._whole(3 * weight)):
+                one, same = (self._plain_text(family, group, wording) for wording in couple)
+                texts += [one, same]
+                yield Pair(a=one, b=same, kind="paraphrase")
             nears = [
                 self._plain_text(family, f"{group}!{number}", near)
                 for number, near in enumerate(plain.near)
@@ -276,6 +234,11 @@ class Generator:
                 yield Pair(a=first, b=second, kind="neighbour")
             for _ in range(self._whole(max(1.0, weight))):
                 yield from self._plain_contrast(family, group, options)
+
+    def _couples(self, options: list[str], count: int) -> list[tuple[str, str]]:
+        """At least one couple of unlike wordings, and no couple twice."""
+        couples = list(combinations(options, 2))
+        return self.rng.sample(couples, min(len(couples), max(1, count)))
 
     def _plain_contrast(self, family: Family, group: str, options: list[str]) -> Iterator[Pair]:
         wording = choose(self.rng.choice(options), self._draws(self.rng))
@@ -316,6 +279,7 @@ class Generator:
         *,
         wording: int | None = None,
         noise: float = 1.0,
+        reworded: bool = True,
     ) -> Text:
         rng = rng or self.rng
         draws = self._draws(rng)
@@ -324,7 +288,7 @@ class Generator:
             text = question.contrast[1]
         else:
             text = choose(options[_pick(options, wording, draws[0])], draws)
-        if not question.contrast and wording is None:
+        if not question.contrast and reworded:
             text = words.reword(text, rng, share=0.3)
         if "{mod}" not in text:
             text += "{mod}"
@@ -387,8 +351,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=PAIRS)
     options = parser.parse_args()
     entries: dict[str, tuple[str, str, str]] = {}
+    made = rows(Generator(seed=options.seed).pairs(options.count))
     with options.pairs.open("w", encoding="utf-8") as out:
-        for row in rows(Generator(seed=options.seed).pairs(options.count)):
+        for row in chain(made, corpora.rows(options.seed)):
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             for text, group in (("a", "group"), ("b", "other_group")):
                 entry = (str(row[text]), str(row[group]), str(row["template"]))

@@ -4,13 +4,13 @@ A family is a set of intents over shared slots. All wordings of one intent with 
 deserve the same answer; another intent, value or constraint does not. The notation of a file:
 
     @ family                    opens a family; the file's name is its domain
-    ~ in_place for_whom         constraints that may be added (lists of phrases)
+    ~ in_place: fix cost        a list of constraints that may be added, and to which intents
     + intent: one | another     wordings of an intent, which may run over several lines
     + intent sym: ...           an intent that does not care which of two values comes first
     = one | another ! near      a question without slots, and questions that only look like it
 
-In a wording `[a/b/]` is a choice, `{list}`, `{list1}`, `{list2}` a slot, `{list:ing}` its gerund, and
-`HOW: verb phrase` or another name of FRAMES stands for the usual frames around it.
+In a wording `[a/b/]` is a choice, `{list}`, `{list1}`, `{list2}` a slot, `{list:ing}` its gerund,
+and `HOW: verb phrase` (or another name of FRAMES) stands for the usual frames around it.
 `lists.txt` holds `name: value=alias; value` lines.
 """
 
@@ -160,9 +160,17 @@ class Family:
 
     name: str
     domain: str
-    constraints: tuple[str, ...] = ()
+    constraints: dict[str, tuple[str, ...]] = field(default_factory=dict)
     intents: list[Intent] = field(default_factory=list)
     plain: list[Plain] = field(default_factory=list)
+
+    def constraints_of(self, intent: Intent) -> list[str]:
+        """The lists of constraints that suit an intent; one that names no intent suits all."""
+        return [
+            name
+            for name, intents in self.constraints.items()
+            if not intents or intent.name in intents
+        ]
 
 
 def slot_name(match: re.Match[str]) -> str:
@@ -197,7 +205,9 @@ def read_families(folder: Path = FOLDER) -> list[Family]:
             if mark == "@":
                 families.append(Family(name=rest, domain=path.stem.removeprefix("domain_")))
             elif mark == "~":
-                families[-1].constraints = tuple(rest.split())
+                constraint, _, intents = rest.partition(":")
+                for name in constraint.split():
+                    families[-1].constraints[name] = tuple(intents.split())
             elif mark == "+":
                 families[-1].intents.append(_intent(rest))
             elif mark == "=":

@@ -11,16 +11,17 @@ _VOWEL: Final = (
     r"(?:[aioAIO](?!ne\b|nce\b)|[eE](?!u)|[uU](?:n(?!i)|[mpgl]|r(?!i)|s(?=h))|uninst|hour|honest"
     r"|MRI|MBA|LLC|SQL|HTML|XML|SSD|FAQ|NDA|R\b|8|11\b|18)"
 )
-_ASKING: Final = frozenset(
+_ASKING_TEXT: Final = (
     "what what's which who whom whose when where why how is are am was were do does did can could "
-    "should would will has have had may might".split()
+    "should would will has have had may might"
 )
-_TELLING: Final = ("Tell", "Explain", "Give", "Define", "Describe", "Show", "Recommend", "Suggest")
-_REQUESTS: Final = (
+_ASKING: Final = frozenset(_ASKING_TEXT.split())
+_REQUESTS_TEXT: Final = (
     "write translate summarize summarise list convert calculate compute rewrite generate create "
     "draft fix refactor explain give tell find analyze analyse compare describe recommend suggest "
     "define show solve proofread classify extract review optimize design plan make compose"
-).split()
+)
+_REQUESTS: Final = frozenset(_REQUESTS_TEXT.split())
 _OPENERS: Final = (
     "Hi, ", "Hello, ", "Hey, ", "Quick question: ", "Question: ", "Just wondering, ", "Hi there! ",
     "Sorry if this is basic, but ", "I was wondering: ", "Help please: ", "So ", "Ok so ",
@@ -32,7 +33,7 @@ _CLOSERS: Final = (
 )  # fmt: skip
 _CONTRACTIONS: Final = (
     ("What is", "What's"), ("what is", "what's"), ("I am", "I'm"), ("do not", "don't"),
-    ("does not", "doesn't"), ("cannot", "can't"), ("I have", "I've"), ("is not", "isn't"),
+    ("does not", "doesn't"), ("cannot", "can't"), ("is not", "isn't"),
     ("I would", "I'd"), ("will not", "won't"), ("it is", "it's"), ("did not", "didn't"),
     ("should not", "shouldn't"), ("Who is", "Who's"), ("How is", "How's"), ("are not", "aren't"),
 )  # fmt: skip
@@ -72,17 +73,17 @@ def _contracted(text: str, rng: random.Random) -> str:
 def _stopped(text: str, rng: random.Random, noise: float) -> str:
     if text[-1] in '.?!"`':
         return text
-    words = re.split(r"[.:,] ", text)[-1].lower().split()
-    asking = bool(words) and (words[0] in _ASKING or text.split()[0].lower() in _ASKING)
+    last_part = re.split(r"[.:,] ", text)[-1]
+    asking = not {_first(last_part), _first(text)}.isdisjoint(_ASKING)
     if rng.random() < 0.25 * noise:
         return text
     return text + ("?" if asking else rng.choice([".", ""]))
 
 
 def _polite(text: str, rng: random.Random) -> str:
-    first = text.split()[0].lower()
+    first = _first(text)
     lowered = text if text[:2] in {"I ", "I'"} else text[0].lower() + text[1:]
-    if first in _REQUESTS:
+    if first in _REQUESTS and text.split()[1:2] != ["of"]:
         lead = rng.choice(["Please ", "Can you ", "Could you please ", "I need you to ", "pls ",
                            "I'd like you to ", "Kindly "])  # fmt: skip
         if lead.startswith(("Can", "Could")):
@@ -90,8 +91,13 @@ def _polite(text: str, rng: random.Random) -> str:
         return lead + lowered
     if rng.random() < 0.6:
         opener = rng.choice(_OPENERS)
-        return opener + (lowered if opener[-2] in ", " or opener.startswith("So") else text)
+        return opener + (text if opener[-2] in ":!" else lowered)
     return text + (rng.choice(_CLOSERS) if text[-1] in ".?!" else "." + rng.choice(_CLOSERS))
+
+
+def _first(text: str) -> str:
+    """The first word in lower case, or the empty string."""
+    return text.lower().partition(" ")[0]
 
 
 def _lowered(text: str, rng: random.Random) -> str:
@@ -107,7 +113,7 @@ def _keeps_case(word: str) -> bool:
 
 def _slip(text: str, rng: random.Random) -> str:
     """One letter doubled, dropped or swapped inside a long, plain word."""
-    places = [match for match in re.finditer(r"(?<![\w$#])[a-z]{6,}(?![\w(])", text)]
+    places = list(re.finditer(r"(?<![\w$#])[a-z]{6,}(?![\w(])", text))
     if not places:
         return text
     place = rng.choice(places)

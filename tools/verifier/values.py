@@ -13,9 +13,8 @@ MONTHS: Final = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
-_NUMBERS: Final = (
-    "zero one two three four five six seven eight nine ten eleven twelve".split()
-)  # fmt: skip
+_NUMBERS_TEXT: Final = "zero one two three four five six seven eight nine ten eleven twelve"
+_NUMBERS: Final = tuple(_NUMBERS_TEXT.split())
 _CURRENCIES: Final = {
     "$": ("USD", "dollars"),
     "€": ("EUR", "euros"),
@@ -23,11 +22,12 @@ _CURRENCIES: Final = {
     "₹": ("INR", "rupees"),
     "¥": ("JPY", "yen"),
 }
-_STREETS: Final = (
+_STREETS_TEXT: Final = (
     "Oak Maple Cedar Pine Elm Walnut Birch Main Park Church Mill River Sunset Highland Washington "
     "Lincoln Jefferson Franklin Chestnut Willow Spruce Hickory Magnolia Juniper Meadow Harbor "
-    "Prospect Forest Laurel Poplar Kingsley Ashford Bayview Orchard Vineyard Canyon".split()
+    "Prospect Forest Laurel Poplar Kingsley Ashford Bayview Orchard Vineyard Canyon"
 )
+_STREETS: Final = tuple(_STREETS_TEXT.split())
 _WAYS: Final = (
     ("St", "Street"),
     ("Ave", "Avenue"),
@@ -38,13 +38,15 @@ _WAYS: Final = (
     ("Ct", "Court"),
     ("Pl", "Place"),
 )
-_OBJECTS: Final = (
+_OBJECTS_TEXT: Final = (
     "order user invoice customer product session account payment message event item ticket device "
-    "employee vendor report shipment booking token comment campaign student course score".split()
+    "employee vendor report shipment booking token comment campaign student course score"
 )
-_FIELDS: Final = (
-    "id name date price status count total amount email type size code key age rank label".split()
+_OBJECTS: Final = tuple(_OBJECTS_TEXT.split())
+_FIELDS_TEXT: Final = (
+    "id name date price status count total amount email type size code key age rank label"
 )
+_FIELDS: Final = tuple(_FIELDS_TEXT.split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,6 +310,7 @@ MADE: Final[dict[str, _Made]] = {
     "count": (lambda rng: [rng.choice([rng.randint(2, 99), rng.randint(1, 90) * 1000])],
               _count, _count_near),
     "integer": (lambda rng: [rng.randint(3, 990)], _plain_number, _count_near),
+    "digit": (lambda rng: [rng.randint(2, 12)], _plain_number, _count_near),
     "age": (lambda rng: [rng.randint(5, 75)], _plain_number, _count_near),
     "year": (lambda rng: [rng.randint(1975, 2028)], _plain_number, _year_near),
     "old_year": (lambda rng: [rng.randint(1200, 1970)], _plain_number, _year_near),

@@ -14,12 +14,13 @@ from typing import Final
 
 from tools.verifier.grammar import FOLDER
 
-_DOUBLED: Final = frozenset(
-    "get run stop plan cut put set quit swim win begin sit chat shop bet let rid drop ship tip wrap "
-    "map hit beg trim jog log debug format refer transfer submit admit commit forget dig skip grab "
-    "rob step strip swap tan spin dip pop zip program plug flip ban cram stir fit chop nap hug "
-    "occur prefer pin pat rub mop scan slim spot top up dub sum".split()
+_DOUBLED_TEXT: Final = (
+    "get run stop plan cut put set quit swim win begin sit chat shop bet let rid drop ship tip "
+    "wrap map hit beg trim jog log debug format refer transfer submit admit commit forget dig "
+    "skip grab rob step strip swap tan spin dip pop zip program plug flip ban cram stir fit chop "
+    "nap hug occur prefer pin pat rub mop scan slim spot top up dub sum"
 )
+_DOUBLED: Final = frozenset(_DOUBLED_TEXT.split())
 _PAST: Final = {
     "get": "got", "run": "ran", "cut": "cut", "put": "put", "set": "set", "quit": "quit",
     "buy": "bought", "sell": "sold", "make": "made", "take": "took", "give": "gave", "go": "went",
@@ -81,7 +82,7 @@ def reword(text: str, rng: random.Random, *, share: float) -> str:
 
 
 def contrasting(text: str, rng: random.Random) -> tuple[str, str] | None:
-    """(kind, the text with one word changed to a contrasting one), or None where that is not to be had."""
+    """(kind, the text with one word changed to a contrasting one), or None."""
     places = list(_pattern("contrasts").finditer(text))
     if not places:
         return None
