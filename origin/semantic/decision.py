@@ -1,0 +1,101 @@
+"""The decision of semantic match: may the answer to one text be served for another?
+
+Pure. The veto forbids, the verifier scores, the threshold decides; every verdict says why. Equal
+normalised texts are decided before this, without any encoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+from origin.semantic.calibration import Calibration
+from origin.semantic.verifier import Reading, Verifier
+from shared.veto import Conflict, Facts, conflicts
+
+MIN_CONTENT_WORDS: Final = 2
+"""Below it a text ("hi", "continue", "yes please") says too little to be matched."""
+
+Reason = Literal["too short", "conflict", "similarity", "no threshold", "score", "served"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was decided and why.
+
+    `similarity`: the cosine of the two vectors. `score` is None where it was not needed: a hit is
+    `score >= threshold`. `threshold` is None where the calibration cannot show the bound.
+    """
+
+    hit: bool
+    similarity: float
+    conflicts: tuple[Conflict, ...]
+    score: float | None
+    threshold: float | None
+    reason: Reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A verifier with its threshold. May be called from any thread."""
+
+    verifier: Verifier
+    threshold: float | None
+
+    @classmethod
+    def end_to_end(cls, verifier: Verifier, calibration: Calibration, bound: float) -> Self:
+        """Serve so that at most `bound` of what is served is wrong, as far as that can be shown.
+
+        Raises ValueError where the calibration is of another verifier.
+        """
+        _check(verifier, calibration)
+        return cls(verifier=verifier, threshold=calibration.threshold(bound))
+
+    @classmethod
+    def pair_level(cls, verifier: Verifier, calibration: Calibration, bound: float) -> Self:
+        """Accept at most `bound` of the pairs that must not match. Raises ValueError, as above."""
+        _check(verifier, calibration)
+        return cls(verifier=verifier, threshold=calibration.pair_threshold(bound))
+
+    def decide(self, a: Reading, b: Reading, *, min_similarity: float = -1) -> Verdict:
+        """Whether the answer to one may be served for the other. Symmetric but for `conflicts`.
+
+        `min_similarity`: a cosine that the client demands besides; it only tightens.
+        """
+        similarity = float(a.encoding.vector @ b.encoding.vector)
+        found = conflicts(a.facts, b.facts)
+        score: float | None = None
+        reason: Reason
+        if is_too_short(a.facts) or is_too_short(b.facts):
+            reason = "too short"
+        elif found:
+            reason = "conflict"
+        elif similarity < min_similarity:
+            reason = "similarity"
+        else:
+            score = self.verifier.score(a, b)
+            if self.threshold is None:
+                reason = "no threshold"
+            else:
+                reason = "served" if score >= self.threshold else "score"
+        return Verdict(
+            hit=reason == "served",
+            similarity=similarity,
+            conflicts=found,
+            score=score,
+            threshold=self.threshold,
+            reason=reason,
+        )
+
+
+def is_too_short(facts: Facts) -> bool:
+    """Whether a text has too few content words to be matched at all."""
+    return len({term.key for term in facts.terms}) < MIN_CONTENT_WORDS
+
+
+def _check(verifier: Verifier, calibration: Calibration) -> None:
+    if (calibration.verifier, calibration.encoder) != (verifier.version, verifier.encoder):
+        raise ValueError(
+            f"the calibration is of verifier {calibration.verifier} on {calibration.encoder}, "
+            f"not of {verifier.version} on {verifier.encoder}"
+        )

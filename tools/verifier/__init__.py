@@ -1,0 +1,1 @@
+"""The verifier's making: its training pairs and its training."""
