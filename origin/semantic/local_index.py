@@ -223,15 +223,19 @@ class _Replica:
                 self._queue and len(batch) < WRITES_A_TRIP and _are_single(batch[0], self._queue[0])
             ):
                 batch.append(self._queue.popleft())
-            outcome = "stored"
+            outcome = "dropped"
             try:
-                await retrying(self._entries.write, batch)
+                try:
+                    await retrying(self._entries.write, batch)
+                finally:
+                    # Before it is told: the event of it must not be passed over.
+                    self._unwritten -= Counter(change.name for change in batch)
+                await retrying(self._entries.tell, batch)
+                outcome = "stored"
             except StoreError as exc:
-                outcome = "dropped"
                 log.warning("semantic index: %d changes not written: %s", len(batch), exc)
             finally:
                 SEMANTIC_INDEX_WRITES.labels(outcome).inc(len(batch))
-                self._unwritten -= Counter(change.name for change in batch)
 
     async def _follow(self) -> None:
         is_failing = False

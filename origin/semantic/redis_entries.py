@@ -71,7 +71,7 @@ class RedisEntries:
         """Who tells of what this process does."""
 
     async def write(self, changes: Sequence[Change]) -> None:
-        """Make changes, then tell of them, in two round trips.
+        """Make changes, in one round trip.
 
         Where everything is removed this is the only change, and takes more of them.
         """
@@ -87,6 +87,10 @@ class RedisEntries:
                     end_ms = max(1, change.entry.expires_ms)
                     pipeline.set(self._redis_name(tenant, key), _encoded(change.entry), pxat=end_ms)
             await pipeline.execute()
+
+    async def tell(self, changes: Sequence[Change]) -> None:
+        """Tell of changes that are made, in one round trip."""
+        with outages_told():
             pipeline = self._client.pipeline(transaction=False)
             for change in changes:
                 tenant, key = change.name
