@@ -175,7 +175,6 @@ class _Replica:
         """Names being read that nobody here has changed since."""
         self._position: str | None = None
         """In the stream; None where all entries are to be read first."""
-        self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -268,7 +267,7 @@ class _Replica:
             left -= len(names)
             if left <= 0:  # more would only drive out what was read
                 break
-        self._memory.keep_since(stamp)
+        self._memory.keep_since(stamp, besides=self._unwritten)
         return position
 
     async def _read_changed(self, changed: Sequence[Name]) -> None:

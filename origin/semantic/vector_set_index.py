@@ -47,17 +47,15 @@ LINKS: Final = 16
 # KEYS: set. ARGV: now, how many elements to look at.
 _SWEEP = """
 for _, form in ipairs(redis.call('VRANDMEMBER', KEYS[1], ARGV[2])) do
-  local about = redis.call('VGETATTR', KEYS[1], form)
-  if not about or cjson.decode(about).e <= tonumber(ARGV[1]) then
-    redis.call('VREM', KEYS[1], form)
-  end
+  local is_read, about = pcall(cjson.decode, redis.call('VGETATTR', KEYS[1], form))
+  if not is_read or about.e <= tonumber(ARGV[1]) then redis.call('VREM', KEYS[1], form) end
 end
 """
 
 # KEYS: set. ARGV: form, key. Another key may have the form by now.
 _REMOVE = """
-local about = redis.call('VGETATTR', KEYS[1], ARGV[1])
-if about and cjson.decode(about).k == ARGV[2] then redis.call('VREM', KEYS[1], ARGV[1]) end
+local is_read, about = pcall(cjson.decode, redis.call('VGETATTR', KEYS[1], ARGV[1]))
+if is_read and about.k == ARGV[2] then redis.call('VREM', KEYS[1], ARGV[1]) end
 """
 
 

@@ -203,6 +203,7 @@ async def test_encoders_do_not_meet(start: Any) -> None:
 
 BROKEN = {
     "empty": b"",
+    "a time that is none": b"@",
     "no JSON": b"[\n" + basis(1).tobytes(),
     "no object": b"3\n" + basis(1).tobytes(),
     "fields missing": b"{}\n" + basis(1).tobytes(),
@@ -224,7 +225,11 @@ async def test_what_cannot_be_read_is_passed_over(start: Any, client: Any, kind:
         broken = good[:-4] + b"\x00\x00\x80\x7f"
     elif broken[:1] == b"+":
         broken = good + broken[1:]
+    elif broken == b"@":
+        broken = good.replace(str(NOW_MS + 60_000).encode(), b"1" + b"0" * 20)
     await client.set(name, broken)
+    await client.set(f"{STREAM}:{{acme}}:\xff", broken)
+    await client.xadd(STREAM, {b"tenant": b"\xff", b"key": b"\xff", b"by": b"\xff"})
     await client.set(f"{STREAM}:{{acme}}:k2", good)  # under a name of another
     there = await start()
     other = await start()

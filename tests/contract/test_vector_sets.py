@@ -82,7 +82,8 @@ async def test_a_set_stays_small_as_entries_come_and_go(index: VectorSetIndex) -
     """Each addition makes room."""
     for number in range(600):
         now_ms = NOW_MS + number * 1000
-        entry = an_entry(number, expires_ms=now_ms + 20_000)  # 20 are alive at any time
+        text = '"\U0001f600\ud800\x00\\ \u2028' if number % 3 else "{}"
+        entry = an_entry(number, text=text, expires_ms=now_ms + 20_000)  # 20 are alive
         await index.add(entry, now_ms=now_ms)
     assert await index.count() < 100
 

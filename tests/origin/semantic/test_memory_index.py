@@ -65,13 +65,13 @@ def test_an_entry_has_a_vector_of_float32(vector: object) -> None:
 
 
 def test_what_was_not_seen_again_is_dropped() -> None:
-    """But for what is private."""
-    index = filled(2, max_entries=9)
+    """But for what is private, or named."""
+    index = filled(4, max_entries=9)
     index.add(an_entry(2), private=True)
     index.stamp += 1
     index.add(an_entry(1))
-    index.keep_since(index.stamp)
-    assert kept(index) == [1, 2]
+    index.keep_since(index.stamp, besides=[("acme", "k3"), ("other", "k0")])
+    assert kept(index) == [1, 2, 3]
 
 
 def test_memory_is_given_back() -> None:
