@@ -175,7 +175,6 @@ class _Replica:
         """Names being read that nobody here has changed since."""
         self._position: str | None = None
         """In the stream; None where all entries are to be read first."""
-        self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -223,15 +222,19 @@ class _Replica:
                 self._queue and len(batch) < WRITES_A_TRIP and _are_single(batch[0], self._queue[0])
             ):
                 batch.append(self._queue.popleft())
-            outcome = "stored"
+            outcome = "dropped"
             try:
-                await retrying(self._entries.write, batch)
+                try:
+                    await retrying(self._entries.write, batch)
+                finally:
+                    # Before it is told: the event of it must not be passed over.
+                    self._unwritten -= Counter(change.name for change in batch)
+                await retrying(self._entries.tell, batch)
+                outcome = "stored"
             except StoreError as exc:
-                outcome = "dropped"
                 log.warning("semantic index: %d changes not written: %s", len(batch), exc)
             finally:
                 SEMANTIC_INDEX_WRITES.labels(outcome).inc(len(batch))
-                self._unwritten -= Counter(change.name for change in batch)
 
     async def _follow(self) -> None:
         is_failing = False
@@ -264,7 +267,7 @@ class _Replica:
             left -= len(names)
             if left <= 0:  # more would only drive out what was read
                 break
-        self._memory.keep_since(stamp)
+        self._memory.keep_since(stamp, besides=self._unwritten)
         return position
 
     async def _read_changed(self, changed: Sequence[Name]) -> None:

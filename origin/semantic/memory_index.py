@@ -18,7 +18,7 @@ Nothing here waits, so that calls from one event loop never see half a change.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -177,10 +177,17 @@ class MemoryIndex:
         """See SemanticIndex.sweep. Some 5 ms for 100,000 entries."""
         self._remove_all([row for row in self._rows.values() if row.expires_ms <= now_ms])
 
-    def keep_since(self, stamp: int) -> None:
-        """Drop what was added before `self.stamp` was `stamp`, but for what is private."""
+    def keep_since(self, stamp: int, *, besides: Container[tuple[str, str]] = ()) -> None:
+        """Drop what was added before `self.stamp` was `stamp`.
+
+        But for what is private, and `besides`: entries by tenant and key.
+        """
         self._remove_all(
-            [row for row in self._rows.values() if row.stamp < stamp and not row.private]
+            [
+                row
+                for name, row in self._rows.items()
+                if row.stamp < stamp and not row.private and name not in besides
+            ]
         )
 
     def count(self, tenant: str | None = None) -> int:

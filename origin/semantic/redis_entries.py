@@ -71,7 +71,7 @@ class RedisEntries:
         """Who tells of what this process does."""
 
     async def write(self, changes: Sequence[Change]) -> None:
-        """Make changes, then tell of them, in two round trips.
+        """Make changes, in one round trip.
 
         Where everything is removed this is the only change, and takes more of them.
         """
@@ -87,6 +87,10 @@ class RedisEntries:
                     end_ms = max(1, change.entry.expires_ms)
                     pipeline.set(self._redis_name(tenant, key), _encoded(change.entry), pxat=end_ms)
             await pipeline.execute()
+
+    async def tell(self, changes: Sequence[Change]) -> None:
+        """Tell of changes that are made, in one round trip."""
+        with outages_told():
             pipeline = self._client.pipeline(transaction=False)
             for change in changes:
                 tenant, key = change.name
@@ -142,7 +146,7 @@ class RedisEntries:
         async for found in self._scan(tenant):
             names: list[Name] = []
             for each in found:
-                owner, _, key = each[start:].decode().partition(":")
+                owner, _, key = each[start:].decode(errors="replace").partition(":")
                 names.append((owner.strip("{}"), key))
             yield names
 
@@ -183,15 +187,13 @@ class RedisEntries:
         return f"{self.stream}:{{{tenant}}}:{key}"
 
 
-async def scanned(
-    client: RedisClient, pattern: str, kind: str | None = None
-) -> AsyncGenerator[list[bytes], None]:
-    """What is named like that (and of that kind), of every node, some at a time.
+async def scanned(client: RedisClient, pattern: str) -> AsyncGenerator[list[bytes], None]:
+    """What is named like that, of every node, some at a time.
 
     Raises what the client does.
     """
     names: list[bytes] = []
-    async for name in client.scan_iter(match=pattern, count=1000, _type=kind):
+    async for name in client.scan_iter(match=pattern, count=1000):
         names.append(name)
         if len(names) == ENTRIES_A_READ:
             yield names
@@ -201,7 +203,7 @@ async def scanned(
 
 
 def _changed(fields: dict[bytes, bytes]) -> Name:
-    tenant, key = fields.get(b"tenant", b"").decode(), fields.get(b"key", b"").decode()
+    tenant, key = (fields.get(field, b"").decode(errors="replace") for field in (b"tenant", b"key"))
     return tenant or None, key or None
 
 
@@ -229,6 +231,10 @@ def _decoded(value: bytes, dims: int) -> Entry | None:
     except (ValueError, TypeError):
         return None
     kinds: Iterable[object] = (entry.tenant, entry.partition, entry.key, entry.form, entry.text)
-    is_whole = all(isinstance(each, str) for each in kinds) and isinstance(entry.expires_ms, int)
+    is_whole = all(isinstance(each, str) for each in kinds) and _is_time(entry.expires_ms)
     is_unit = len(vector) == dims and abs(float(vector @ vector) - 1) < _UNIT
     return entry if is_whole and is_unit else None
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 63

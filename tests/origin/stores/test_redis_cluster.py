@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from origin.stores.contract import StoreError
-from origin.stores.redis_store import RedisStore
+from origin.stores.redis_store import RedisStore, redis_client
 from tests.support.redis_servers import cluster, programs
 from tests.support.waiting import until
 
 KEYS = [f"{number:064x}" for number in range(60)]
 END_MS = 2**42
 PATIENCE_S = 10
+
+
+async def test_a_client_that_is_closed_while_it_looks_leaves_nothing_open(tmp_path: Path) -> None:
+    """Though nobody waits any more for what it sees."""
+    with cluster(list(programs().values())[-1], tmp_path) as (url, _):
+        client: Any = redis_client(url, timeout_s=PATIENCE_S, max_connections=1)
+        asking = asyncio.create_task(client.ping())
+        await asyncio.sleep(0)
+        look = client._look
+        asking.cancel()
+        await client.aclose()
+        await asyncio.wait([look])
+        assert client._initialize
 
 
 async def test_many_wait_for_a_cluster_that_hangs_no_longer_than_one(tmp_path: Path) -> None:
