@@ -159,6 +159,6 @@ def test_runs_without_torch() -> None:
 def test_failing_model() -> None:
     """What ONNX Runtime raises comes as our error."""
     broken = Encoder.load(cache=CACHE)
-    broken._session = None  # type: ignore[assignment]
+    broken._session = None
     with pytest.raises(EncoderError, match="failed"):
         broken.encode(["a"])

@@ -30,15 +30,14 @@ MODEL = EncoderModel.find()
 def make_model(folder: Path, *, pooling: dict[str, Any], **config: Any) -> Path:
     """A small model with weights made up."""
     torch.manual_seed(7)
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 64,
-        "vocab_size": 30_522,
-    }
-    model = transformers.BertModel(transformers.BertConfig(**sizes))
+    sizes = transformers.BertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    model = transformers.BertModel(sizes)
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         shutil.copy(default_folder() / name, folder / name)
