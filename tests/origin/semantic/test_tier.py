@@ -196,7 +196,9 @@ async def test_another_rule_ends_what_was_promoted(bench: Bench, mode: str) -> N
     assert first.source is not None
     assert second.source is not None
     assert second.source.calibration == f"ba9876543210/{mode}"
-    assert (await bench.stored("two") or Envelope).header == second
+    stored = await bench.stored("two")
+    assert stored is not None
+    assert stored.header == second
 
 
 @pytest.mark.parametrize("semantic", ["off", "0.94", "1"])

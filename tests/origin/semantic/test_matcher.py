@@ -1,0 +1,299 @@
+"""Matches by the shipped decision, over a real encoder and index."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES
+from origin.semantic.batcher import Batcher
+from origin.semantic.calibration import Calibration
+from origin.semantic.encoder import EncoderError, Encoding
+from origin.semantic.index import Candidate, Entry
+from origin.semantic.local_index import LocalIndex
+from origin.semantic.matcher import MAX_LEARNING, Match, Matcher
+from origin.semantic.questions import question_of
+from origin.semantic.verifier import Verifier
+from origin.stores.contract import StoreError
+from shared.control_document import ControlDocument, CutOffs, Policy
+from shared.envelope import Header, SemanticSource
+from tests.origin.semantic.test_questions import asked, said
+from tests.support.encoders import encoder
+from tests.support.instruments import value_of
+
+START_MS = 1_700_000_000_000
+LIFE_MS = 100_000
+ORIGINAL = "How do I reverse a list in Python?"
+SPELLING = "Please, how do I reverse a list in Python?"
+PARAPHRASE = "What is the best way to reverse a list in Python?"
+NEAR_MISS = "How do I reverse a list in Java?"
+OTHER = "Which wine goes with roast lamb?"
+
+
+class Bench:
+    """A matcher whose clock the test turns, and whose parts it may spoil."""
+
+    def __init__(self, *, deadline_s: float = 60) -> None:
+        self.now_ms = START_MS
+        self.batcher = Batcher(encoder())
+        self.index = LocalIndex(identity=encoder().identity, dims=encoder().dims)
+        self.calibration = Calibration.load()
+        self.matcher = Matcher(
+            encoder=self.batcher,
+            index=self.index,
+            verifier=Verifier.load(),
+            calibration=self.calibration,
+            deadline_s=deadline_s,
+            clock_ms=lambda: self.now_ms,
+        )
+        self.document = ControlDocument(
+            tenant="acme", revision=1, calibration=self.calibration.version
+        )
+
+    async def learn(self, text: str, **changes: Any) -> str:
+        """Index a text's answer, and return its key."""
+        query = asked(said(text), document=self.document)
+        header = header_of(query.key or "", **changes)
+        self.matcher.learn(query, header)
+        await self.matcher.learned()
+        return header.key
+
+    async def matches(self, text: str, **changes: Any) -> list[Match]:
+        """What may answer a text."""
+        return await self.matcher.matches(asked(said(text), document=self.document, **changes))
+
+
+def header_of(key: str, **changes: Any) -> Header:
+    """The header of an entry that has just been made."""
+    header = Header(
+        key=key,
+        tenant="acme",
+        generation_started_ms=START_MS,
+        created_ms=START_MS,
+        fresh_until_ms=START_MS + LIFE_MS,
+        stale_until_ms=START_MS + 2 * LIFE_MS,
+        error_until_ms=START_MS + 2 * LIFE_MS,
+        etag="0",
+        model="m",
+        fingerprint="f",
+        segments={"json": 1},
+    )
+    return replace(header, **changes)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """A fresh one, closed afterwards."""
+    bench = Bench()
+    await bench.matcher.start()
+    yield bench
+    await bench.matcher.close()
+
+
+async def test_a_paraphrase_is_matched(bench: Bench) -> None:
+    """With its cosine; what is alike and means something else is not."""
+    await bench.learn(OTHER)
+    await bench.learn(NEAR_MISS)
+    key = await bench.learn(ORIGINAL)
+    (match,) = await bench.matches(PARAPHRASE)
+    assert match.key == key
+    vectors = [e.vector for e in encoder().encode([ORIGINAL, PARAPHRASE]) if e is not None]
+    assert match.similarity == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-6)
+
+
+@pytest.mark.parametrize("text", [NEAR_MISS, OTHER, "Reverse", "How do I reverse a list?"])
+async def test_what_means_something_else_is_not_matched(bench: Bench, text: str) -> None:
+    """However alike it is."""
+    await bench.learn(ORIGINAL)
+    assert await bench.matches(text) == []
+
+
+async def test_a_spelling_is_matched_without_the_encoder(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal normalised texts mean the same."""
+    key = await bench.learn(ORIGINAL)
+    monkeypatch.setattr(bench.batcher, "encode", None)
+    assert await bench.matches(SPELLING) == [Match(key=key, similarity=1.0)]
+
+
+async def test_a_question_does_not_match_itself(bench: Bench) -> None:
+    """Its own entry was looked for already."""
+    await bench.learn(ORIGINAL)
+    assert await bench.matches(ORIGINAL) == []
+
+
+@pytest.mark.parametrize("semantic", ["off", "1"])
+async def test_a_stricter_request_is_not_matched(bench: Bench, semantic: str) -> None:
+    """`Encore-Semantic` tightens."""
+    await bench.learn(ORIGINAL)
+    assert await bench.matches(PARAPHRASE, headers={"encore-semantic": semantic}) == []
+
+
+async def test_a_tenant_without_semantic_match_is_neither_matched_nor_indexed(bench: Bench) -> None:
+    """Its policy says so."""
+    await bench.learn(ORIGINAL)
+    before = bench.document
+    bench.document = replace(before, policy=Policy(semantic="off"))
+    assert await bench.matches(PARAPHRASE) == []
+    await bench.learn(OTHER)
+    assert await bench.index.count() == 1
+
+
+async def test_a_document_that_names_no_rule_matches_nothing(bench: Bench) -> None:
+    """The edge could not tell what may be served."""
+    await bench.learn(ORIGINAL)
+    bench.document = replace(bench.document, calibration="")
+    assert await bench.matches(PARAPHRASE) == []
+
+
+async def test_a_bound_that_cannot_be_shown_matches_nothing(bench: Bench) -> None:
+    """Rather than guess; the first time it says so."""
+    await bench.learn(ORIGINAL)
+    bench.document = replace(bench.document, policy=Policy(semantic="0.000001"))
+    assert await bench.matches(PARAPHRASE) == []
+
+
+async def test_what_was_promoted_is_not_indexed(bench: Bench) -> None:
+    """No chains."""
+    source = SemanticSource(similarity=0.9, key="a" * 64, calibration="c")
+    await bench.learn(ORIGINAL, source=source)
+    assert await bench.index.count() == 0
+
+
+async def test_it_ends_with_its_entrys_freshness(bench: Bench) -> None:
+    """Stale answers are for who asked the very question."""
+    await bench.learn(ORIGINAL)
+    bench.now_ms += LIFE_MS
+    assert await bench.matches(PARAPHRASE) == []
+
+
+async def test_what_is_forgotten_is_not_matched(bench: Bench) -> None:
+    """The tier forgets what has no entry any more."""
+    key = await bench.learn(ORIGINAL)
+    await bench.matcher.forget("acme", key)
+    assert await bench.matches(PARAPHRASE) == []
+
+
+async def test_a_purge_of_everything_clears_the_index(bench: Bench) -> None:
+    """At the tenant's next request; one that is long past is left alone."""
+    await bench.learn(ORIGINAL)
+    bench.document = replace(bench.document, cut_offs=CutOffs(all_ms=START_MS - 100_000))
+    await bench.matches(OTHER)
+    await bench.matcher.learned()
+    assert await bench.index.count() == 1
+    bench.document = replace(bench.document, cut_offs=CutOffs(all_ms=START_MS))
+    await bench.matches(OTHER)
+    await bench.matcher.learned()
+    assert await bench.index.count() == 0
+
+
+async def test_a_sealed_entrys_question_leaves_no_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its text nor its vector."""
+    added: list[bool] = []
+
+    async def add(_entry: Entry, *, now_ms: int, private: bool = False) -> None:
+        assert now_ms == START_MS
+        added.append(private)
+
+    monkeypatch.setattr(bench.index, "add", add)
+    await bench.learn(ORIGINAL)
+    await bench.learn(OTHER, encryption="1a2b3c4d")
+    assert added == [False, True]
+
+
+async def test_a_text_past_the_window_is_not_matched(bench: Bench) -> None:
+    """Nor indexed: it is never read in part."""
+    long = "Summarise: " + "word " * 500
+    await bench.learn(long + "one")
+    assert await bench.index.count() == 0
+    assert await bench.matches(long + "two") == []
+
+
+async def test_what_takes_too_long_is_no_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request goes on at its deadline."""
+    bench = Bench(deadline_s=0.01)
+
+    async def encode(_text: str, _timeout_s: float) -> Encoding:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    monkeypatch.setattr(bench.batcher, "encode", encode)
+    before = value_of(SEMANTIC.labels("late"))
+    assert await bench.matches(PARAPHRASE) == []
+    assert value_of(SEMANTIC.labels("late")) == before + 1
+    await bench.matcher.close()
+
+
+@pytest.mark.parametrize("part", ["encoder", "index"])
+async def test_what_fails_is_no_match(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """And comes back by itself."""
+    await bench.learn(ORIGINAL)
+
+    async def encode(_text: str, _timeout_s: float) -> Encoding:
+        raise EncoderError("broken")
+
+    async def find(*_: object, **__: object) -> Candidate | None:
+        raise StoreError("down")
+
+    with monkeypatch.context() as broken:
+        if part == "encoder":
+            broken.setattr(bench.batcher, "encode", encode)
+        else:
+            broken.setattr(bench.index, "find", find)
+        assert await bench.matches(PARAPHRASE) == []
+    assert len(await bench.matches(PARAPHRASE)) == 1
+
+
+async def test_too_much_to_index_is_dropped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is bounded."""
+    going = asyncio.Event()
+
+    async def encode(_text: str, _timeout_s: float) -> Encoding | None:
+        await going.wait()
+        return None
+
+    monkeypatch.setattr(bench.batcher, "encode", encode)
+    before = value_of(SEMANTIC_ENTRIES.labels("dropped"))
+    query = asked(said(ORIGINAL), document=bench.document)
+    for _ in range(MAX_LEARNING + 2):
+        bench.matcher.learn(query, header_of(query.key or ""))
+    assert value_of(SEMANTIC_ENTRIES.labels("dropped")) == before + 2
+    going.set()
+    await bench.matcher.learned()
+
+
+async def test_partitions_share_nothing(bench: Bench) -> None:
+    """The same question elsewhere is another one."""
+    await bench.learn(ORIGINAL)
+    assert await bench.matches(PARAPHRASE, headers={"encore-scope": "them"}) == []
+    other = replace(bench.document, tenant="other")
+    assert await bench.matcher.matches(asked(said(PARAPHRASE), document=other)) == []
+
+
+async def test_an_index_that_rounds_is_not_believed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cosine that counts is computed anew."""
+    question = question_of(asked(said(ORIGINAL), document=bench.document))
+    assert question is not None
+
+    async def search(*_: object, **__: object) -> list[Candidate]:
+        return [
+            Candidate(key="a" * 64, text=text, similarity=0.999, expires_ms=2 * START_MS)
+            for text in (OTHER, ORIGINAL)
+        ]
+
+    monkeypatch.setattr(bench.index, "search", search)
+    (match,) = await bench.matches(PARAPHRASE)
+    assert match.similarity < 0.999
+    assert np.isfinite(match.similarity)
