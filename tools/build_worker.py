@@ -6,9 +6,10 @@
 Run by wrangler's `[build] command`, and by the local edge. Standard library only.
 
 wrangler uploads every Python file below the folder of `main` (so this file does not live there)
-and everything in `python_modules/`. Staged there: `shared/`, always, and the official runtime SDK,
-unless pywrangler has vendored it already. Nothing of the origin or the tests. Files that have not
-changed are not touched, so running it again costs milliseconds and wakes no watcher.
+and everything in `python_modules/`. Staged there: `shared/` but for what only the origin imports,
+and the official runtime SDK, unless pywrangler has vendored it already. Nothing of the origin or
+the tests. Files that have not changed are not touched, so running it again costs milliseconds and
+wakes no watcher.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 SDK = "workers-runtime-sdk"
+ORIGIN_ONLY = ("veto",)
+"""Packages of `shared/` that the Worker does not import: they would only slow its start."""
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -27,6 +30,7 @@ def stage(root: Path) -> str:
     shared = {
         Path("shared", path.relative_to(root / "shared")): path.read_bytes()
         for path in sorted((root / "shared").rglob("*.py"))
+        if path.relative_to(root / "shared").parts[0] not in ORIGIN_ONLY
     }
     changed = _mirror(shared, target, below="shared")
     if any(target.glob("workers_runtime_sdk-*.dist-info")) and (target / ".synced").exists():

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Conflict(NamedTuple):
-    """One difference in meaning: the rule's name, and the words on either side, "" where missing."""
+    """A difference in meaning: the rule's name and the words on either side, "" where missing."""
 
     rule: str
     a: str

@@ -16,7 +16,7 @@ UNSURE = "unknown word"
 class Term(NamedTuple):
     """A piece of content.
 
-    `sort`: a QUANTITY (number, date, time), a NAME, a THING of a known class, a PLAIN word, or CODE.
+    `sort`: a QUANTITY (number, date, time), a NAME, a THING of a known class, a PLAIN word, CODE.
     `key`: its one spelling; equal keys mean the same. `place`: its index in `Facts.line`.
     `value` and `unit` are a quantity's. `rule` is the name of the rule that speaks for it.
     """

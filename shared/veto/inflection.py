@@ -1,12 +1,10 @@
-"""Base forms of English words: a small stemmer that proposes and leaves the choice to the lexicon."""
+"""Base forms of English words: a small stemmer proposes, the lexicon chooses."""
 
 from __future__ import annotations
 
 from shared.veto.words_grammar import IRREGULAR as _IRREGULAR_FORMS
 
-IRREGULAR = dict(
-    pair.split() for pair in _IRREGULAR_FORMS.replace("\n", "|").split("|") if pair
-)
+IRREGULAR = dict(pair.split() for pair in _IRREGULAR_FORMS.replace("\n", "|").split("|") if pair)
 """Inflected form → base form."""
 
 

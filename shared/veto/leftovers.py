@@ -18,7 +18,9 @@ def left_over(a: Facts, b: Facts) -> list[Term]:
     return list({term.key: term for term in a.terms if term.key in missing}.values())
 
 
-def quantities(ours: Sequence[Term], theirs: Sequence[Term], a: Facts, b: Facts) -> Iterator[Conflict]:
+def quantities(
+    ours: Sequence[Term], theirs: Sequence[Term], a: Facts, b: Facts
+) -> Iterator[Conflict]:
     """Numbers, money, units, dates and times that only one side has."""
     left = [term for term in ours if term.sort == QUANTITY]
     right = [term for term in theirs if term.sort == QUANTITY]
@@ -43,7 +45,9 @@ def quantities(ours: Sequence[Term], theirs: Sequence[Term], a: Facts, b: Facts)
 def _same_quantity(one: Term, other: Term) -> bool:
     """Equal values, and units that may be the same: "asking 450k" is "$450k"."""
     if not one.value or one.value != other.value:
-        return _number(one) is not None and _number(one) == _number(other) and one.unit == other.unit
+        return (
+            _number(one) is not None and _number(one) == _number(other) and one.unit == other.unit
+        )
     units = {one.unit, other.unit}
     return units <= {"", "usd"} or units == {"", "th"}
 
@@ -60,17 +64,17 @@ def _is_soft_one(term: Term, other: Facts) -> bool:
 
 
 def _partner(term: Term, others: Sequence[Term]) -> Term | None:
-    ranked = (
-        lambda other: other.value == term.value and other.key.startswith("#"),
-        lambda other: other.unit == term.unit and other.rule == term.rule,
-        lambda other: other.rule == term.rule,
-        lambda other: other.key.startswith("#") and term.key.startswith("#"),
-    )
-    for fits in ranked:
-        found = next((other for other in others if fits(other)), None)
-        if found is not None:
-            return found
-    return None
+    def likeness(other: Term) -> int:
+        """How near another quantity is to this one."""
+        if not other.key.startswith("#") or not term.key.startswith("#"):
+            return 2 if other.rule == term.rule else 0
+        if other.value == term.value:
+            return 4
+        same = other.rule == term.rule
+        return 3 if same and other.unit == term.unit else 2 if same else 1
+
+    best = max(others, key=likeness, default=None)
+    return best if best is not None and likeness(best) else None
 
 
 def _difference(one: Term, other: Term) -> str:
@@ -126,14 +130,24 @@ def names(ours: Sequence[Term], theirs: Sequence[Term], a: Facts, b: Facts) -> I
         # A rare word on one side alone is hardly a name where it has no capital.
         left = [term for term in left if term.rule != UNSURE]
         right = [term for term in right if term.rule != UNSURE]
+        left = [term for term in left if not _is_first_name(term, a, b)]
+        right = [term for term in right if not _is_first_name(term, b, a)]
     yield from _paired("", left, right)
+
+
+def _is_first_name(term: Term, own: Facts, other: Facts) -> bool:
+    """Whether a name both texts have follows directly: "Donald" before "Trump"."""
+    return term.rule == "name" and any(
+        each.place == term.place + 1 and each.sort == NAME and each.key in other.keys
+        for each in own.terms
+    )
 
 
 def _paired(rule: str, left: list[Term], right: list[Term]) -> Iterator[Conflict]:
     for i in range(max(len(left), len(right))):
         one = left[i] if i < len(left) else None
         other = right[i] if i < len(right) else None
-        name = rule or (one or other).rule or "name"  # type: ignore[union-attr]
+        name = rule or next((each.rule for each in (one, other) if each), "name")
         yield Conflict(name, one.text if one else "", other.text if other else "")
 
 
@@ -147,11 +161,13 @@ def _has_like(term: Term, other: Facts, leftovers: Sequence[Term]) -> bool:
     for each in other.terms:
         if each.sort in {NAME, PLAIN, THING} and _is_variant(key, each.key, typo=each.sort != NAME):
             return True
-    return any(len(key) > 5 and other_key.startswith(key) for other_key in (t.key for t in leftovers))
+    return any(
+        len(key) > 5 and other_key.startswith(key) for other_key in (t.key for t in leftovers)
+    )
 
 
 def _spelt_apart(key: str, other: Facts) -> bool:
-    """ "saltwater" for "salt water", "user_id" for "user id"."""
+    """Such as "saltwater" for "salt water", "user_id" for "user id"."""
     wanted = key.replace("_", "").replace("-", "")
     if len(wanted) < 5:
         return False

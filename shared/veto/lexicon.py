@@ -9,17 +9,20 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from shared.slots import word_list
 from shared.veto import words_antonyms, words_ordinary, words_places, words_synonyms, words_things
 from shared.veto import words_grammar as grammar
 from shared.veto.inflection import IRREGULAR, bases, singular
 
 STOP, WORD, UNKNOWN, UNIT, NUMBER, ORDINAL, MONTH, WEEKDAY, RELATIVE, NEGATION, BOUND, QUESTION = (
-    "stop", "word", "unknown", "unit", "number", "ordinal", "month", "weekday", "relative", "negation",
+    "stop", "word", "unknown", "unit", "number", "ordinal", "month", "weekday", "relative",
+    "negation",
     "bound", "question",
 )  # fmt: skip
 QUESTIONS = frozenset(
-    """why when where who how what which howto howmany howmuch howlong howfar howold howoften howbig howtall howhigh
-    howfast howdeep howheavy""".split()
+    word_list("""
+        why when where who how what which howto howmany howmuch howlong howfar howold
+        howoften howbig howtall howhigh howfast howdeep howheavy""")
 )
 ADJECTIVES = frozenset(words_antonyms.GRADED.split())
 BOUNDS = frozenset({"gt", "lt", "ge", "le"})
@@ -82,7 +85,7 @@ def _build() -> tuple[dict[str, Entry], frozenset[str], dict[str, list[Phrase]]]
 
 def _add_classes(entries: dict[str, Entry]) -> frozenset[str]:
     strict = {"country", "continent", "state", "city", "language"}
-    for line in (words_places.CLASSES + words_things.CLASSES).split("\n"):
+    for line in (words_places.CLASSES + words_things.CLASSES).replace("\n  ", " ").split("\n"):
         name, _, members = line.partition(":")
         if name.endswith("!"):
             name = name[:-1]
@@ -106,7 +109,8 @@ def _add_classes(entries: dict[str, Entry]) -> frozenset[str]:
 
 
 _WIDER = {
-    "fruit": "food", "vegetable": "food", "drink": "food", "metal": "substance", "element": "substance",
+    "fruit": "food", "vegetable": "food", "drink": "food", "metal": "substance",
+    "element": "substance",
     "instrument": "skill", "sport": "skill",
 }  # fmt: skip
 
@@ -150,8 +154,10 @@ def _add_quantities(entries: dict[str, Entry]) -> None:
 
 
 SCALES = {
-    "k": 3, "m": 6, "mm": 6, "mn": 6, "b": 9, "bn": 9, "tn": 12, "thousand": 3, "million": 6, "billion": 9,
-    "trillion": 12, "lakh": 5, "lakhs": 5, "crore": 7, "crores": 7, "millions": 6, "thousands": 3, "billions": 9,
+    "k": 3, "m": 6, "mm": 6, "mn": 6, "b": 9, "bn": 9, "tn": 12, "thousand": 3, "million": 6,
+    "billion": 9,
+    "trillion": 12, "lakh": 5, "lakhs": 5, "crore": 7, "crores": 7, "millions": 6, "thousands": 3,
+    "billions": 9,
 }  # fmt: skip
 
 
@@ -206,18 +212,15 @@ def look_up(word: str) -> Entry:
 
 
 NEGATIVE_PREFIXES = ("un", "in", "im", "il", "ir", "dis", "non", "mis", "anti", "de")
-_DERIVATIONS = (
-    "ness", "ment", "ation", "ition", "tion", "sion", "ion", "able", "ible", "ability", "ful", "less", "ity", "ize", "ise",
-    "ized", "ised", "al", "ally", "ist", "ism", "ive", "ous", "ic", "ical", "ically", "ship", "hood", "ance", "ence",
-    "ant", "ent", "or", "ors", "ors", "age", "ish", "like", "ward", "y", "an", "ian", "ary", "ments", "ations", "ions",
-    "ists", "ities", "izing", "ising", "fully", "lessly", "nesses", "ship", "ships",
-)  # fmt: skip
+_DERIVATIONS = word_list("""
+    ness ment ation ition tion sion ion able ible ability ful less ity ize ise ized ised al ally
+    ist ism ive ous ic ical ically ship hood ance ence ant ent or ors age ish like ward y an ian
+    ary ments ations ions ists ities izing ising fully lessly nesses ships""")
 # Hardly a name ends like this.
-_COMMON_ENDINGS = (
-    "ing", "ings", "ed", "ly", "tion", "tions", "sion", "ness", "ment", "ments", "ity", "ities", "ous", "ive", "able", "ible",
-    "ical", "ically", "ism", "ist", "ists", "ize", "ise", "izes", "ises", "ify", "ence", "ance", "ful", "less", "ish",
-    "ward", "wards", "ship", "hood", "ial", "ual", "ional", "ated", "ating", "fied", "ency", "ancy", "worthy",
-)  # fmt: skip
+_COMMON_ENDINGS = word_list("""
+    ing ings ed ly tion tions sion ness ment ments ity ities ous ive able ible ical ically ism
+    ist ists ize ise izes ises ify ence ance ful less ish ward wards ship hood ial ual ional
+    ated ating fied ency ancy worthy""")
 _NONE = Entry(UNKNOWN, "")
 
 

@@ -84,7 +84,7 @@ def read_words(tokens: list[Token], i: int) -> Quantity | None:
             part = max(part, 1) * number
         elif number >= 1000:
             total, part = total + max(part, 1) * number, 0
-        elif part and (part % 100 == 0 or (20 <= part % 100 and part % 10 == 0 and number < 10)):
+        elif part and (part % 100 == 0 or (part % 100 >= 20 and part % 10 == 0 and number < 10)):
             part += number
         elif seen:
             break
@@ -107,8 +107,10 @@ def is_day(tokens: list[Token], i: int, quantity: Quantity) -> bool:
     j = quantity.end
     if j < len(tokens) and tokens[j].low == "of":
         j += 1
-    return _is_month(tokens, j) or (i > 0 and _is_month(tokens, i - 1)) or (
-        i > 1 and tokens[i - 1].low in {".", "the"} and _is_month(tokens, i - 2)
+    return (
+        _is_month(tokens, j)
+        or (i > 0 and _is_month(tokens, i - 1))
+        or (i > 1 and tokens[i - 1].low in {".", "the"} and _is_month(tokens, i - 2))
     )
 
 
@@ -124,7 +126,7 @@ def shifted(number: str, places: int) -> str:
 def _with_unit(tokens: list[Token], i: int, value: str, currency: str) -> Quantity:
     unit, end = _unit(tokens, i)
     if unit in grammar.CURRENCIES:
-        named = unit if not currency or currency == "usd" or currency == "yen" else currency
+        named = unit if currency in {"", "usd", "yen"} else currency
         return Quantity(shifted(value, 0), named, "money", end)
     if currency:
         return Quantity(shifted(value, 0), currency, "money", i)
@@ -148,7 +150,12 @@ def _unit(tokens: list[Token], i: int) -> tuple[str, int]:
         return "percent", i + 1
     if low == "°" or (low in {"degrees", "degree"} and i + 1 < len(tokens)):
         follow = tokens[i + 1].low if i + 1 < len(tokens) else ""
-        scale = {"c": "celsius", "f": "fahrenheit", "celsius": "celsius", "fahrenheit": "fahrenheit"}
+        scale = {
+            "c": "celsius",
+            "f": "fahrenheit",
+            "celsius": "celsius",
+            "fahrenheit": "fahrenheit",
+        }
         return (scale[follow], i + 2) if follow in scale else ("degree", i + 1)
     if low in {"f", "c"} and tokens[i].text.isupper():
         return ("fahrenheit" if low == "f" else "celsius"), i + 1
@@ -156,7 +163,7 @@ def _unit(tokens: list[Token], i: int) -> tuple[str, int]:
         size = len(rest)
         if UNIT_OF.get(word) and tuple(t.low for t in tokens[i + 1 : i + 1 + size]) == rest:
             return UNIT_OF[word], i + 1 + size
-    if low == "sq" and [t.low for t in tokens[i + 1 : i + 3]] in (["." , "ft"], [".", "m"]):
+    if low == "sq" and [t.low for t in tokens[i + 1 : i + 3]] in ([".", "ft"], [".", "m"]):
         end = i + 4 if i + 3 < len(tokens) and tokens[i + 3].low == "." else i + 3
         return "sq" + tokens[i + 2].low, end
     unit = UNIT_OF.get(low, "")
@@ -187,5 +194,3 @@ def _is_month(tokens: list[Token], i: int) -> bool:
         return False
     entry = ENTRIES.get(tokens[i].low)
     return (entry is not None and entry.kind == MONTH) or tokens[i].low == "may"
-
-

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shared.slots import word_list
 from shared.veto.lexicon import QUESTIONS
 from shared.veto.words_grammar import FUTURE, MODALS, PAST, PAST_FORMS
 
 _AUXILIARIES = frozenset(
-    """is are was were am do does did can could will would should shall has have had may might must""".split()
+    word_list("""
+        is are was were am do does did can could will would should shall has have had may
+        might must""")
 )
 _MEASURES = frozenset(
-    "howmany howmuch howlong howfar howold howoften howbig howtall howhigh howfast howdeep howheavy".split()
+    word_list("""
+        howmany howmuch howlong howfar howold howoften howbig howtall howhigh howfast
+        howdeep howheavy""")
 )
-_DEGREES = frozenset("good bad safe effective important likely true accurate common hard easy difficult".split())
+_DEGREES = frozenset(
+    word_list("""
+        good bad safe effective important likely true accurate common hard easy difficult""")
+)
 _APART = {
-    frozenset(pair)
-    for pair in (
-        ("why", "when"), ("why", "where"), ("why", "who"), ("why", "how"), ("why", "measure"), ("why", "yesno"),
-        ("why", "howto"), ("when", "where"), ("when", "who"), ("when", "how"), ("when", "howto"), ("when", "yesno"),
-        ("where", "who"), ("where", "how"), ("where", "measure"), ("where", "yesno"), ("who", "how"),
-        ("who", "howto"), ("who", "yesno"), ("who", "measure"), ("how", "yesno"), ("how", "measure"),
-        ("howto", "measure"), ("yesno", "measure"),
-        ("when", "measure"),
-    )
-}  # fmt: skip
+    frozenset({one, other})
+    for one, others in {
+        "why": "when where who how measure yesno howto",
+        "when": "where who how howto yesno measure",
+        "where": "who how measure yesno",
+        "who": "how howto yesno measure",
+        "how": "yesno measure",
+        "howto": "measure",
+        "yesno": "measure",
+    }.items()
+    for other in others.split()
+}
 
 
 def questions_of(lows: Sequence[str]) -> frozenset[str]:
@@ -53,7 +63,7 @@ def apart(a: frozenset[str], b: frozenset[str]) -> bool:
 
 
 def tense_of(lows: Sequence[str]) -> tuple[str, bool]:
-    """ "past", "future" or "", and whether a modal looks back: "should have bought"."""
+    """Tense: "past", "future" or ""; and whether a modal looks back: "should have bought"."""
     seen = set(lows[:40])
     opening = lows[1:3] if lows and lows[0] in QUESTIONS else ()
     past = any(word in PAST_FORMS or (word.endswith("ed") and len(word) > 4) for word in opening)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from shared.slots import word_list
 from shared.veto import words_grammar as grammar
+from shared.veto.contractions import expanded
 from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, UNSURE, Facts, Term
 from shared.veto.inflection import singular
 from shared.veto.lexer import Token, cut
@@ -29,50 +31,24 @@ from shared.veto.roles import negation_targets
 
 _STARTS = frozenset({".", "!", "?", ":", "\n", "(", '"', "-", "*", "•"})
 _TEXT_WORK = frozenset(
-    """translate translation rewrite rephrase paraphrase proofread correct summarize summarise shorten polish edit
-    polite formal grammar spelling classify reply respond continue improve""".split()
+    word_list("""
+        translate translation rewrite rephrase paraphrase proofread correct summarize
+        summarise shorten polish edit polite formal grammar spelling classify reply respond
+        continue improve""")
 )
 _FREE = frozenset(
-    "sugar gluten dairy fat nut lactose alcohol caffeine tax error risk interest carbon salt".split()
+    word_list("""
+        sugar gluten dairy fat nut lactose alcohol caffeine tax error risk interest carbon
+        salt""")
 )
 
 
 def read(text: str) -> Facts:
     """The facts of `text`. Any text can be read."""
-    tokens = _expanded(cut(text))
+    tokens = expanded(cut(text))
     reader = _Reader(tokens)
     reader.run()
     return reader.facts()
-
-
-def _expanded(tokens: list[Token]) -> list[Token]:
-    """Contractions as the words they stand for; no possessive endings."""
-    found: list[Token] = []
-    for token in tokens:
-        if token.kind == "word":
-            low = token.low
-            if "’" in low:
-                low = low.replace("’", "'")
-            full = grammar.CONTRACTIONS.get(low) if token.text != "U" else None
-            if full is None and low.endswith("n't"):
-                full = low[:-3] + " not"
-            if full is not None:
-                for word in full.split():
-                    found.append(Token("word", word, word, False))
-                continue
-            if "'" in low:
-                if low.endswith("'"):
-                    low = low[:-1]
-                head, _, ending = low.rpartition("'")
-                if ending in {"s", "re", "ve", "ll", "d", "m"} and head:
-                    found.append(Token("word", token.text[: len(head)], head, token.glued))
-                    if ending == "ll":
-                        found.append(Token("word", "will", "will", False))
-                    continue
-                found.append(Token("word", token.text, low, token.glued))
-                continue
-        found.append(token)
-    return found
 
 
 class _Reader:
@@ -80,6 +56,7 @@ class _Reader:
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
+        self.plain = _plain(tokens)
         self.line: list[str] = []
         self.terms: list[Term] = []
         self.keys: set[str] = set()
@@ -101,7 +78,9 @@ class _Reader:
         while i < size:
             token = tokens[i]
             kind = token.kind
-            if kind == "word":
+            if kind == "gone":
+                i += 1
+            elif kind == "word":
                 i = self._word(i)
             elif kind == "number":
                 i = self._quantity(i, read_digits(tokens, i, ""), token.text)
@@ -116,7 +95,7 @@ class _Reader:
         questions = questions_of(self.lows)
         tense, modal_perfect = tense_of(self.lows)
         return Facts(
-            plain=_plain(self.tokens),
+            plain=self.plain,
             line=line,
             terms=tuple(self.terms),
             keys=frozenset(self.keys),
@@ -166,7 +145,7 @@ class _Reader:
             self.payload_from = len(self.line)
         elif sign == "-" and follow is not None and self._is_minus(i):
             self.operators.append("-")
-        elif sign == "/" and 0 < i and follow is not None and tokens[i].glued and follow.glued:
+        elif sign == "/" and i > 0 and follow is not None and tokens[i].glued and follow.glued:
             if tokens[i - 1].kind == "word" and follow.kind == "word":
                 self.line.append("or")
         elif sign == "," and self.line and self.line[-1] != ",":
@@ -180,7 +159,9 @@ class _Reader:
         free = not self.tokens[i].glued and not after.glued
         negative = after.kind == "number" and after.glued and not self.tokens[i].glued
         operand = before.kind in {"number", "code"} or len(before.low) == 1
-        return (free and operand and (after.kind in {"number", "code"} or len(after.low) == 1)) or negative
+        return (
+            free and operand and (after.kind in {"number", "code"} or len(after.low) == 1)
+        ) or negative
 
     def _other(self, i: int, token: Token) -> None:
         kind, text = token.kind, token.text
@@ -190,7 +171,7 @@ class _Reader:
         elif kind == "quoted":
             inner = " ".join(text[1:-1].split()).strip(" .,!?")
             self.quoted.append(inner)
-            for each in _expanded(cut(inner)):
+            for each in expanded(cut(inner)):
                 entry = look_up(each.low) if each.kind == "word" else None
                 key = entry.key if entry else each.low
                 if each.kind in {"word", "number", "code"}:
@@ -231,7 +212,11 @@ class _Reader:
                 return
         if text in {"+", "*", "|", "~", "^"} and not (0 < i < len(tokens) - 1):
             return
-        if text in {"*", "~", "|"} and tokens[i - 1].kind in {"word", "sign"} and len(tokens[i - 1].text) > 1:
+        if (
+            text in {"*", "~", "|"}
+            and tokens[i - 1].kind in {"word", "sign"}
+            and len(tokens[i - 1].text) > 1
+        ):
             return
         self.operators.append(text)
 
@@ -253,9 +238,13 @@ class _Reader:
         hour, _, minute = text.partition(":")
         follow = self.tokens[i + 1].low if i + 1 < len(self.tokens) else ""
         hours = int(hour)
+        if follow in {"a", "p"} and [t.low for t in self.tokens[i + 2 : i + 5]] == [".", "m", "."]:
+            follow += "m"
+            for j in range(i + 2, i + 5):
+                self.tokens[j] = _GONE
         if follow in {"am", "pm"} and hours <= 12:
             hours = hours % 12 + (12 if follow == "pm" else 0)
-            self.tokens[i + 1] = Token("skip", "", "", False)
+            self.tokens[i + 1] = _GONE
         value = f"{hours}:{minute}"
         self._add(QUANTITY, f"# {value} clock", text, "time", value=value, unit="clock")
 
@@ -272,7 +261,7 @@ class _Reader:
             if self.street_end > end:
                 rule = "address"
         if quantity.rule == "ordinal":
-            return self._ordinal(i, quantity.value, written, end)
+            return self._ordinal(quantity.value, written, end)
         key = f"# {quantity.value} {quantity.unit}".rstrip()
         self._add(QUANTITY, key, written, rule, value=quantity.value, unit=quantity.unit)
         if quantity.unit:
@@ -289,7 +278,7 @@ class _Reader:
                 self.street_end = j
                 return
 
-    def _ordinal(self, i: int, value: str, text: str, end: int) -> int:
+    def _ordinal(self, value: str, text: str, end: int) -> int:
         follow = self.tokens[end].low if end < len(self.tokens) else ""
         if follow in {"quarter", "half"} and value in {"1", "2", "3", "4"}:
             key = f"{follow[0]}{value}"
@@ -305,18 +294,9 @@ class _Reader:
         low = token.low
         if i <= self.street_end:
             return self._street(i, token)
-        phrases = PHRASES.get(low)
-        if phrases is not None:
-            for rest, word in phrases:
-                size = len(rest)
-                if self._matches(i, rest):
-                    end = self._skip(i, size)
-                    if word == "the" or word == "please":
-                        self.lows.append("please")
-                        return end
-                    text = " ".join(t.text for t in tokens[i:end] if t.kind != "sign")
-                    self._known(i, look_up(word), Token("word", text, word, False), size + 1)
-                    return end
+        end = self._phrase(i)
+        if end > i:
+            return end
         if low == "us" and token.text == "US" and not self.shouted:
             self._known(i, look_up("usa"), token, 1)
             return i + 1
@@ -329,7 +309,7 @@ class _Reader:
             if follow.text == "-" and i + 2 < len(tokens) and tokens[i + 2].glued:
                 if low in {"non", "anti"}:
                     word = low + tokens[i + 2].low
-                    self._known(i, look_up(word), Token("word", word, word, False), 1)
+                    self._known(i, look_up(word), Token("word", word, word, glued=False), 1)
                     return i + 3
                 if tokens[i + 2].low == "free" and low in _FREE:
                     self.line.append("not")
@@ -350,18 +330,38 @@ class _Reader:
             quantity = Quantity(entry.key, "th", "ordinal", i + 1)
             if is_day(tokens, i, quantity):
                 return self._quantity(i, quantity, token.text)
-            return self._ordinal(i, entry.key, token.text, i + 1)
+            return self._ordinal(entry.key, token.text, i + 1)
         if low == "twice":
             self.lows.append(low)
             return self._quantity(i, Quantity("2", "time", "quantity", i + 1), token.text)
-        if low in _LIMITS and i + 1 < len(tokens) and (
-            tokens[i + 1].kind == "number" or tokens[i + 1].text in SYMBOLS
+        if (
+            low in _LIMITS
+            and i + 1 < len(tokens)
+            and (tokens[i + 1].kind == "number" or tokens[i + 1].text in SYMBOLS)
         ):
             entry = Entry(BOUND, _LIMITS[low])
         if low == "may" and self._is_may(i):
             entry = Entry(MONTH, "month 5", frozenset({"month"}))
         self._known(i, entry, token, 1)
         return i + 1
+
+    def _phrase(self, i: int) -> int:
+        """Read the longest phrase that starts at token `i`; the index behind it, else `i`."""
+        tokens = self.tokens
+        for rest, word in PHRASES.get(tokens[i].low, ()):
+            if not self._matches(i, rest):
+                continue
+            end = self._skip(i, len(rest))
+            if word == "please":
+                self.lows.append(word)
+                return end
+            text = " ".join(token.text for token in tokens[i:end] if token.kind != "sign")
+            entry = look_up(word)
+            if entry.kind == NUMBER:
+                return self._quantity(end - 1, Quantity(entry.key, "", "number", end), text)
+            self._known(i, entry, Token("word", text, word, glued=False), len(rest) + 1)
+            return end
+        return i
 
     def _matches(self, i: int, rest: tuple[str, ...]) -> bool:
         tokens, j = self.tokens, i + 1
@@ -465,12 +465,21 @@ class _Reader:
         return size == 1 and before is not None and before.text not in _STARTS
 
 
+_GONE = Token("gone", "", "", glued=False)
 _WITHIN = frozenset("-./")
 _LIMITS = {"over": "gt", "above": "gt", "under": "lt", "below": "lt"}
 _ACRONYMS = frozenset({"it", "who", "or", "in", "me"})
 _FIELD_WORDS = frozenset({"key", "column", "field", "attribute", "property"})
 _CODE_GROUPS = frozenset({"proglang", "database", "framework"})
-_DOLLAR_PREFIXES = {"us": "usd", "c": "cad", "ca": "cad", "a": "aud", "au": "aud", "nz": "nzd", "hk": "hkd"}
+_DOLLAR_PREFIXES = {
+    "us": "usd",
+    "c": "cad",
+    "ca": "cad",
+    "a": "aud",
+    "au": "aud",
+    "nz": "nzd",
+    "hk": "hkd",
+}
 
 
 def _written(tokens: list[Token], i: int, end: int, text: str) -> str:

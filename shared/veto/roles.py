@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from shared.slots import word_list
 from shared.veto.conflict import Conflict
 from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, Facts, Term
 from shared.veto.words_grammar import NEGATIONS, PREPOSITIONS
@@ -19,20 +20,35 @@ MAX_TERMS = 60
 """Terms looked at from the beginning of a text; order beyond them is not read."""
 
 _STRONG = {
-    "from": "from", "to": "to", "into": "to", "onto": "to", "than": "than", "before": "before", "after": "after",
+    "from": "from", "to": "to", "into": "to", "onto": "to", "than": "than", "before": "before",
+    "after": "after",
     "against": "against", "over": "over",
 }  # fmt: skip
-_WEAK = frozenset("of for with by in on at via through during".split())
+_WEAK = frozenset(
+    word_list("""
+        of for with by in on at via through during""")
+)
 _SHORT = 10
-_BINDING = frozenset("of for with by".split())
+_BINDING = frozenset(
+    word_list("""
+        of for with by""")
+)
 _JOINS = frozenset({"and", "or", "vs", "versus", ",", "nor", "with", "to", "from", "between"})
 _LISTS = frozenset({"and", "or", "vs", "versus", ",", "nor"})
 _SYMMETRIC = frozenset(
-    "howfar compare difference different similarity similar same vs versus distance combine mix relationship".split()
+    word_list("""
+        howfar compare difference different similarity similar same vs versus distance
+        combine mix relationship""")
 )
-_CLAUSES = frozenset("that which who if i you how".split())
+_CLAUSES = frozenset(
+    word_list("""
+        that which who if i you how""")
+)
 _OPPOSED = {"from": "to", "to": "from", "for": "against", "against": "for"}
-_COMMON = frozenset("be is are was were do does did has have had can will would should".split())
+_COMMON = frozenset(
+    word_list("""
+        be is are was were do does did has have had can will would should""")
+)
 
 
 def negation_targets(line: Sequence[str], terms: Sequence[Term]) -> tuple[tuple[str, str], ...]:
@@ -91,7 +107,7 @@ def _traded(a: Facts, b: Facts, ours: list[Term], theirs: list[Term]) -> Conflic
                     continue
                 if preposition in _WEAK and not _mutual(mine, yours, x, y, preposition):
                     continue
-                if long and PLAIN in {sorts[x], sorts[y]}:
+                if PLAIN in {sorts[x], sorts[y]} and (long or preposition == "to"):
                     continue
                 return Conflict("order", f"{preposition} {x}", f"{preposition} {y}")
     return None
@@ -157,27 +173,35 @@ def _swapped(a: Facts, b: Facts, ours: list[Term], theirs: list[Term]) -> Confli
         for y in inner[i + 1 : i + 9]:
             if y.key not in there or there[y.key].place > there[x.key].place:
                 continue
+            if x.sort == y.sort == QUANTITY and y.place - x.place == 1:
+                continue
             if _listed(a, x.place, y.place) and _listed(b, there[y.key].place, there[x.key].place):
                 continue
             xb, yb = there[x.key].place, there[y.key].place
-            if _trade_places(a.line, x.place, y.place, b.line, xb, yb, alike=_alike(x, y)):
+            if _trade_places(a.line, (x.place, y.place), b.line, (xb, yb), alike=_alike(x, y)):
                 return Conflict("order", f"{x.text} … {y.text}", f"{y.text} … {x.text}")
     return _pronouns(a, b)
 
 
 def _alike(x: Term, y: Term) -> bool:
     """Whether two terms could stand in each other's place."""
-    if x.sort == QUANTITY or y.sort == QUANTITY:
+    if QUANTITY in {x.sort, y.sort}:
         return x.rule == y.rule
     if x.groups and y.groups:
         return not x.groups.isdisjoint(y.groups)
-    return x.sort == y.sort or (x.sort != CODE and y.sort != CODE and NAME in {x.sort, y.sort})
+    return x.sort == y.sort or (CODE not in {x.sort, y.sort} and NAME in {x.sort, y.sort})
 
 
 def _trade_places(
-    a: Sequence[str], xa: int, ya: int, b: Sequence[str], xb: int, yb: int, *, alike: bool
+    a: Sequence[str],
+    here: tuple[int, int],
+    b: Sequence[str],
+    there: tuple[int, int],
+    *,
+    alike: bool,
 ) -> bool:
     """Whether `x` and `y` each stand between the neighbours of the other."""
+    (xa, ya), (xb, yb) = here, there
     x_here, y_here = _around(a, xa, a[ya]), _around(a, ya, a[xa])
     x_there, y_there = _around(b, xb, b[yb]), _around(b, yb, b[xb])
     crossed = sum(p == q for p, q in zip(x_here + y_here, y_there + x_there, strict=True))
@@ -207,19 +231,17 @@ def _listed(facts: Facts, first: int, second: int) -> bool:
 
 
 def _pronouns(a: Facts, b: Facts) -> Conflict | None:
-    """ "I … x" against "x … me": who acts on whom."""
+    """Who acts on whom: "I … x" against "x … me"."""
     for one, other, back in ((a, b, False), (b, a, True)):
         acting, acted = _actor(one, "i"), _acted(other)
-        if acting and acted and acting == acted[1] and acted[0] == acting:
-            continue
-        if acting and acted and acted[0] == acting[0] and acted[1] == acting[1]:
+        if acting is not None and acting == acted:
             conflict = Conflict("order", f"I {acting[0]} {acting[1]}", f"{acting[1]} {acted[0]} me")
             return conflict.swapped() if back else conflict
     return None
 
 
 def _actor(facts: Facts, pronoun: str) -> tuple[str, str] | None:
-    """ "i verb x" → (verb, x)."""
+    """For "i verb x": (verb, x)."""
     line = facts.line
     for place, word in enumerate(line[:-2]):
         if word == pronoun and line[place + 1] in facts.keys and line[place + 2] in facts.keys:
@@ -228,10 +250,9 @@ def _actor(facts: Facts, pronoun: str) -> tuple[str, str] | None:
 
 
 def _acted(facts: Facts) -> tuple[str, str] | None:
-    """ "x verb me" → (verb, x)."""
+    """For "x verb me": (verb, x)."""
     line = facts.line
     for place, word in enumerate(line[2:], start=2):
         if word == "me" and line[place - 1] in facts.keys and line[place - 2] in facts.keys:
             return line[place - 1], line[place - 2]
     return None
-

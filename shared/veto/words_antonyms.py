@@ -149,8 +149,7 @@ basic advanced
 easy difficult/hard
 simple complex/complicated
 good bad/evil
-better worse
-best worst
+best worse/worst
 right left/wrong
 correct incorrect/wrong/false
 true false
@@ -659,11 +658,16 @@ zenith nadir
 """
 
 GRADED = """
-big bold brave bright broad calm cheap clean clear clever close cold cool cruel cute dark dear deep dense dirty dry dull
-early easy fair fast fat fine firm fit fresh friendly full funny gentle great happy hard harsh healthy heavy high hot
-humid kind large late lazy light lively lonely long loose loud lovely low lucky mild narrow near neat new nice noisy old
-pale plain polite poor pretty proud pure quick quiet rare raw rich rough rude sad safe scary sharp shallow short
-silly simple slim slow small smart smooth soft sour spicy steep strange strict strong sweet tall thick thin tidy tight
+big bold brave bright broad calm cheap clean clear clever close cold cool cruel cute dark dear
+deep dense dirty dry dull
+early easy fair fast fat fine firm fit fresh friendly full funny gentle great happy hard harsh
+healthy heavy high hot
+humid kind large late lazy light lively lonely long loose loud lovely low lucky mild narrow near
+neat new nice noisy old
+pale plain polite poor pretty proud pure quick quiet rare raw rich rough rude sad safe scary sharp
+shallow short
+silly simple slim slow small smart smooth soft sour spicy steep strange strict strong sweet tall
+thick thin tidy tight
 tiny tough ugly warm weak wealthy wet wide wild wise young
 """
 """Adjectives that have degrees: "the cheapest" and "the lightest" ask for different things."""

@@ -131,7 +131,7 @@ currently nowadays
 often frequently
 almost nearly
 about approximately approx roughly around
-top best
+best better top
 colour color
 flavour flavor
 favourite favorite

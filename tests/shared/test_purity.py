@@ -97,7 +97,7 @@ HEAVY = frozenset(
 TOLERATED = frozenset({"threading"})
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(FOLDER).as_posix())
 def test_a_module_is_pure(path: Path) -> None:
     """No module of the core imports, awaits or calls what is not a function of its arguments."""
     assert _impurities(ast.parse(path.read_text("utf-8"))) == []
@@ -129,7 +129,8 @@ def test_an_impurity_is_seen(source: str) -> None:
 
 def test_the_core_imports_nothing_heavy() -> None:
     """Importing all of the core in a fresh interpreter loads no heavy module."""
-    names = [f"shared.{path.stem}" for path in MODULES if path.stem != "__init__"]
+    relative = [path.relative_to(FOLDER.parent).with_suffix("") for path in MODULES]
+    names = [".".join(path.parts) for path in relative if path.name != "__init__"]
     program = (
         "import sys; before = set(sys.modules)\n"
         f"import {', '.join(names)}\n"
