@@ -55,7 +55,8 @@ class EncoderModel:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             shown = "the default encoder" if source is None else str(source)
-            raise EncoderError(f"{shown} cannot be read: {error!r}") from error
+            why = str(error).partition("\n")[0]
+            raise EncoderError(f"{shown} cannot be read: {type(error).__name__}: {why}") from error
 
     @classmethod
     def _read(cls, source: str | Path | None) -> Self:

@@ -1,0 +1,165 @@
+"""What semantic match costs: encoding in each precision beside torch, and GPTCache's lookup.
+
+    .venv/bin/python -m bench.semantic [--rounds 60] [--pairs FILE.jsonl[.gz] ...]
+        [--gptcache VENV/bin/python]
+
+Every number is of one thread; what is compared takes turns in the same run. `--pairs` (rows
+`{"a", "b", "same"}`) tells how far int8's cosines stray from float32's, and whether they still rank
+pairs as well.
+
+GPTCache pins versions of its own, so it stays out of this project's environment:
+
+    python -m venv /tmp/gptcache && /tmp/gptcache/bin/pip install gptcache==0.1.44 faiss-cpu sqlalchemy
+"""  # noqa: E501 - a command to copy
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import sentence_transformers
+import torch
+from numpy.typing import NDArray
+
+from origin.semantic.default_model import default_folder
+from origin.semantic.encoder import Encoder
+
+WORDS = (
+    "what is the number of bedrooms in the house at oak street and does it have a garden with two "
+    "bathrooms near the school on main road for sale "
+) * 3
+TOKENS = (8, 12, 21, 60)
+"""Of a text, with the two special ones."""
+ENTRIES = 10_000
+QUERIES = 400
+_BATCH: Final = 16
+
+
+def main() -> None:
+    """Run and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--pairs", type=Path, action="append", default=[])
+    parser.add_argument("--gptcache", type=Path, help="the Python of an environment that has it")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    encoders = {"int8": Encoder.load(precision="int8"), "fp32": Encoder.load(precision="fp32")}
+    encoding(encoders, arguments.rounds)
+    for path in arguments.pairs:
+        straying(encoders, path)
+    if arguments.gptcache:
+        gptcache(arguments.gptcache)
+    else:
+        print("GPTCache: not measured, for --gptcache does not say where it is installed.")
+
+
+def encoding(encoders: dict[str, Encoder], rounds: int) -> None:
+    """Milliseconds of one text, by its length; and of each of many that wait."""
+    oracle = sentence_transformers.SentenceTransformer(str(default_folder()), device="cpu")
+
+    def by_torch(texts: list[str]) -> object:
+        return oracle.encode(texts, batch_size=_BATCH, show_progress_bar=False)
+
+    ways: dict[str, Callable[[list[str]], object]] = {
+        "ONNX Runtime, int8": encoders["int8"].encode,
+        "ONNX Runtime, float32": encoders["fp32"].encode,
+        "sentence-transformers (torch)": by_torch,
+    }
+    texts = {f"{n} tokens": [" ".join(WORDS.split()[: n - 2])] for n in TOKENS}
+    texts[f"each of {_BATCH}"] = [
+        " ".join(WORDS.split()[start : start + 6 + start % 9]) for start in range(_BATCH)
+    ]
+    latencies: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for case, given in texts.items():
+            for way, encode in ways.items():
+                began_s = time.perf_counter()
+                encode(given)
+                elapsed_ms = (time.perf_counter() - began_s) * 1000
+                latencies[way, case].append(elapsed_ms / len(given))
+    print("| encoding, median ms | " + " | ".join(texts) + " |")
+    print("| --- |" + " ---: |" * len(texts))
+    for way in ways:
+        print(f"| {way} | " + " | ".join(f"{np.median(latencies[way, c]):.2f}" for c in texts), "|")
+    print()
+
+
+def straying(encoders: dict[str, Encoder], path: Path) -> None:
+    """How far int8 is from float32 over the pairs of a file."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = [json.loads(line) for line in file]
+    same = np.array([bool(row["same"]) for row in rows])
+    cosines = {name: cosines_of(encoder, rows) for name, encoder in encoders.items()}
+    stray = np.abs(cosines["int8"] - cosines["fp32"])
+    print(
+        f"{path.name}, {len(rows)} pairs: |cosine of int8 - of float32| mean {stray.mean():.4f}, "
+        f"p99 {np.quantile(stray, 0.99):.4f}, max {stray.max():.4f}; AUC int8 "
+        f"{area(cosines['int8'], same):.4f}, float32 {area(cosines['fp32'], same):.4f}\n"
+    )
+
+
+def cosines_of(encoder: Encoder, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """The cosine of each pair."""
+    cosines = []
+    for row in rows:
+        a, b = encoder.encode([row["a"], row["b"]])
+        assert a is not None
+        assert b is not None
+        cosines.append(float(a.vector @ b.vector))
+    return np.array(cosines)
+
+
+def area(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: how often a true pair scores above a false one."""
+    false = np.sort(scores[~same])
+    below = np.searchsorted(false, scores[same], "left")
+    equal = np.searchsorted(false, scores[same], "right") - below
+    return float((below + equal / 2).mean() / len(false))
+
+
+def gptcache(program: Path) -> None:
+    """A lookup in GPTCache, over vectors made beforehand: half of the queries are near an entry."""
+    random = np.random.default_rng(7)
+    entries = unit(random.standard_normal((ENTRIES, 384)))
+    far = unit(random.standard_normal((QUERIES // 2, 384)))
+    near = unit(entries[: QUERIES // 2] + 0.01 * random.standard_normal((QUERIES // 2, 384)))
+    with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder:
+        vectors = Path(folder) / "vectors.npz"
+        np.savez(vectors, entries=entries, queries=np.concatenate([near, far]))
+        script = Path(__file__).with_name("gptcache_lookup.py")
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+        output = subprocess.run(
+            [str(program), str(script), str(vectors)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+    report = json.loads(output.splitlines()[-1])
+    print(f"GPTCache {report['version']}, sqlite and faiss, {ENTRIES:,} entries, no embedding:")
+    for kind, latencies_ms in report["latencies_ms"].items():
+        p50, p95 = np.percentile(latencies_ms, [50, 95])
+        print(f"- {kind}: p50 {p50:.1f} ms, p95 {p95:.1f} ms ({len(latencies_ms)} lookups)")
+    print(f"- insert: {report['insert_ms']:.1f} ms")
+
+
+def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Rows of length 1."""
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+if __name__ == "__main__":
+    main()
