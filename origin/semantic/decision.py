@@ -12,11 +12,19 @@ from typing import Final, Literal, Self
 from origin.semantic.calibration import Calibration
 from origin.semantic.verifier import Reading, Verifier
 from shared.veto import Conflict, Facts, conflicts
+from shared.veto.facts import CODE, QUANTITY
 
 MIN_CONTENT_WORDS: Final = 2
 """Below it a text ("hi", "continue", "yes please") says too little to be matched."""
 
-Reason = Literal["too short", "conflict", "similarity", "no threshold", "score", "served"]
+_POINTERS: Final = frozenset({"this", "these", "below", "above", "following", "given", "attached"})
+_WITHIN_REACH: Final = frozenset(
+    """year month week weekend day morning afternoon evening season spring summer autumn fall winter
+    century decade time moment world planet country age way kind sort type point""".split()
+)
+"""What "this" may come before without pointing at anything: everyone's own, or nothing's."""
+
+Reason = Literal["too short", "points outside", "conflict", "similarity", "no threshold", "score", "served"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +76,8 @@ class Decision:
         reason: Reason
         if is_too_short(a.facts) or is_too_short(b.facts):
             reason = "too short"
+        elif points_outside(a.facts) or points_outside(b.facts):
+            reason = "points outside"
         elif found:
             reason = "conflict"
         elif similarity < min_similarity:
@@ -91,6 +101,28 @@ class Decision:
 def is_too_short(facts: Facts) -> bool:
     """Whether a text has too few content words to be matched at all."""
     return len({term.key for term in facts.terms}) < MIN_CONTENT_WORDS
+
+
+def points_outside(facts: Facts) -> bool:
+    """Whether a text asks about something that it does not carry ("solve this problem").
+
+    Two such texts may mean two things, however alike. What follows a colon, a number or code is
+    taken to be what it points at.
+    """
+    if facts.blocks or any(term.sort in {QUANTITY, CODE} for term in facts.terms):
+        return False
+    words = facts.plain
+    for place, word in enumerate(words):
+        if word == ":" and place < len(words) - 1:
+            return False
+        if word in _POINTERS and not _WITHIN_REACH.intersection(words[place + 1 : place + 2]):
+            return ":" not in words[place:-1]
+    return False
+
+
+def is_unmatched(facts: Facts) -> bool:
+    """Whether a text is never matched, whatever the other: such texts need no search either."""
+    return is_too_short(facts) or points_outside(facts)
 
 
 def _check(verifier: Verifier, calibration: Calibration) -> None:

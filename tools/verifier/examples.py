@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from origin.semantic.decision import is_too_short
+from origin.semantic.decision import is_unmatched
 from origin.semantic.encoder import Encoder
 from origin.semantic.verifier import FEATURES, Reading, features
 from shared.veto import conflicts, read
@@ -41,6 +41,7 @@ class Reader:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
+        self.identity = encoder.identity
         self._readings: dict[str, Reading | None] = {}
 
     def read(self, texts: Iterable[str]) -> None:
@@ -60,9 +61,14 @@ class Reader:
 
 def load_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a .jsonl or .jsonl.gz file."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open()
-    with opened as lines:
-        return [json.loads(line) for line in lines]
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def barred(a: Reading, b: Reading) -> bool:
+    """Whether the decision refuses the pair before it asks the verifier."""
+    return is_unmatched(a.facts) or is_unmatched(b.facts) or bool(conflicts(a.facts, b.facts))
 
 
 def examples(
@@ -70,19 +76,18 @@ def examples(
 ) -> Examples:
     """The pairs of `rows`, without those past the window."""
     reader.read(text for row in rows for text in (row["a"], row["b"]))
-    kept, found, barred = [], [], []
+    kept, found, objected = [], [], []
     for row in rows:
         a, b = reader[row["a"]], reader[row["b"]]
         if a is None or b is None:
             continue
         kept.append(row)
         found.append(features(a, b, weights))
-        short = is_too_short(a.facts) or is_too_short(b.facts)
-        barred.append(short or bool(conflicts(a.facts, b.facts)))
+        objected.append(barred(a, b))
     return Examples(
         found=np.array(found).reshape(len(kept), len(FEATURES)),
         same=np.array([bool(row["same"]) for row in kept], dtype=np.bool_),
-        barred=np.array(barred, dtype=np.bool_),
+        barred=np.array(objected, dtype=np.bool_),
         source=np.array([str(row.get("source", "")) for row in kept]),
         kind=np.array([str(row.get("kind", "")) for row in kept]),
         family=np.array([str(row.get("template", row.get("source", ""))) for row in kept]),

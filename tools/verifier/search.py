@@ -1,0 +1,84 @@
+"""The end-to-end measure: queries searched in an index of entries, then decided.
+
+A stated share of the queries has a true match among the entries, in another wording; the others come
+from questions that are not in the index, though many of its entries are much like them.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from origin.semantic.verifier import Reading
+from tools.verifier.examples import Reader, barred
+
+ENTRIES: Final = 12_000
+QUERIES: Final = 7_500
+BASE_RATE: Final = 0.2
+_CANDIDATES: Final = 4
+_BATCH: Final = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Texts with the groups of wordings that ask the same."""
+
+    entries: list[dict[str, Any]]
+    queries: list[dict[str, Any]]
+
+    def texts(self) -> list[str]:
+        """All of them."""
+        return [row["text"] for row in (*self.entries, *self.queries)]
+
+
+def draw(rows: Sequence[dict[str, Any]], seed: int) -> Search:
+    """Draw index and queries from rows {"text", "group", "template"}."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["group"]].append(row)
+    rng = random.Random(seed)  # noqa: S311 - a draw, not a secret
+    names = sorted(groups)
+    rng.shuffle(names)
+    matched = [name for name in names if len(groups[name]) > 1][: int(QUERIES * BASE_RATE)]
+    left = [name for name in names if name not in set(matched)]
+    indexed = [*matched, *left[: ENTRIES - len(matched)]]
+    unmatched = left[ENTRIES - len(matched) :][: QUERIES - len(matched)]
+    entries, queries = [], []
+    for name in indexed:
+        first, *others = rng.sample(groups[name], min(2, len(groups[name])))
+        entries.append(first)
+        queries += others if name in set(matched) else []
+    queries += [rng.choice(groups[name]) for name in unmatched]
+    return Search(entries=entries, queries=queries)
+
+
+def outcomes(
+    search: Search, reader: Reader, score: Callable[[dict[str, Any], Reading, Reading], float]
+) -> list[tuple[float, bool]]:
+    """Of each query that may be served at all: its score and whether that answer is wrong.
+
+    `score` is given the query's row, for the model must not have been trained on its family.
+    """
+    entries = [(row, found) for row in search.entries if (found := reader[row["text"]])]
+    queries = [(row, found) for row in search.queries if (found := reader[row["text"]])]
+    index = np.stack([found.encoding.vector for _, found in entries])
+    served = []
+    for start in range(0, len(queries), _BATCH):
+        batch = queries[start : start + _BATCH]
+        similar = np.stack([found.encoding.vector for _, found in batch]) @ index.T
+        nearest = np.argpartition(-similar, _CANDIDATES, axis=1)[:, :_CANDIDATES]
+        for (row, query), places in zip(batch, nearest, strict=True):
+            best = max(
+                (
+                    (score(row, query, entry), each["group"] != row["group"])
+                    for each, entry in (entries[place] for place in places)
+                    if not barred(query, entry)
+                ),
+                default=None,
+            )
+            if best is not None:
+                served.append(best)
+    return served
