@@ -32,7 +32,7 @@ from tools.verifier.questions import Pair, Question, Text
 from tools.verifier.surface import typed
 from tools.verifier.values import Value
 
-PAIRS: Final = 50_000
+PAIRS: Final = 48_000
 _NEAR_PER_QUESTION: Final = 4
 _DRAWS: Final = 12
 

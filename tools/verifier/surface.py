@@ -48,7 +48,7 @@ def typed(text: str, rng: random.Random, *, noise: float) -> str:
     text = _stopped(text, rng, noise)
     if rng.random() < 0.22 * noise:
         text = _polite(text, rng)
-    if rng.random() < 0.09 * noise:
+    if rng.random() < 0.03 * noise:
         text = _slip(text, rng)
     if rng.random() < 0.3 * noise:
         text = _lowered(text, rng)
