@@ -118,7 +118,8 @@ def opposites(ours: Sequence[Term], theirs: Sequence[Term]) -> Iterator[Conflict
         against = OPPOSITES.get(term.key)
         if against:
             for other in theirs:
-                if other.key in against:
+                # "impossible" and "possible" are the negation rule's.
+                if other.key in against and not _prefixed_pair(term.key, other.key):
                     yield Conflict("antonym", term.text, other.text)
 
 
@@ -220,6 +221,10 @@ def prefixed(ours: Sequence[Term], theirs: Sequence[Term]) -> list[tuple[Term, T
             elif _negates(other.key, term.key):
                 found.append((term, other, -1))
     return found
+
+
+def _prefixed_pair(one: str, other: str) -> bool:
+    return _negates(one, other) or _negates(other, one)
 
 
 def _negates(negative: str, bare: str) -> bool:

@@ -145,6 +145,7 @@ class _Reader:
             self.payload_from = len(self.line)
         elif sign == "-" and follow is not None and self._is_minus(i):
             self.operators.append("-")
+            self.line.append("-")
         elif sign == "/" and i > 0 and follow is not None and tokens[i].glued and follow.glued:
             if tokens[i - 1].kind == "word" and follow.kind == "word":
                 self.line.append("or")
@@ -219,6 +220,7 @@ class _Reader:
         ):
             return
         self.operators.append(text)
+        self.line.append(text)
 
     def _date(self, text: str) -> None:
         if "-" in text:
