@@ -9,13 +9,20 @@ from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, UNSURE, Facts,
 from shared.veto.lexicon import NEGATIVE_PREFIXES, OPPOSITES, STRICT
 from shared.veto.words_grammar import CURRENCIES
 
+MAX_LEFT_OVER = 64
+"""Texts that differ in more are far apart anyway."""
+
 
 def left_over(a: Facts, b: Facts) -> list[Term]:
-    """The terms of `a` whose like `b` has not, each once."""
+    """The terms of `a` whose like `b` has not, each once; of plain words and others so many."""
     missing = a.keys - b.keys
     if not missing:
         return []
-    return list({term.key: term for term in a.terms if term.key in missing}.values())
+    found = list({term.key: term for term in a.terms if term.key in missing}.values())
+    if len(found) <= MAX_LEFT_OVER:
+        return found
+    plain = [term for term in found if term.sort == PLAIN]
+    return [term for term in found if term.sort != PLAIN][:MAX_LEFT_OVER] + plain[:MAX_LEFT_OVER]
 
 
 def quantities(

@@ -54,15 +54,18 @@ _COMMON = frozenset(
 def negation_targets(line: Sequence[str], terms: Sequence[Term]) -> tuple[tuple[str, str], ...]:
     """The negating words of a text, each with the key of the term it stands before."""
     places = [i for i, word in enumerate(line) if word in NEGATIONS]
+    rest = iter(terms)
+    term = next(rest, None)
     if not places:
         return ()
     found: list[tuple[str, str]] = []
     for place in places:
         word = line[place]
-        if word == "nor" and any(line[earlier] in {"not", "neither"} for earlier in places):
+        if word == "nor" and line[places[0]] in {"not", "neither"}:
             continue
-        target = next((term.key for term in terms if term.place > place), "")
-        found.append((word, target))
+        while term is not None and term.place < place:
+            term = next(rest, None)
+        found.append((word, "" if term is None else term.key))
     return tuple(found)
 
 
