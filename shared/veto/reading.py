@@ -407,7 +407,8 @@ class _Reader:
         if kind in {STOP, QUESTION}:
             if key not in grammar.SKIPPED:
                 self.line.append(key)
-            if low in _ACRONYMS and self.cased and not self.shouted and token.text.isupper():
+            shown = self.cased and not self.shouted and token.text.isupper()
+            if shown and (low in _ACRONYMS or (low == "a" and self._is_name(i, token, 1))):
                 self._add(NAME, f"{low}.", token.text, "name")
             self.keys.add(f"{low}.")
         elif kind == NEGATION:
