@@ -287,7 +287,6 @@ async def filtered(real: Vectors, texts: Sequence[str], queries: Vectors) -> Non
             "a set a partition": (),
             "a filter": ("FILTER", ".p == 7"),
             "a filter, FILTER-EF 5000": ("FILTER", ".p == 7", "FILTER-EF", 5000),
-            "a filter, FILTER-EF 0": ("FILTER", ".p == 7", "FILTER-EF", 0),
         }.items():
             name = "all" if options else "part7"
             own = np.flatnonzero(home == 7)

@@ -177,7 +177,9 @@ class MemoryIndex:
         """See SemanticIndex.sweep. Some 5 ms for 100,000 entries."""
         self._remove_all([row for row in self._rows.values() if row.expires_ms <= now_ms])
 
-    def keep_since(self, stamp: int, *, besides: Container[tuple[str, str]] = ()) -> None:
+    def keep_since(
+        self, stamp: int, *, besides: Container[tuple[str | None, str | None]] = ()
+    ) -> None:
         """Drop what was added before `self.stamp` was `stamp`.
 
         But for what is private, and `besides`: entries by tenant and key.

@@ -6,8 +6,8 @@ Key layout, DIGEST being of the encoder's identity, the quantisation and the num
 - `PREFIX:vectors:DIGEST:{TENANT}:k:KEY`, partition and form of a key, with the entry's end.
 
 A set a partition, not one a tenant with a filter: a filter that few elements pass has Redis walk
-through all others, or give up before it finds them (`bench/semantic_index.py --filtered`). A set of
-one element has 3 kB.
+through all others, which took 40 times as long for one of 100 partitions, or give up before it has
+found them (`bench/semantic_index.py --filtered`). A set of one element has 3 kB.
 
 Vector sets do not end elements one by one. Searches leave out what is over, and each `add` looks at
 some elements at random and removes those: so no more than about 1 / `SAMPLE` of a set is over.

@@ -168,6 +168,66 @@ async def test_who_has_missed_events_reads_all_anew(
     assert await finds(there, 0)
 
 
+async def test_a_stream_of_the_past_is_read_anew(start: Any, client: Any) -> None:
+    """A Redis that was restored knows less than who follows it."""
+    here, there = await start(), await start()
+    await here.add(an_entry(1), now_ms=NOW_MS)
+    await comes(there, 1)
+    for name in (STREAM, f"{STREAM}:{{acme}}:k1"):
+        await client.delete(name)
+    await client.xadd(STREAM, {"new": ""}, id="1-1")
+    await goes(there, 1)
+    await goes(here, 1)
+
+
+async def test_what_is_not_written_yet_stays(
+    start: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though all is read anew, and it is not there."""
+    here = await start()
+    await here.add(an_entry(1), now_ms=NOW_MS)
+    there = await start()
+    await comes(there, 1)
+    entries = here._replica._entries
+    write, may_write = entries.write, asyncio.Event()
+
+    async def write_later(*arguments: Any) -> None:
+        await may_write.wait()
+        await write(*arguments)
+
+    monkeypatch.setattr(entries, "write", write_later)
+    await here.add(an_entry(2), now_ms=NOW_MS)
+    await here.remove("acme", ["k3"])
+    await there.add(an_entry(3), now_ms=NOW_MS)
+    await there.close()
+    await client.xtrim(STREAM, maxlen=0, approximate=False)
+    await client.delete(f"{STREAM}:{{acme}}:k1")
+    await client.xadd(STREAM, {"new": ""})
+    await goes(here, 1)
+    assert await finds(here, 2)
+    assert not await finds(here, 3)
+    may_write.set()
+    third = await start()
+    await comes(third, 2)
+
+
+async def test_what_follows_a_clearing_stays(start: Any) -> None:
+    """In the process itself at any moment, and in the others in the end."""
+    here, there = await start(), await start()
+    for number in range(20):
+        await here.add(an_entry(number), now_ms=NOW_MS)
+        await here.clear("acme" if number % 2 else None)
+        await here.add(an_entry(number + 20), now_ms=NOW_MS)
+
+        async def has_come(number: int = number) -> bool:
+            assert await finds(here, number + 20)
+            assert not await finds(here, number)
+            return await finds(there, number + 20)
+
+        await until(has_come)
+    assert await here.count() == 1
+
+
 async def test_the_stream_is_bounded(start: Any, client: Any) -> None:
     """About as long as it may be."""
     here = await start(stream_length=100)
