@@ -1,7 +1,12 @@
-"""What semantic match costs: encoding in each precision beside torch, and GPTCache's lookup.
+"""What semantic match costs: a decision from end to end, its parts, and GPTCache's lookup.
 
     .venv/bin/python -m bench.semantic [--rounds 60] [--pairs FILE.jsonl[.gz] ...]
         [--gptcache VENV/bin/python]
+
+A decision is `Matcher.matches`, as the origin calls it: encode the question, search 10,000 of one
+partition, read the likest, veto, verify. Entries and questions are `tools.verifier.generate`'s; of
+half of the questions another wording is among the entries. `warm` is when the likest were read
+lately, so that their encodings are remembered; `cold` when nothing is.
 
 Every number is of one thread; what is compared takes turns in the same run. `--pairs` (rows
 `{"a", "b", "same"}`) tells how far int8's cosines stray from float32's, and whether they still rank
@@ -15,25 +20,44 @@ GPTCache pins versions of its own, so it stays out of this project's environment
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gzip
 import json
 import os
 import platform
+import random
 import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import sentence_transformers
 import torch
 from numpy.typing import NDArray
 
+from origin.engine.contract import Engine
+from origin.pipeline import Pipeline
+from origin.queries import Query
+from origin.semantic.batcher import Batcher
+from origin.semantic.calibration import Calibration
 from origin.semantic.default_model import default_folder
-from origin.semantic.encoder import Encoder
+from origin.semantic.encoder import Encoder, Encoding
+from origin.semantic.index import Entry
+from origin.semantic.local_index import LocalIndex
+from origin.semantic.matcher import Matcher
+from origin.semantic.questions import question_of
+from origin.semantic.verifier import Verifier
+from origin.stores.memory import MemoryStore
+from shared.control_document import ControlDocument
+from shared.controls import Controls
+from shared.freshness import Lifetimes
+from shared.keys import key_rings
+from shared.requests import Endpoint
+from tools.verifier.generate import Generator, rows
 
 WORDS = (
     "what is the number of bedrooms in the house at oak street and does it have a garden with two "
@@ -43,6 +67,9 @@ TOKENS = (8, 12, 21, 60)
 """Of a text, with the two special ones."""
 ENTRIES = 10_000
 QUERIES = 400
+GENERATED = 30_000
+SEED = 1
+KEYS = key_rings("a secret of the benchmark, long enough")
 _BATCH: Final = 16
 
 
@@ -56,6 +83,7 @@ def main() -> None:
     parser.add_argument("--gptcache", type=Path, help="the Python of an environment that has it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    asyncio.run(decisions())
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     encoders = {"int8": Encoder.load(precision="int8"), "fp32": Encoder.load(precision="fp32")}
     encoding(encoders, arguments.rounds)
@@ -96,6 +124,121 @@ def encoding(encoders: dict[str, Encoder], rounds: int) -> None:
     for way in ways:
         print(f"| {way} | " + " | ".join(f"{np.median(latencies[way, c]):.2f}" for c in texts), "|")
     print()
+
+
+class Timed(Encoder):
+    """An encoder that knows how long it took."""
+
+    taken_s = 0.0
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding | None]:
+        """As Encoder.encode."""
+        began_s = time.perf_counter()
+        try:
+            return super().encode(texts)
+        finally:
+            self.taken_s += time.perf_counter() - began_s
+
+
+def wordings() -> tuple[list[str], list[str]]:
+    """(entries, questions): of every other question another wording is among the entries."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for row in rows(Generator(seed=SEED).pairs(GENERATED)):
+        groups[str(row["group"])].add(str(row["a"]))
+        if row["same"]:
+            groups[str(row["group"])].add(str(row["b"]))
+    chosen = [sorted(texts) for texts in groups.values() if len(texts) > 1]
+    random.Random(SEED).shuffle(chosen)  # noqa: S311 - the same each time
+    questions = [texts[0] for texts in chosen[:QUERIES]]
+    known = [texts[1] for texts in chosen[: QUERIES // 2]]
+    others = [text for texts in chosen[QUERIES:] for text in texts]
+    return (known + others)[:ENTRIES], questions
+
+
+async def decisions() -> None:
+    """Milliseconds of a decision, and of what is not encoding."""
+    entries, questions = wordings()
+    encoder = Timed.load()
+    index = LocalIndex(identity=encoder.identity, dims=encoder.dims)
+    calibration = Calibration.load()
+    document = ControlDocument(tenant="bench", revision=1, calibration=calibration.version)
+    pipeline = pipeline_for_keys()
+
+    def asked(text: str) -> Query:
+        body = {"model": "m", "messages": [{"role": "user", "content": text}]}
+        return pipeline.query(
+            Endpoint.CHAT, document, Controls(), json.dumps(body).encode(), ring=KEYS.current
+        )
+
+    def matcher(memory_bytes: int) -> Matcher:
+        return Matcher(
+            encoder=Batcher(encoder, memory_bytes=memory_bytes),
+            index=index,
+            verifier=Verifier.load(),
+            calibration=calibration,
+            deadline_s=60,
+        )
+
+    added_ms = []
+    for text in entries:
+        question = question_of(asked(text))
+        (encoding,) = encoder.encode([text])
+        if question is None or encoding is None:
+            continue
+        entry = Entry(
+            tenant="bench",
+            partition=question.partition,
+            key=asked(text).key or "",
+            text=text,
+            form=question.form,
+            vector=encoding.vector,
+            expires_ms=2**52,
+        )
+        began_s = time.perf_counter()
+        await index.add(entry, now_ms=0)
+        added_ms.append((time.perf_counter() - began_s) * 1000)
+    warm, cold = matcher(1 << 30), matcher(0)
+    for text in entries:
+        await warm._encoder.encode(text, 60)  # noqa: SLF001 - as if they had been matched lately
+    print(f"A decision among {await index.count():,} entries of one partition, ms:\n")
+    print("| | p50 | p95 | of it not encoding, p50 | p95 | served |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    took: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    served: defaultdict[str, int] = defaultdict(int)
+    for text in questions:
+        for name, one in (("warm", warm), ("cold", cold)):
+            query = asked(text)
+            encoder.taken_s, began_s = 0.0, time.perf_counter()
+            served[name] += bool(await one.matches(query))
+            elapsed_s = time.perf_counter() - began_s
+            took[name].append((elapsed_s * 1000, (elapsed_s - encoder.taken_s) * 1000))
+    for name, pairs in took.items():
+        both = np.array(pairs)
+        whole, rest = np.percentile(both[:, 0], [50, 95]), np.percentile(both[:, 1], [50, 95])
+        print(
+            f"| {name} | {whole[0]:.2f} | {whole[1]:.2f} | {rest[0]:.2f} | {rest[1]:.2f} "
+            f"| {served[name]} of {len(questions)} |"
+        )
+    print(
+        f"\nInsert: p50 {np.median(added_ms):.3f} ms, p95 {np.percentile(added_ms, 95):.3f} ms.\n"
+    )
+    await warm.close()
+
+
+def pipeline_for_keys() -> Pipeline:
+    """One that reads and keys requests; nothing else of it is used."""
+
+    async def clock() -> int:
+        return 0
+
+    return Pipeline(
+        keys=KEYS,
+        store=MemoryStore(),
+        engine=cast("Engine", None),
+        lifetimes=Lifetimes(ttl_s=60, stale_while_revalidate_s=0, stale_if_error_s=0, max_ttl_s=60),
+        deadline_s=60,
+        store_clock=clock,
+    )
 
 
 def straying(encoders: dict[str, Encoder], path: Path) -> None:

@@ -19,12 +19,41 @@ MIN_CONTENT_WORDS: Final = 2
 
 _POINTERS: Final = frozenset({"this", "these", "below", "above", "following", "given", "attached"})
 _WITHIN_REACH: Final = frozenset(
-    """year month week weekend day morning afternoon evening season spring summer autumn fall winter
-    century decade time moment world planet country age way kind sort type point""".split()
+    [
+        "year",
+        "month",
+        "week",
+        "weekend",
+        "day",
+        "morning",
+        "afternoon",
+        "evening",
+        "season",
+        "spring",
+        "summer",
+        "autumn",
+        "fall",
+        "winter",
+        "century",
+        "decade",
+        "time",
+        "moment",
+        "world",
+        "planet",
+        "country",
+        "age",
+        "way",
+        "kind",
+        "sort",
+        "type",
+        "point",
+    ]
 )
 """What "this" may come before without pointing at anything: everyone's own, or nothing's."""
 
-Reason = Literal["too short", "points outside", "conflict", "similarity", "no threshold", "score", "served"]
+Reason = Literal[
+    "too short", "points outside", "conflict", "similarity", "no threshold", "score", "served"
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from shared.veto import Facts, read
-
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
 from origin.semantic.batcher import Batcher
 from origin.semantic.calibration import Calibration
@@ -33,6 +31,7 @@ from origin.semantic.questions import Question, question_of
 from origin.semantic.verifier import Reading, Verifier
 from origin.stores.contract import StoreError
 from origin.tasks import end
+from shared.veto import Facts, conflicts, read
 
 if TYPE_CHECKING:
     from origin.queries import Query
@@ -191,6 +190,9 @@ class Matcher:
         matches: list[Match] = []
         for candidate in candidates:
             if candidate.key == query.key:
+                continue
+            # Before it is read, which costs the most: of most that are alike the veto knows better.
+            if conflicts(reading.facts, _facts(candidate.text)):
                 continue
             other = await self._read(candidate.text)
             if other is None:
