@@ -24,7 +24,9 @@ _WITHIN_REACH: Final = frozenset(
 )
 """What "this" may come before without pointing at anything: everyone's own, or nothing's."""
 
-Reason = Literal["too short", "points outside", "conflict", "similarity", "no threshold", "score", "served"]
+Reason = Literal[
+    "too short", "points outside", "conflict", "similarity", "no threshold", "score", "served"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
