@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,33 +167,37 @@ def end_to_end_steps(outcomes: Iterable[tuple[float, bool]]) -> tuple[Step, ...]
 
     A query with no candidate that may be served is left out.
     """
-    steps = []
+    counts = []
     served = wrong = 0
     for threshold, batch in _falling(outcomes, key=lambda outcome: outcome[0]):
         served += len(batch)
         wrong += sum(is_wrong for _, is_wrong in batch)
-        steps.append(Step(threshold, served, wrong, upper_limit(wrong, served)))
-    return tuple(_thinned(steps))
+        counts.append((threshold, served, wrong))
+    return tuple(
+        Step(threshold, served, wrong, upper_limit(wrong, served))
+        for threshold, served, wrong in _thinned(counts)
+    )
 
 
 def pair_steps(pairs: Sequence[Scored]) -> tuple[PairStep, ...]:
     """The steps of pairs, each with the limit of the group that does worst."""
     sizes = Counter(pair.group for pair in pairs if not pair.same)
-    sizes_of = _pooled(sizes)
+    groups = {name: name if size >= _MIN_GROUP else _OTHERS for name, size in sizes.items()}
+    sizes_of = Counter(groups[pair.group] for pair in pairs if not pair.same)
+    counts, hits = [], 0
     false: Counter[str] = Counter()
-    limits = {group: upper_limit(0, size) for group, size in sizes_of.items()}
-    steps, hits = [], 0
     for threshold, batch in _falling(pairs, key=lambda pair: pair.score):
-        for pair in batch:
-            if pair.same:
-                hits += 1
-                continue
-            group = _group(pair.group, sizes)
-            false[group] += 1
-            limits[group] = upper_limit(false[group], sizes_of[group])
-        worst = max(limits, key=lambda group: limits[group], default="")
-        steps.append(PairStep(threshold, hits, false.total(), limits.get(worst, 1.0), worst))
-    return tuple(_thinned(steps))
+        hits += sum(pair.same for pair in batch)
+        false.update(groups[pair.group] for pair in batch if not pair.same)
+        counts.append((threshold, hits, dict(false)))
+    steps = []
+    for threshold, hits, found in _thinned(counts):
+        limits = [
+            (upper_limit(found.get(group, 0), size), group) for group, size in sizes_of.items()
+        ]
+        upper, worst = max(limits, default=(1.0, ""))
+        steps.append(PairStep(threshold, hits, sum(found.values()), upper, worst))
+    return tuple(steps)
 
 
 def fit(pairs: Sequence[Scored], *, verifier: str, encoder: str, base_rate: float) -> Calibration:
@@ -230,19 +234,7 @@ def fit(pairs: Sequence[Scored], *, verifier: str, encoder: str, base_rate: floa
 
 
 _T = TypeVar("_T")
-_S = TypeVar("_S", Step, PairStep)
 _OTHERS: Final = "others"
-
-
-def _group(name: str, sizes: Mapping[str, int]) -> str:
-    return name if sizes[name] >= _MIN_GROUP else _OTHERS
-
-
-def _pooled(sizes: Mapping[str, int]) -> dict[str, int]:
-    pooled: Counter[str] = Counter()
-    for name, size in sizes.items():
-        pooled[_group(name, sizes)] += size
-    return dict(pooled)
 
 
 def _falling(items: Iterable[_T], key: Callable[[_T], float]) -> Iterable[tuple[float, list[_T]]]:
@@ -259,7 +251,7 @@ def _falling(items: Iterable[_T], key: Callable[[_T], float]) -> Iterable[tuple[
         yield key(batch[0]), batch
 
 
-def _thinned(steps: list[_S]) -> list[_S]:
+def _thinned(steps: list[_T]) -> list[_T]:
     """At most _ROWS of them, evenly; a step left out is served by none but the stricter one."""
     every = max(1, -(-len(steps) // _ROWS))
-    return steps[every - 1 :: every]
+    return steps[::-1][::every][::-1]

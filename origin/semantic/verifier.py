@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from shared.veto import Facts
+from shared.veto.facts import CODE, NAME, QUANTITY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,9 +50,15 @@ FEATURES: Final = (
     "aligned_high",
     "alone_low",  # weight of the content tokens that the other text lacks: the smaller
     "alone_high",
+    "shared_specifics",  # numbers, names and code that both texts have, at most _MAX_SPECIFICS
+    "shared_terms",  # content terms in the veto's one spelling that both have (Jaccard)
+    "terms_alone_low",  # how many of them the other text lacks: the smaller number
+    "terms_alone_high",
 )
+_MAX_SPECIFICS: Final = 4
 _CONTENT_WEIGHT: Final = 0.3
 """From this weight on a token is content. Function words weigh less, punctuation nothing."""
+_SPECIFIC: Final = frozenset({QUANTITY, NAME, CODE})
 _TINY: Final = 1e-9
 
 
@@ -165,7 +172,7 @@ def features(a: Reading, b: Reading, weights: NDArray[np.float32]) -> NDArray[np
     x, y = _Tokens(a.encoding, weights), _Tokens(b.encoding, weights)
     cosine = float(a.encoding.vector @ b.encoding.vector)
     if not len(x.ids) or not len(y.ids):
-        return np.array([cosine] + [0.0] * (len(FEATURES) - 1))
+        return np.array([cosine] + [0.0] * (len(FEATURES) - 5) + _terms(a.facts, b.facts))
     similar = x.unit @ y.unit.T
     equal = x.ids[:, None] == y.ids[None, :]
     x_alone, y_alone = ~equal.any(axis=1), ~equal.any(axis=0)
@@ -190,8 +197,18 @@ def features(a: Reading, b: Reading, weights: NDArray[np.float32]) -> NDArray[np
             max(aligned),
             min(alone),
             max(alone),
+            *_terms(a.facts, b.facts),
         ]
     )
+
+
+def _terms(a: Facts, b: Facts) -> list[float]:
+    """The last four features."""
+    x, y = {term.key for term in a.terms}, {term.key for term in b.terms}
+    alone = (len(x - y), len(y - x))
+    specific = {term.key for term in a.terms if term.sort in _SPECIFIC} & y
+    shared = len(x & y) / max(1, len(x | y))
+    return [float(min(len(specific), _MAX_SPECIFICS)), shared, float(min(alone)), float(max(alone))]
 
 
 class _Tokens:

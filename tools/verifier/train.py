@@ -74,7 +74,9 @@ def train(
     model = written(fit(found, weights=weights, encoder=reader.identity))
     verifier = Verifier.from_json(model)
     pairs = out_of_fold(found, folds)
-    judged = [pair for pair, source in zip(pairs, found.source, strict=True) if source not in STATEMENTS]
+    judged = [
+        pair for pair, source in zip(pairs, found.source, strict=True) if source not in STATEMENTS
+    ]
     by_fold = {name: Verifier.from_json(written(fold)) for name, fold in folds.items()}
 
     def score(row: dict[str, Any], query: Reading, entry: Reading) -> float:
