@@ -205,6 +205,9 @@ class Tiers(BaseModel):
         return next(matching, _NO_TIER)
 
 
+NO_TIERS = Tiers()
+
+
 class Storing(NamedTuple):
     """How an answer is kept: its end as `shared.freshness.expiry` gives it, whether the edge may
     have it, whether it is sealed whatever its tenant's policy.

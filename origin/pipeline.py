@@ -29,7 +29,7 @@ from origin.entries import decoded
 from origin.failures import describe
 from origin.flights import Flight
 from origin.generations import Generations
-from origin.lifetimes import Tiers
+from origin.lifetimes import NO_TIERS, Tiers
 from origin.metrics import L1_ERRORS
 from origin.queries import LatestQueries, Query
 from origin.relay import Relay
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 REFRESH_BACKOFF_S = 10
 """How long a key is not refreshed again after a refresh failed, at least."""
 MAX_BACKOFFS = 10_000
-NO_TIERS = Tiers()
 TURN_INPUTS = 32
 """How many inputs of a batch are looked at before other requests have their turn: some 3 ms."""
 log = logging.getLogger(__name__)

@@ -68,6 +68,7 @@ def load_matcher(settings: Settings, redis_url: str) -> Matcher:
         verifier=verifier,
         calibration=calibration,
         deadline_s=settings.semantic_deadline_ms / 1000,
+        tiers=settings.tiers,
     )
 
 

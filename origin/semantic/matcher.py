@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from origin.lifetimes import NO_TIERS, Tiers
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
 from origin.semantic.batcher import Batcher
 from origin.semantic.calibration import Calibration
@@ -59,7 +60,7 @@ class Match:
 class Matcher:
     """One per process. Safe to call from many tasks of one event loop; owns encoder and index.
 
-    `deadline_s` is how long a request waits for it at most.
+    `deadline_s` is how long a request waits for it at most; `tiers` say which classes are sealed.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Matcher:
         verifier: Verifier,
         calibration: Calibration,
         deadline_s: float,
+        tiers: Tiers = NO_TIERS,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._encoder = encoder
@@ -78,11 +80,13 @@ class Matcher:
         self._calibration = calibration
         self._decisions: dict[float, Decision] = {}
         self._deadline_s = deadline_s
+        self._tiers = tiers
         self._clock_ms = clock_ms
         self._behind: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._purged_ms: dict[str, int] = {}
         """By tenant the latest purge of everything that is known here."""
+        self._encrypted: dict[str, bool] = {}
 
     @property
     def version(self) -> str:
@@ -107,7 +111,7 @@ class Matcher:
         question = question_of(query)
         if question is None:
             return []
-        self._follow_purges(query.document)
+        self._follow(query.document)
         began_s = time.perf_counter()
         outcome = "failed"
         try:
@@ -132,11 +136,11 @@ class Matcher:
         question = question_of(query)
         if question is None:
             return
-        self._follow_purges(query.document)
+        self._follow(query.document)
         if len(self._behind) >= MAX_LEARNING:
             SEMANTIC_ENTRIES.labels("dropped").inc()
             return
-        self._do_behind(self._learn(question, header))
+        self._do_behind(self._learn(question, header, private=self._is_private(query)))
 
     async def forget(self, tenant: str, key: str) -> None:
         """Take out what has no entry any more."""
@@ -150,12 +154,24 @@ class Matcher:
         if self._behind:
             await asyncio.wait(self._behind)
 
-    def _follow_purges(self, document: ControlDocument) -> None:
-        """Clear what a purge of everything has ended. Its entries are dead without this, too.
+    def _is_private(self, query: Query) -> bool:
+        """Whether nothing of a question may leave this process: its answer is sealed at rest."""
+        return (
+            query.document.policy.encrypted
+            or self._tiers.sensitivity(query.controls) == "confidential"
+        )
 
-        One that is long known elsewhere is left to them: others have indexed since.
+    def _follow(self, document: ControlDocument) -> None:
+        """Clear what a purge of everything has ended, and what must not be in Redis any more.
+
+        Purged entries are dead without this, too. A purge that is long known elsewhere is left to
+        who knew: they have indexed since.
         """
         tenant, purged_ms = document.tenant, document.cut_offs.all_ms
+        encrypted = document.policy.encrypted
+        if encrypted and not self._encrypted.get(tenant, True):
+            self._do_behind(self._clear(tenant))
+        self._encrypted[tenant] = encrypted
         if purged_ms > self._purged_ms.get(tenant, 0):
             self._purged_ms[tenant] = purged_ms
             if self._clock_ms() - purged_ms < PURGE_FOLLOWED_MS:
@@ -177,14 +193,22 @@ class Matcher:
         if decision.threshold is None:
             return [], "refused"
         tenant, partition = question.tenant, question.partition
-        same = await self._index.find(tenant, partition, question.form, now_ms=now_ms)
+        private = self._is_private(query)
+        same = await self._index.find(
+            tenant, partition, question.form, now_ms=now_ms, private=private
+        )
         if same is not None and same.key != query.key:
             return [Match(key=same.key, similarity=1.0)], "hit"
         reading = await self._read(question.text)
         if reading is None:
             return [], "unread"
         candidates = await self._index.search(
-            tenant, partition, reading.encoding.vector, count=CANDIDATES, now_ms=now_ms
+            tenant,
+            partition,
+            reading.encoding.vector,
+            count=CANDIDATES,
+            now_ms=now_ms,
+            private=private,
         )
         least = query.controls.semantic_threshold or 0.0
         matches: list[Match] = []
@@ -218,7 +242,7 @@ class Matcher:
                 log.warning("semantic match: that at most %g is wrong cannot be shown", bound)
         return self._decisions[bound]
 
-    async def _learn(self, question: Question, header: Header) -> None:
+    async def _learn(self, question: Question, header: Header, *, private: bool) -> None:
         try:
             encoding = await self._encoder.encode(question.text, LEARN_TIMEOUT_S)
             if encoding is None:
@@ -234,7 +258,6 @@ class Matcher:
                 # Stale answers are for who asked the very question.
                 expires_ms=header.fresh_until_ms,
             )
-            private = header.encryption is not None
             await self._index.add(entry, now_ms=self._clock_ms(), private=private)
         except (TimeoutError, EncoderError, StoreError) as exc:
             SEMANTIC_ENTRIES.labels("failed").inc()

@@ -211,6 +211,34 @@ async def test_what_is_not_written_yet_stays(
     await comes(third, 2)
 
 
+async def test_what_is_removed_while_it_is_read_stays_removed(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is older."""
+    here, there = await start(), await start()
+    entries = here._replica._entries
+    read, has_read, may_go_on = entries.read, asyncio.Event(), asyncio.Event()
+
+    async def read_slowly(names: Any) -> Any:
+        found = await read(names)
+        if ("acme", "k1") in names:
+            has_read.set()
+            await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(entries, "read", read_slowly)
+    await there.add(an_entry(1), now_ms=NOW_MS)
+    await has_read.wait()
+    await here.remove("acme", ["k1"])
+    may_go_on.set()
+
+    async def has_gone() -> bool:
+        assert not await finds(here, 1)
+        return not await finds(there, 1)
+
+    await until(has_gone)
+
+
 async def test_what_follows_a_clearing_stays(start: Any) -> None:
     """In the process itself at any moment, and in the others in the end."""
     here, there = await start(), await start()

@@ -132,6 +132,14 @@ async def test_what_was_evicted_does_no_harm(index: VectorSetIndex, client: Any)
     assert await index.find("acme", "p", "f1", now_ms=NOW_MS) is not None
 
 
+async def test_what_was_removed_leaves_nothing(index: VectorSetIndex, client: Any) -> None:
+    """Neither a text nor a key."""
+    for number in range(3):
+        await index.add(an_entry(number), now_ms=NOW_MS)
+    await index.remove("acme", ["k0", "k1", "k2"])
+    assert await client.keys() == []
+
+
 async def test_the_layout_is_as_documented(index: VectorSetIndex, client: Any) -> None:
     """A set that ends with its last entry, and a key a key."""
     for number, minutes in ((1, 1), (2, 3), (3, 2)):

@@ -205,8 +205,20 @@ async def test_a_sealed_entrys_question_leaves_no_process(
 
     monkeypatch.setattr(bench.index, "add", add)
     await bench.learn(ORIGINAL)
-    await bench.learn(OTHER, encryption="1a2b3c4d")
+    bench.document = replace(bench.document, policy=Policy(encrypted=True))
+    await bench.learn(OTHER)
     assert added == [False, True]
+
+
+async def test_what_a_tenant_had_indexed_in_clear_is_cleared_when_it_is_encrypted(
+    bench: Bench,
+) -> None:
+    """From then on nothing of it is in Redis."""
+    await bench.learn(ORIGINAL)
+    bench.document = replace(bench.document, policy=Policy(encrypted=True))
+    await bench.matches(OTHER)
+    await bench.matcher.learned()
+    assert await bench.index.count() == 0
 
 
 async def test_a_text_past_the_window_is_not_matched(bench: Bench) -> None:
