@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from origin.encryption import open_segment
-from origin.lifetimes import Tiers
-from origin.pipeline import NO_TIERS, Generating, Hit, Pipeline
+from origin.lifetimes import NO_TIERS, Tiers
+from origin.pipeline import Generating, Hit, Pipeline
 from origin.queries import Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from origin.lifetimes import Tiers
-from origin.pipeline import NO_TIERS, Hit, Pipeline
+from origin.lifetimes import NO_TIERS, Tiers
+from origin.pipeline import Hit, Pipeline
 from origin.queries import Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
