@@ -57,6 +57,8 @@ set_up_python() {
   say "installing Python packages (a few minutes the first time)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
     -c constraints.txt -e '.[origin,local,dev]'
+  say "exporting the encoder of semantic match to ONNX (once a machine)"
+  .venv/bin/python -c 'from origin.semantic.encoder import Encoder; Encoder.load()'
   echo "$wanted" >"$stamp"
 }
 

@@ -1,14 +1,14 @@
-"""The semantic tier's encoder for tests: exported once for this checkout."""
+"""The semantic tier's encoder for tests, exported once for this machine."""
 
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Final
 
 from origin.semantic.encoder import Encoder, Precision
+from origin.semantic.onnx_export import default_cache
 
-CACHE: Final = Path(__file__).parents[2] / ".cache" / "encoder"
+CACHE: Final = default_cache()
 
 
 @functools.cache
