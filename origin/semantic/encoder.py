@@ -1,12 +1,14 @@
 """The semantic tier's encoder: texts to unit vectors and hidden states, by ONNX Runtime on the CPU.
 
-A text's encoding does not depend on the texts encoded with it, for scores are calibrated: padding
-is masked, and `quantization` gives each token a range of its own. Knows neither torch nor requests;
-`batcher` is its asynchronous front.
+A text's encoding does not depend on the texts encoded with it, for scores are calibrated: each
+token has a range of its own (`quantization`), and only texts of one length run together. Padding
+adds nothing but another order of float32 sums; rounding to eight bits makes much of such a trifle.
+Knows neither torch nor requests; `batcher` is its asynchronous front.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +29,6 @@ __all__ = ["DEFAULT_PRECISION", "Encoder", "EncoderError", "Encoding", "Precisio
 DEFAULT_PRECISION: Final[Precision] = "int8"
 _RUN_TOKENS: Final = 2048
 """Tokens of one run: bounds what ONNX Runtime's arena grows to."""
-_MAX_STRETCH: Final = 1.25
-"""How much longer than a run's shortest text its longest may be: padding costs as much as text."""
 _MAX_CHARACTERS_PER_TOKEN: Final = 64
 """Past it on average is no prose; such a text is past the window without being read."""
 
@@ -132,12 +132,9 @@ class Encoder:
         return read.ids, read.special_tokens_mask
 
     def _run(self, rows: list[list[int]]) -> NDArray[np.float32]:
-        """Shape [rows, longest, dims]."""
-        ids = np.zeros((len(rows), len(rows[-1])), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
+        """Shape [rows, tokens, dims]."""
+        ids = np.array(rows, dtype=np.int64)
+        mask = np.ones_like(ids)
         try:
             (states,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
         except Exception as error:  # ONNX Runtime's own have no common class
@@ -148,7 +145,6 @@ class Encoder:
     def _encoding(
         self, ids: list[int], special: list[int], states: NDArray[np.float32]
     ) -> Encoding:
-        states = states[: len(ids)]
         vector = states.mean(axis=0) if self._model.pooling == "mean" else states[0]
         vector = vector / np.linalg.norm(vector)
         own = np.array(special, dtype=np.int8) == 0
@@ -163,16 +159,12 @@ class Encoder:
 
 
 def _runs(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indexes of what runs together, each run from short to long. Length 0 is left out."""
-    run: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        length = lengths[index]
-        if run and (
-            length > _MAX_STRETCH * lengths[run[0]] or length * (len(run) + 1) > _RUN_TOKENS
-        ):
-            yield run
-            run = []
-        if length:
-            run.append(index)
-    if run:
-        yield run
+    """Indexes of what runs together: of one length. Length 0 is left out."""
+    by_length: defaultdict[int, list[int]] = defaultdict(list)
+    for index, length in enumerate(lengths):
+        by_length[length].append(index)
+    by_length.pop(0, None)
+    for length, indexes in by_length.items():
+        step = max(1, _RUN_TOKENS // length)
+        for start in range(0, len(indexes), step):
+            yield indexes[start : start + step]

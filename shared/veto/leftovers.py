@@ -9,13 +9,20 @@ from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, UNSURE, Facts,
 from shared.veto.lexicon import NEGATIVE_PREFIXES, OPPOSITES, STRICT
 from shared.veto.words_grammar import CURRENCIES
 
+MAX_LEFT_OVER = 64
+"""Texts that differ in more are far apart anyway."""
+
 
 def left_over(a: Facts, b: Facts) -> list[Term]:
-    """The terms of `a` whose like `b` has not, each once."""
+    """The terms of `a` whose like `b` has not, each once; of plain words and others so many."""
     missing = a.keys - b.keys
     if not missing:
         return []
-    return list({term.key: term for term in a.terms if term.key in missing}.values())
+    found = list({term.key: term for term in a.terms if term.key in missing}.values())
+    if len(found) <= MAX_LEFT_OVER:
+        return found
+    plain = [term for term in found if term.sort == PLAIN]
+    return [term for term in found if term.sort != PLAIN][:MAX_LEFT_OVER] + plain[:MAX_LEFT_OVER]
 
 
 def quantities(
@@ -118,7 +125,8 @@ def opposites(ours: Sequence[Term], theirs: Sequence[Term]) -> Iterator[Conflict
         against = OPPOSITES.get(term.key)
         if against:
             for other in theirs:
-                if other.key in against:
+                # "impossible" and "possible" are the negation rule's.
+                if other.key in against and not _prefixed_pair(term.key, other.key):
                     yield Conflict("antonym", term.text, other.text)
 
 
@@ -220,6 +228,10 @@ def prefixed(ours: Sequence[Term], theirs: Sequence[Term]) -> list[tuple[Term, T
             elif _negates(other.key, term.key):
                 found.append((term, other, -1))
     return found
+
+
+def _prefixed_pair(one: str, other: str) -> bool:
+    return _negates(one, other) or _negates(other, one)
 
 
 def _negates(negative: str, bare: str) -> bool:

@@ -25,6 +25,7 @@ QUESTIONS = frozenset(
         howoften howbig howtall howhigh howfast howdeep howheavy""")
 )
 ADJECTIVES = frozenset(words_antonyms.GRADED.split())
+ORDINARY = frozenset(words_ordinary.WORDS.split())
 BOUNDS = frozenset({"gt", "lt", "ge", "le"})
 NO_GROUPS: frozenset[str] = frozenset()
 
@@ -59,7 +60,7 @@ UNIT_OF = {
 
 
 def _build() -> tuple[dict[str, Entry], frozenset[str], dict[str, list[Phrase]]]:
-    entries = {word: Entry(WORD, SYNONYMS.get(word, word)) for word in words_ordinary.WORDS.split()}
+    entries: dict[str, Entry] = {}
     for word, head in SYNONYMS.items():
         entries[word] = Entry(WORD, head)
         entries.setdefault(head, Entry(WORD, head))
@@ -184,15 +185,20 @@ def _phrases(entries: dict[str, Entry]) -> dict[str, list[Phrase]]:
 ENTRIES, STRICT, PHRASES = _build()
 
 
+def _listed(word: str) -> Entry | None:
+    known = ENTRIES.get(word)
+    return Entry(WORD, word) if known is None and word in ORDINARY else known
+
+
 @lru_cache(maxsize=16_384)
 def look_up(word: str) -> Entry:
     """The entry of a word in lower case. One of kind UNKNOWN where no list has it."""
     irregular = IRREGULAR.get(word)
-    known = ENTRIES.get(word if irregular is None else irregular)
+    known = _listed(word if irregular is None else irregular)
     if known is not None:
         return known
     for base in bases(word):
-        known = ENTRIES.get(base)
+        known = _listed(base)
         if known is not None:
             if word.endswith(("er", "est")) and base in ADJECTIVES:
                 return known._replace(groups=known.groups | {"degree"})
@@ -204,7 +210,7 @@ def look_up(word: str) -> Entry:
     for ending in _DERIVATIONS:
         if word.endswith(ending) and len(word) > len(ending) + 3:
             stem = word[: -len(ending)]
-            if any(ENTRIES.get(stem + more, _NONE).kind == WORD for more in ("", "e", "y", "t")):
+            if any((_listed(stem + more) or _NONE).kind == WORD for more in ("", "e", "y", "t")):
                 return Entry(WORD, SYNONYMS.get(word, word))
     if len(word) > 6 and word.endswith(_COMMON_ENDINGS):
         return Entry(WORD, singular(word))

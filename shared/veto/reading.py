@@ -145,6 +145,7 @@ class _Reader:
             self.payload_from = len(self.line)
         elif sign == "-" and follow is not None and self._is_minus(i):
             self.operators.append("-")
+            self.line.append("-")
         elif sign == "/" and i > 0 and follow is not None and tokens[i].glued and follow.glued:
             if tokens[i - 1].kind == "word" and follow.kind == "word":
                 self.line.append("or")
@@ -219,6 +220,7 @@ class _Reader:
         ):
             return
         self.operators.append(text)
+        self.line.append(text)
 
     def _date(self, text: str) -> None:
         if "-" in text:
@@ -405,7 +407,8 @@ class _Reader:
         if kind in {STOP, QUESTION}:
             if key not in grammar.SKIPPED:
                 self.line.append(key)
-            if low in _ACRONYMS and self.cased and not self.shouted and token.text.isupper():
+            shown = self.cased and not self.shouted and token.text.isupper()
+            if shown and (low in _ACRONYMS or (low == "a" and self._is_name(i, token, 1))):
                 self._add(NAME, f"{low}.", token.text, "name")
             self.keys.add(f"{low}.")
         elif kind == NEGATION:

@@ -54,15 +54,18 @@ _COMMON = frozenset(
 def negation_targets(line: Sequence[str], terms: Sequence[Term]) -> tuple[tuple[str, str], ...]:
     """The negating words of a text, each with the key of the term it stands before."""
     places = [i for i, word in enumerate(line) if word in NEGATIONS]
+    rest = iter(terms)
+    term = next(rest, None)
     if not places:
         return ()
     found: list[tuple[str, str]] = []
     for place in places:
         word = line[place]
-        if word == "nor" and any(line[earlier] in {"not", "neither"} for earlier in places):
+        if word == "nor" and line[places[0]] in {"not", "neither"}:
             continue
-        target = next((term.key for term in terms if term.place > place), "")
-        found.append((word, target))
+        while term is not None and term.place < place:
+            term = next(rest, None)
+        found.append((word, "" if term is None else term.key))
     return tuple(found)
 
 
@@ -173,8 +176,8 @@ def _swapped(a: Facts, b: Facts, ours: list[Term], theirs: list[Term]) -> Confli
         for y in inner[i + 1 : i + 9]:
             if y.key not in there or there[y.key].place > there[x.key].place:
                 continue
-            if x.sort == y.sort == QUANTITY and y.place - x.place == 1:
-                continue
+            if y.place - x.place == 1 and there[x.key].place - there[y.key].place == 1:
+                continue  # "12 May", "branch main"
             if _listed(a, x.place, y.place) and _listed(b, there[y.key].place, there[x.key].place):
                 continue
             xb, yb = there[x.key].place, there[y.key].place
@@ -225,9 +228,15 @@ def _listed(facts: Facts, first: int, second: int) -> bool:
     if _LISTS.isdisjoint(between):
         joined = "with" in between or "to" in between or "from" in between
         return joined and len(between) < 4 and not _SYMMETRIC.isdisjoint(facts.line)
-    return all(word in _LISTS or word in facts.keys or word == "to" for word in between) and (
-        len(between) < 6
-    )
+    if len(between) > 5:
+        return False
+    before = ""
+    for word in between:
+        repeated = before in _LISTS and word in PREPOSITIONS  # "in March or in April"
+        if not (repeated or word in _LISTS or word in facts.keys):
+            return False
+        before = word
+    return True
 
 
 def _pronouns(a: Facts, b: Facts) -> Conflict | None:

@@ -50,7 +50,10 @@ allow/permit forbid/prevent/prohibit/block/ban/deny
 allow/permit refuse
 accept reject/decline/refuse
 approve reject/deny/disapprove
-agree disagree
+agree disagree/refuse
+succeed precede
+sowing harvesting
+plant harvest/uproot
 grant revoke/deny
 lock unlock
 block unblock

@@ -334,7 +334,8 @@ refinance regression rehearsal relay remedy reminder remorse remodel renovate re
 replica reptile reschedule retailer retirement retry roadmap router runtime sanction savings
 scalable schema scoreboard screenwriter script seasonal seller semantic semester
 seminar sequel shipment shortage showroom shutdown simile skeleton slang slot smartwatch snippet
-solvent spam spouse sprint spyware squad stakeholder startup statute steak stereotype stipend
+solvent spam spouse sprint spyware squad stakeholder startup statute steak stereotype stipend sue
+evict insulate chase mow prune harvest plant sew knit paddle mentor
 storyline streamline subfolder sublet subtitle suffix supplier surcharge surplus syllable symphony
 syndicate synopsis tariff taxpayer template tenure testimony thermostat thumbnail timestamp
 timesheet tipping topology toolkit tracker transcript trademark trailer transplant treadmill

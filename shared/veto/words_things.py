@@ -83,6 +83,22 @@ physical: mass weight volume density boiling_point freezing_point melting_point 
   pressure speed/velocity acceleration force energy power voltage resistance frequency wavelength
   radius diameter circumference perimeter area length width height depth distance surface_area
 effect: side_effect benefit risk symptom treatment cure diagnosis dosage prognosis complication
+meal: breakfast lunch dinner brunch supper snack dessert
+weather: rain snow hail fog wind storm sunshine frost hurricane tornado earthquake flood drought
+nutrient: caffeine sugar protein fat fiber sodium salt carbohydrate cholesterol calorie vitamin
+  iron calcium potassium
+poem: haiku limerick sonnet ballad rap riddle joke slogan
+garden: plant harvest water prune fertilize sow transplant mow
+building_kind: airport station hotel hospital school library museum church stadium restaurant bank
+  gym pharmacy supermarket
+branching: merge rebase cherry_pick revert stash squash
+arithmetic: add subtract multiply divide
+renovation: paint insulate tile wallpaper demolish rewire remodel
+feature: bluetooth wifi hotspot autocorrect dark_mode airplane_mode notification
+oop: inheritance polymorphism encapsulation abstraction recursion closure decorator generator
+  iterator interface
+sign_of_text: tab comma space semicolon hyphen colon period_sign newline quote
+income_kind: dividend gift inheritance bonus interest_income wage royalty
 writing: theme plot character setting author moral genre style
 document: email letter essay poem haiku song story report blog_post article speech memo contract
   invoice receipt resume cover_letter tweet proposal press_release

@@ -32,7 +32,7 @@ from tools.verifier.questions import Pair, Question, Text
 from tools.verifier.surface import typed
 from tools.verifier.values import Value
 
-PAIRS: Final = 50_000
+PAIRS: Final = 48_000
 _NEAR_PER_QUESTION: Final = 4
 _DRAWS: Final = 12
 
@@ -85,6 +85,10 @@ class Generator:
         texts += [self._text(question) for _ in range(count + 1 - len(texts))]
         for first, second in pairwise(texts):
             yield Pair(a=first, b=second, kind="paraphrase")
+        for _ in range(self._whole(1.2 * weight)):
+            turn = self.rng.choice(turns)
+            first, second = (self._text(question, wording=turn) for _ in range(2))
+            yield Pair(a=first, b=second, kind="surface")
         if question.intent.symmetric and len(question.slots) >= 2:
             turned = self._swap(question)
             yield Pair(a=texts[0], b=self._text(turned), kind="symmetry")
@@ -223,6 +227,10 @@ class Generator:
                 one, same = (self._plain_text(family, group, wording) for wording in couple)
                 texts += [one, same]
                 yield Pair(a=one, b=same, kind="paraphrase")
+            for _ in range(self._whole(weight)):
+                wording = self.rng.choice(options)
+                one, same = (self._plain_text(family, group, wording) for _ in range(2))
+                yield Pair(a=one, b=same, kind="surface")
             nears = [
                 self._plain_text(family, f"{group}!{number}", near)
                 for number, near in enumerate(plain.near)
@@ -289,7 +297,7 @@ class Generator:
         else:
             text = choose(options[_pick(options, wording, draws[0])], draws)
         if not question.contrast and reworded:
-            text = words.reword(text, rng, share=0.3)
+            text = words.reword(text, rng, share=0.4)
         if "{mod}" not in text:
             text += "{mod}"
         added = ""
@@ -325,9 +333,11 @@ def rows(pairs: Iterator[Pair]) -> Iterator[dict[str, str | int]]:
     seen: set[tuple[str, str]] = set()
     for pair in pairs:
         first, second = _bare(pair.a.text), _bare(pair.b.text)
+        if first == second:  # equal normalised text never reaches the verifier
+            continue
         known = [groups.setdefault(first, pair.a.group), groups.setdefault(second, pair.b.group)]
         key = (min(first, second), max(first, second))
-        if known != [pair.a.group, pair.b.group] or key in seen or pair.a.text == pair.b.text:
+        if known != [pair.a.group, pair.b.group] or key in seen:
             continue
         seen.add(key)
         yield {
@@ -355,6 +365,8 @@ def main() -> None:
     with options.pairs.open("w", encoding="utf-8") as out:
         for row in chain(made, corpora.rows(options.seed)):
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if row["source"] != "synthetic":
+                continue  # no one has said which of these ask the same
             for text, group in (("a", "group"), ("b", "other_group")):
                 entry = (str(row[text]), str(row[group]), str(row["template"]))
                 entries.setdefault(_bare(entry[0]), entry)

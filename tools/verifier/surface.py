@@ -48,7 +48,7 @@ def typed(text: str, rng: random.Random, *, noise: float) -> str:
     text = _stopped(text, rng, noise)
     if rng.random() < 0.22 * noise:
         text = _polite(text, rng)
-    if rng.random() < 0.09 * noise:
+    if rng.random() < 0.03 * noise:
         text = _slip(text, rng)
     if rng.random() < 0.3 * noise:
         text = _lowered(text, rng)
@@ -82,7 +82,7 @@ def _stopped(text: str, rng: random.Random, noise: float) -> str:
 
 def _polite(text: str, rng: random.Random) -> str:
     first = _first(text)
-    lowered = text if text[:2] in {"I ", "I'"} else text[0].lower() + text[1:]
+    lowered = _uncapitalised(text)
     if first in _REQUESTS and text.split()[1:2] != ["of"]:
         lead = rng.choice(["Please ", "Can you ", "Could you please ", "I need you to ", "pls ",
                            "I'd like you to ", "Kindly "])  # fmt: skip
@@ -102,8 +102,13 @@ def _first(text: str) -> str:
 
 def _lowered(text: str, rng: random.Random) -> str:
     if rng.random() < 0.25:
-        return text[0].lower() + text[1:]
+        return _uncapitalised(text)
     return " ".join(word if _keeps_case(word) else word.lower() for word in text.split(" "))
+
+
+def _uncapitalised(text: str) -> str:
+    """The text without its capital, but for `I` and abbreviations."""
+    return text if text[:2] in {"I ", "I'"} or text[:2].isupper() else text[0].lower() + text[1:]
 
 
 def _keeps_case(word: str) -> bool:

@@ -152,7 +152,7 @@ def _year_near(parts: _Parts, rng: random.Random) -> tuple[str, _Parts]:
 
 def _period(year: int, quarter: int) -> Value:
     if not quarter:
-        return Value(forms=(f"{year}", f"the year {year}", f"FY{year}"), parts=(year, quarter))
+        return Value(forms=(f"{year}", f"the year {year}"), parts=(year, quarter))
     words = ("first", "second", "third", "fourth")
     forms = (
         f"Q{quarter} {year}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,15 +124,38 @@ def test_no_texts() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @settings(max_examples=15)
-@given(texts=st.lists(st.sampled_from(TEXTS), min_size=2, max_size=12))
+@given(
+    texts=st.lists(
+        st.sampled_from([*TEXTS, *(f"What does {n} Oak Street cost?" for n in range(9))]),
+        min_size=2,
+        max_size=12,
+    )
+)
 def test_company_does_not_matter(precision: Precision, texts: list[str]) -> None:
     """A text's encoding is that of the text alone, whatever it was encoded with."""
     for text, among in zip(texts, encoder(precision).encode(texts), strict=True):
         alone = one(text, precision)
         assert among is not None
         assert among.ids.tolist() == alone.ids.tolist()
-        assert np.abs(among.vector - alone.vector).max() < 1e-4
-        assert np.abs(among.states - alone.states).max(initial=0) < 1e-2
+        assert np.abs(among.vector - alone.vector).max() < 1e-6
+        assert np.abs(among.states - alone.states).max(initial=0) < 1e-5
+
+
+def test_texts_of_one_length_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In as few runs as there are lengths, and in the order that was asked for."""
+    shapes = []
+    mine = Encoder.load(cache=CACHE)
+    run = mine._run
+
+    def noted(rows: list[list[int]]) -> Any:
+        shapes.append((len(rows), len(rows[0])))
+        return run(rows)
+
+    monkeypatch.setattr(mine, "_run", noted)
+    texts = ["a", "b c", "d", "house " * 300, "e f", "g"]
+    ids = [encoding and len(encoding.ids) for encoding in mine.encode(texts)]
+    assert ids == [1, 2, 1, None, 2, 1]
+    assert shapes == [(3, 3), (2, 4)]
 
 
 def test_identity() -> None:
