@@ -78,7 +78,7 @@ def test_every_group_keeps_the_pair_bound_by_itself() -> None:
     bad = [Scored(0.8, False, "bad")] * 20 + [Scored(0.1, False, "bad")] * 980
     steps = pair_steps([Scored(0.9, True, "big")] * 10 + big + bad)
     assert [(step.threshold, step.worst) for step in steps[:2]] == [(0.9, "bad"), (0.8, "bad")]
-    assert steps[1].upper == upper_limit(20, 1000)
+    assert steps[1].upper == 20 / 1000
 
 
 def test_small_groups_speak_together() -> None:
