@@ -52,8 +52,10 @@ class Step(NamedTuple):
 
 
 class PairStep(NamedTuple):
-    """Pair level, at `threshold` and above. `upper`: of all false pairs the share that hits, its
-    upper limit, or the `worst` group's own rate where that is larger.
+    """Pair level, at `threshold` and above.
+
+    `upper`: the upper limit of the share of all false pairs that hits, or the `worst` group's own
+    rate where that is larger.
     """
 
     threshold: float
@@ -165,7 +167,7 @@ class Calibration:
 
 
 def end_to_end_steps(outcomes: Iterable[tuple[float, bool]]) -> tuple[Step, ...]:
-    """The steps of queries that were searched: the score of what each would be served, and if wrong.
+    """The steps of searched queries: the score of what each would be served, and if it is wrong.
 
     A query with no candidate that may be served is left out.
     """

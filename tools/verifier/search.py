@@ -1,7 +1,7 @@
 """The end-to-end measure: queries searched in an index of entries, then decided.
 
-A stated share of the queries has a true match among the entries, in another wording; the others come
-from questions that are not in the index, though many of its entries are much like them.
+A stated share of the queries has a true match among the entries, in another wording; the others
+come from questions that are not in the index, though many of its entries are much like them.
 """
 
 import random
@@ -37,8 +37,8 @@ class Search:
 def draw(rows: Sequence[dict[str, Any]], seed: int, distractors: frozenset[str]) -> Search:
     """Draw index and queries from rows {"text", "group", "template"}.
 
-    `distractors`: templates whose texts are only searched among: two groups of real text may ask the
-    same.
+    `distractors`: templates whose texts are only searched among: two groups of real text may ask
+    the same.
     """
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:

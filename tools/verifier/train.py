@@ -67,8 +67,9 @@ def main() -> None:
 def train(
     rows: list[dict[str, Any]], entry_rows: list[dict[str, Any]], reader: Reader
 ) -> tuple[bytes, Calibration, Examples]:
-    """The model's file and its calibration, of pairs and of entries as `generate` writes them, and
-    the real pairs, which neither has seen.
+    """The model's file, its calibration, and the real pairs, which neither has seen.
+
+    `rows` are pairs and `entry_rows` texts, as `generate` writes them.
     """
     weights = vocabulary_weights()
     every = examples(rows, reader, weights.astype(np.float32) / 255)
