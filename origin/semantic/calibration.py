@@ -52,7 +52,11 @@ class Step(NamedTuple):
 
 
 class PairStep(NamedTuple):
-    """Pair level: the false hits at `threshold` and above, and the worst group's upper limit."""
+    """Pair level, at `threshold` and above.
+
+    `upper`: the upper limit of the share of all false pairs that hits, or the `worst` group's own
+    rate where that is larger.
+    """
 
     threshold: float
     hits: int
@@ -153,8 +157,8 @@ class Calibration:
         step = min(found, key=lambda step: step.threshold)
         return (
             f"Estimate: at a score of {step.threshold:.4f} and above {step.false_hits} false pairs "
-            f"matched, in the worst group ({step.worst}) at most {step.upper:.2%} of them at 95 % "
-            f"confidence; {step.hits / max(1, self.positives):.0%} of the true ones ({on}). "
+            f"matched, at most {step.upper:.2%} of them at 95 % confidence and in the worst group "
+            f"({step.worst}); {step.hits / max(1, self.positives):.0%} of the true ones ({on}). "
             "Other questions can do worse."
         )
 
@@ -163,7 +167,7 @@ class Calibration:
 
 
 def end_to_end_steps(outcomes: Iterable[tuple[float, bool]]) -> tuple[Step, ...]:
-    """The steps of queries that were searched: the score of what each would be served, and if wrong.
+    """The steps of searched queries: the score of what each would be served, and if it is wrong.
 
     A query with no candidate that may be served is left out.
     """
@@ -180,7 +184,7 @@ def end_to_end_steps(outcomes: Iterable[tuple[float, bool]]) -> tuple[Step, ...]
 
 
 def pair_steps(pairs: Sequence[Scored]) -> tuple[PairStep, ...]:
-    """The steps of pairs, each with the limit of the group that does worst."""
+    """The steps of pairs, each with the limit of all of them and the group that does worst."""
     sizes = Counter(pair.group for pair in pairs if not pair.same)
     groups = {name: name if size >= _MIN_GROUP else _OTHERS for name, size in sizes.items()}
     sizes_of = Counter(groups[pair.group] for pair in pairs if not pair.same)
@@ -192,11 +196,11 @@ def pair_steps(pairs: Sequence[Scored]) -> tuple[PairStep, ...]:
         counts.append((threshold, hits, dict(false)))
     steps = []
     for threshold, hits, found in _thinned(counts):
-        limits = [
-            (upper_limit(found.get(group, 0), size), group) for group, size in sizes_of.items()
-        ]
-        upper, worst = max(limits, default=(1.0, ""))
-        steps.append(PairStep(threshold, hits, sum(found.values()), upper, worst))
+        rates = [(found.get(group, 0) / size, group) for group, size in sizes_of.items()]
+        rate, worst = max(rates, default=(1.0, ""))
+        false_hits = sum(found.values())
+        upper = max(rate, upper_limit(false_hits, sizes_of.total()))
+        steps.append(PairStep(threshold, hits, false_hits, upper, worst))
     return tuple(steps)
 
 

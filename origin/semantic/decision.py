@@ -1,4 +1,4 @@
-"""The decision of semantic match: may the answer to one text be served for another?
+"""The decision of semantic match: whether the answer to one text may be served for another.
 
 Pure. The veto forbids, the verifier scores, the threshold decides; every verdict says why. Equal
 normalised texts are decided before this, without any encoding.
@@ -19,35 +19,8 @@ MIN_CONTENT_WORDS: Final = 2
 
 _POINTERS: Final = frozenset({"this", "these", "below", "above", "following", "given", "attached"})
 _WITHIN_REACH: Final = frozenset(
-    [
-        "year",
-        "month",
-        "week",
-        "weekend",
-        "day",
-        "morning",
-        "afternoon",
-        "evening",
-        "season",
-        "spring",
-        "summer",
-        "autumn",
-        "fall",
-        "winter",
-        "century",
-        "decade",
-        "time",
-        "moment",
-        "world",
-        "planet",
-        "country",
-        "age",
-        "way",
-        "kind",
-        "sort",
-        "type",
-        "point",
-    ]
+    "year month week weekend day morning afternoon evening season spring summer autumn fall winter "
+    "century decade time moment world planet country age way kind sort type point".split()  # noqa: SIM905 - a list of words reads better as text
 )
 """What "this" may come before without pointing at anything: everyone's own, or nothing's."""
 

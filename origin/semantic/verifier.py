@@ -19,6 +19,7 @@ import math
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -55,10 +56,14 @@ FEATURES: Final = (
     "terms_alone_low",  # how many of them the other text lacks: the smaller number
     "terms_alone_high",
 )
+_SPECIFICS: Final = FEATURES.index("shared_specifics")
+_ALONE: Final = FEATURES.index("terms_alone_high")
 _MAX_SPECIFICS: Final = 4
 _CONTENT_WEIGHT: Final = 0.3
 """From this weight on a token is content. Function words weigh less, punctuation nothing."""
 _SPECIFIC: Final = frozenset({QUANTITY, NAME, CODE})
+_SAID_BY_NUMBERS: Final = frozenset({"price", "ask", "cost", "list", "property"})
+"""What an amount, rooms or an address beside them say already."""
 _TINY: Final = 1e-9
 
 
@@ -107,7 +112,8 @@ class Verifier:
 
     `encoder`: the identity of the encoder whose encodings it reads. `weights`: float32 [vocabulary],
     how much a token says, 0 to 1. `version`: a digest of the model. The score is the sigmoid of
-    `slope * cosine + intercept + share * trees`.
+    `slope * cosine + intercept + share * trees`, and of `agreement` more where the two texts share
+    many specifics and neither has a content term that the other lacks: the wording matters little.
     """
 
     encoder: str
@@ -116,6 +122,7 @@ class Verifier:
     slope: float
     intercept: float
     share: float
+    agreement: float
     trees: Trees
 
     @classmethod
@@ -142,6 +149,7 @@ class Verifier:
                 slope=float(model["slope"]),
                 intercept=float(model["intercept"]),
                 share=float(model["share"]),
+                agreement=float(model["agreement"]),
                 trees=Trees(
                     roots=np.array(trees["roots"], dtype=np.int32),
                     feature=np.array(trees["feature"], dtype=np.int32),
@@ -164,6 +172,8 @@ class Verifier:
         """The score of features, float64 [F], as `features` gives them."""
         log_odds = self.slope * float(found[0]) + self.intercept
         log_odds += self.share * self.trees.log_odds(found)
+        if found[_SPECIFICS] >= _MAX_SPECIFICS and not found[_ALONE]:
+            log_odds += self.agreement
         return 1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0
 
 
@@ -204,7 +214,7 @@ def features(a: Reading, b: Reading, weights: NDArray[np.float32]) -> NDArray[np
 
 def _terms(a: Facts, b: Facts) -> list[float]:
     """The last four features."""
-    x, y = {term.key for term in a.terms}, {term.key for term in b.terms}
+    x, y = ({term.key for term in each.terms} - _SAID_BY_NUMBERS for each in (a, b))
     alone = (len(x - y), len(y - x))
     specific = {term.key for term in a.terms if term.sort in _SPECIFIC} & y
     shared = len(x & y) / max(1, len(x | y))
@@ -254,7 +264,7 @@ def _mean(best: NDArray[np.float32], tokens: _Tokens) -> float:
 
 
 def _bigrams(x: list[int], y: list[int]) -> float:
-    first, second = set(zip(x, x[1:], strict=False)), set(zip(y, y[1:], strict=False))
+    first, second = set(pairwise(x)), set(pairwise(y))
     return 2 * len(first & second) / max(1, len(first) + len(second))
 
 

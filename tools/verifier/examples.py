@@ -20,8 +20,10 @@ _BATCH = 512
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:
-    """Pairs by column. `found`: float64 [pairs, F]; `same`, `barred` (by the veto or by length):
-    bool [pairs]; `source`, `kind`, `family`: str [pairs].
+    """Pairs by column.
+
+    `found`: float64 [pairs, F]; `same`, `barred` (never scored): bool [pairs]; `source`, `kind`,
+    `family`: str [pairs].
     """
 
     found: NDArray[np.float64]

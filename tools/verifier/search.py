@@ -1,7 +1,7 @@
 """The end-to-end measure: queries searched in an index of entries, then decided.
 
-A stated share of the queries has a true match among the entries, in another wording; the others come
-from questions that are not in the index, though many of its entries are much like them.
+A stated share of the queries has a true match among the entries, in another wording; the others
+come from questions that are not in the index, though many of its entries are much like them.
 """
 
 import random
@@ -34,18 +34,24 @@ class Search:
         return [row["text"] for row in (*self.entries, *self.queries)]
 
 
-def draw(rows: Sequence[dict[str, Any]], seed: int) -> Search:
-    """Draw index and queries from rows {"text", "group", "template"}."""
+def draw(rows: Sequence[dict[str, Any]], seed: int, distractors: frozenset[str]) -> Search:
+    """Draw index and queries from rows {"text", "group", "template"}.
+
+    `distractors`: templates whose texts are only searched among: two groups of real text may ask
+    the same.
+    """
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["group"]].append(row)
     rng = random.Random(seed)  # noqa: S311 - a draw, not a secret
     names = sorted(groups)
     rng.shuffle(names)
-    matched = [name for name in names if len(groups[name]) > 1][: int(QUERIES * BASE_RATE)]
+    asked = [name for name in names if groups[name][0]["template"] not in distractors]
+    matched = [name for name in asked if len(groups[name]) > 1][: int(QUERIES * BASE_RATE)]
     left = [name for name in names if name not in set(matched)]
     indexed = [*matched, *left[: ENTRIES - len(matched)]]
-    unmatched = left[ENTRIES - len(matched) :][: QUERIES - len(matched)]
+    free = set(asked) - set(indexed)
+    unmatched = [name for name in asked if name in free][: QUERIES - len(matched)]
     entries, queries = [], []
     for name in indexed:
         first, *others = rng.sample(groups[name], min(2, len(groups[name])))

@@ -13,7 +13,7 @@ _FUNCTION_WORDS: Final = frozenset(
     """a an the is are was were be been am do does did of in on at to for from with by and or that
     this these those it its i my me you your we our they their he she his her him them as if so can
     could would should will shall may might must have has had there here which what who whom whose
-    how why when where please tell about some any s t m re ve ll d""".split()
+    how why when where please tell about some any s t m re ve ll d""".split()  # noqa: SIM905 - a list of words reads better as text
 )
 _FUNCTION_WEIGHT: Final = 0.15
 _COMMON_WEIGHT: Final = 0.35

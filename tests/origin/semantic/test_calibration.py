@@ -12,6 +12,7 @@ from origin.semantic.calibration import (
     Calibration,
     CalibrationError,
     Scored,
+    Step,
     end_to_end_steps,
     fit,
     pair_steps,
@@ -19,7 +20,18 @@ from origin.semantic.calibration import (
 from origin.semantic.intervals import lower_limit, upper_limit
 
 
+def true(score: float, group: str) -> Scored:
+    """A pair that should match."""
+    return Scored(score=score, same=True, group=group)
+
+
+def false(score: float, group: str) -> Scored:
+    """A pair that should not."""
+    return Scored(score=score, same=False, group=group)
+
+
 def calibration(**changes: object) -> Calibration:
+    """500 right answers above a wrong one; 4 false hits of 2,000 below 400 true ones."""
     made = Calibration(
         verifier="v1",
         encoder="e1/int8",
@@ -30,16 +42,15 @@ def calibration(**changes: object) -> Calibration:
         negatives=2000,
         steps=end_to_end_steps([(0.9 - i / 10_000, False) for i in range(500)] + [(0.7, True)]),
         pair_steps=pair_steps(
-            [Scored(0.9, True, "a")] * 400
-            + [Scored(0.8, False, "a")] * 4
-            + [Scored(0.1, False, "a")] * 1996
+            [true(0.9, "a")] * 400 + [false(0.8, "a")] * 4 + [false(0.1, "a")] * 1996
         ),
     )
     return replace(made, **changes)  # type: ignore[arg-type]  # the fields' own types
 
 
-def served(steps: tuple[object, ...]) -> list[tuple[object, ...]]:
-    return [tuple(step)[:3] for step in steps]  # type: ignore[arg-type]
+def served(steps: tuple[Step, ...]) -> list[tuple[float, int, int]]:
+    """Without the limits."""
+    return [step[:3] for step in steps]
 
 
 def test_steps_count_what_is_served_and_wrong_from_the_top() -> None:
@@ -74,17 +85,17 @@ def test_the_estimate_names_its_numbers() -> None:
 
 def test_every_group_keeps_the_pair_bound_by_itself() -> None:
     """A group with many false hits is not hidden behind a big one with none."""
-    big = [Scored(0.1, False, "big")] * 20_000
-    bad = [Scored(0.8, False, "bad")] * 20 + [Scored(0.1, False, "bad")] * 980
-    steps = pair_steps([Scored(0.9, True, "big")] * 10 + big + bad)
-    assert [(step.threshold, step.worst) for step in steps[:2]] == [(0.9, "bad"), (0.8, "bad")]
-    assert steps[1].upper == upper_limit(20, 1000)
+    big = [false(0.1, "big")] * 20_000
+    bad = [false(0.8, "bad")] * 20 + [false(0.1, "bad")] * 980
+    steps = pair_steps([true(0.9, "big")] * 10 + big + bad)
+    assert (steps[1].threshold, steps[1].worst) == (0.8, "bad")
+    assert steps[1].upper == 20 / 1000
 
 
 def test_small_groups_speak_together() -> None:
     """Fifty groups of forty negatives are one group of two thousand."""
-    pairs = [Scored(0.1, False, f"g{i}") for i in range(50) for _ in range(40)]
-    (first, *_) = pair_steps([Scored(0.9, True, "g0"), *pairs])
+    pairs = [false(0.1, f"g{i}") for i in range(50) for _ in range(40)]
+    (first, *_) = pair_steps([true(0.9, "g0"), *pairs])
     assert (first.worst, first.upper) == ("others", upper_limit(0, 2000))
 
 
@@ -100,7 +111,7 @@ def test_a_long_table_is_thinned_to_real_steps() -> None:
 
 def test_an_operators_pairs_give_the_rate_at_the_base_rate() -> None:
     """P(wrong | served) by Bayes, from the unfavourable limits of the two rates."""
-    pairs = [Scored(0.9, True, "")] * 300 + [Scored(0.2, False, "")] * 700
+    pairs = [true(0.9, "")] * 300 + [false(0.2, "")] * 700
     found = fit(pairs, verifier="v1", encoder="e1", base_rate=0.25)
     right, wrong = 0.25 * lower_limit(300, 300), 0.75 * upper_limit(0, 700)
     assert found.steps[0].upper == pytest.approx(wrong / (right + wrong))
@@ -111,9 +122,9 @@ def test_an_operators_pairs_give_the_rate_at_the_base_rate() -> None:
 @pytest.mark.parametrize(
     ("pairs", "base_rate"),
     [
-        ([Scored(0.9, True, "")], 0.2),
-        ([Scored(0.9, False, "")], 0.2),
-        ([Scored(0.9, True, ""), Scored(0.1, False, "")], 0.0),
+        ([true(0.9, "")], 0.2),
+        ([false(0.9, "")], 0.2),
+        ([true(0.9, ""), false(0.1, "")], 0.0),
     ],
 )
 def test_pairs_that_cannot_calibrate_are_refused(pairs: list[Scored], base_rate: float) -> None:

@@ -23,11 +23,13 @@ class Scripted:
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def score(self, a: Reading, b: Reading) -> float:
+        """The scripted score."""
         self.asked.append((a.text, b.text))
         return self.gives
 
 
 def reading(text: str, *vector: float) -> Reading:
+    """A text with a vector of two dimensions."""
     unit = np.array(vector or (1.0, 0.0), dtype=np.float32)
     encoding = Encoding(
         vector=unit,
@@ -38,6 +40,7 @@ def reading(text: str, *vector: float) -> Reading:
 
 
 def decision(verifier: Scripted, threshold: float | None) -> Decision:
+    """A decision by the scripted score."""
     return Decision(verifier=cast("Verifier", verifier), threshold=threshold)
 
 

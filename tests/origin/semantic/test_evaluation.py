@@ -19,6 +19,7 @@ from origin.semantic.intervals import interval
 
 
 def judged(*, same: bool, hit: bool, similarity: float = 0.9, **changes: Any) -> Judged:
+    """A pair as it was decided."""
     given_: dict[str, Any] = {"a": "a", "b": "b", "source": "s", "kind": "", "score": 0.5}
     return Judged(same=same, hit=hit, similarity=similarity, reason="score", **(given_ | changes))
 

@@ -44,6 +44,7 @@ def reading(ids: list[int]) -> Reading:
 
 
 def named(a: list[int], b: list[int]) -> dict[str, float]:
+    """The features of two texts by name."""
     return dict(zip(FEATURES, features(reading(a), reading(b), WEIGHTS), strict=True))
 
 
