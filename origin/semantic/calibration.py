@@ -139,8 +139,8 @@ class Calibration:
                 f"the best that can is {best:.2%}."
             )
         return (
-            f"Estimate: at a score of {step.threshold:.4f} and above {step.wrong} of {step.served:,} "
-            f"served were wrong, at most {step.upper:.2%} at 95 % confidence "
+            f"Estimate: at a score of {step.threshold:.4f} and above {step.wrong} of "
+            f"{step.served:,} served were wrong, at most {step.upper:.2%} at 95 % confidence "
             f"(0 of n still allows 3/n; {on}). Other questions can do worse."
         )
 

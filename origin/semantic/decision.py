@@ -19,8 +19,11 @@ MIN_CONTENT_WORDS: Final = 2
 
 _POINTERS: Final = frozenset({"this", "these", "below", "above", "following", "given", "attached"})
 _WITHIN_REACH: Final = frozenset(
-    "year month week weekend day morning afternoon evening season spring summer autumn fall winter "
-    "century decade time moment world planet country age way kind sort type point".split()  # noqa: SIM905 - a list of words reads better as text
+    {
+        *("year", "month", "week", "weekend", "day", "morning", "afternoon", "evening", "time"),
+        *("season", "spring", "summer", "autumn", "fall", "winter", "century", "decade", "moment"),
+        *("world", "planet", "country", "age", "way", "kind", "sort", "type", "point"),
+    }
 )
 """What "this" may come before without pointing at anything: everyone's own, or nothing's."""
 

@@ -64,7 +64,7 @@ def judge(rows: Sequence[Mapping[str, Any]], decision: Decision, encoder: Encode
 
 
 def report(judged: Sequence[Judged]) -> dict[str, Any]:
-    """One object of numbers: the decision's, by source and kind, and plain cosine's by threshold."""
+    """One object of numbers: the decision's, by source and kind, and the cosine's by threshold."""
 
     def by(name: Callable[[Judged], str]) -> dict[str, Any]:
         groups: dict[str, list[Judged]] = {}

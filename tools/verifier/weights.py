@@ -20,7 +20,7 @@ _COMMON_WEIGHT: Final = 0.35
 
 
 def token_weights(vocabulary: dict[str, int]) -> NDArray[np.uint8]:
-    """One byte a token, [vocabulary]: 0 for punctuation and special tokens, 255 for the rarest."""
+    """One byte a token, [vocabulary]: 0 for punctuation and special tokens, most for the rarest."""
     size = max(vocabulary.values()) + 1
     first = vocabulary.get("the", 0)
     weights = np.zeros(size)
