@@ -189,9 +189,7 @@ class Matcher:
             log.warning("semantic index: %s", exc)
 
     async def _matches(self, query: Query, question: Question) -> tuple[list[Match], str]:
-        now_ms, decision = self._clock_ms(), self._decision(query.document.policy)
-        if decision.threshold is None:
-            return [], "refused"
+        now_ms = self._clock_ms()
         tenant, partition = question.tenant, question.partition
         private = self._is_private(query)
         same = await self._index.find(
@@ -199,6 +197,9 @@ class Matcher:
         )
         if same is not None and same.key != query.key:
             return [Match(key=same.key, similarity=1.0)], "hit"
+        decision = self._decision(query.document.policy)
+        if decision.threshold is None:
+            return [], "refused"
         reading = await self._read(question.text)
         if reading is None:
             return [], "unread"
