@@ -59,7 +59,9 @@ def judge(rows: Sequence[Mapping[str, Any]], decision: Decision, encoder: Encode
     for start in range(0, len(texts), _BATCH):
         batch = texts[start : start + _BATCH]
         for text, encoding in zip(batch, encoder.encode(batch), strict=True):
-            readings[text] = encoding and Reading(text=text, facts=read(text), encoding=encoding)
+            readings[text] = None
+            if encoding is not None:
+                readings[text] = Reading(text=text, facts=read(text), encoding=encoding)
     return [_judged(row, readings, decision) for row in rows]
 
 

@@ -145,7 +145,7 @@ class Verifier:
             return cls(
                 encoder=str(model["encoder"]),
                 version=hashlib.sha256(content).hexdigest()[:12],
-                weights=np.frombuffer(packed, dtype=np.uint8).astype(np.float32) / 255,
+                weights=np.frombuffer(packed, dtype=np.uint8).astype(np.float32) / np.float32(255),
                 slope=float(model["slope"]),
                 intercept=float(model["intercept"]),
                 share=float(model["share"]),

@@ -52,9 +52,9 @@ class Reader:
         for start in range(0, len(new), _BATCH):
             batch = new[start : start + _BATCH]
             for text, encoding in zip(batch, self._encoder.encode(batch), strict=True):
-                self._readings[text] = encoding and Reading(
-                    text=text, facts=read(text), encoding=encoding
-                )
+                self._readings[text] = None
+                if encoding is not None:
+                    self._readings[text] = Reading(text=text, facts=read(text), encoding=encoding)
 
     def __getitem__(self, text: str) -> Reading | None:
         """None where the text is past the encoder's window."""

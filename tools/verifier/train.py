@@ -72,7 +72,7 @@ def train(
     `rows` are pairs and `entry_rows` texts, as `generate` writes them.
     """
     weights = vocabulary_weights()
-    every = examples(rows, reader, weights.astype(np.float32) / 255)
+    every = examples(rows, reader, weights.astype(np.float32) / np.float32(255))
     made = every.source == SYNTHETIC
     found = every.of(made)
     drawn = search.draw(entry_rows, SEED, REAL)
