@@ -25,7 +25,7 @@ from origin.lifetimes import NO_TIERS, Tiers
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
 from origin.semantic.batcher import Batcher
 from origin.semantic.calibration import Calibration
-from origin.semantic.decision import Decision
+from origin.semantic.decision import Decision, is_unmatched
 from origin.semantic.encoder import EncoderError
 from origin.semantic.index import Entry, SemanticIndex
 from origin.semantic.questions import Question, question_of
@@ -198,7 +198,7 @@ class Matcher:
         if same is not None and same.key != query.key:
             return [Match(key=same.key, similarity=1.0)], "hit"
         decision = self._decision(query.document.policy)
-        if decision.threshold is None:
+        if decision.threshold is None or is_unmatched(_facts(question.text)):
             return [], "refused"
         reading = await self._read(question.text)
         if reading is None:

@@ -16,8 +16,10 @@ from origin.semantic.verifier import Reading
 from tools.verifier.examples import Reader, barred
 
 ENTRIES: Final = 12_000
-QUERIES: Final = 7_500
+QUERIES: Final = 12_500
 BASE_RATE: Final = 0.2
+CONTRAST: Final = "!"
+"""What names a group of texts with one word turned around has in it."""
 _CANDIDATES: Final = 4
 _BATCH: Final = 500
 
@@ -38,7 +40,7 @@ def draw(rows: Sequence[dict[str, Any]], seed: int, distractors: frozenset[str])
     """Draw index and queries from rows {"text", "group", "template"}.
 
     `distractors`: templates whose texts are only searched among: two groups of real text may ask
-    the same.
+    the same. So may two contrasts of a question ("how do I stop …", "what should I do to stop …").
     """
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -46,7 +48,11 @@ def draw(rows: Sequence[dict[str, Any]], seed: int, distractors: frozenset[str])
     rng = random.Random(seed)  # noqa: S311 - a draw, not a secret
     names = sorted(groups)
     rng.shuffle(names)
-    asked = [name for name in names if groups[name][0]["template"] not in distractors]
+    asked = [
+        name
+        for name in names
+        if groups[name][0]["template"] not in distractors and CONTRAST not in name
+    ]
     matched = [name for name in asked if len(groups[name]) > 1][: int(QUERIES * BASE_RATE)]
     left = [name for name in names if name not in set(matched)]
     indexed = [*matched, *left[: ENTRIES - len(matched)]]
