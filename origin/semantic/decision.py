@@ -11,7 +11,7 @@ from typing import Final, Literal, Self
 
 from origin.semantic.calibration import Calibration
 from origin.semantic.verifier import Reading, Verifier
-from shared.veto import Conflict, Facts, conflicts
+from shared.veto import Conflict, Facts, asks_nothing, conflicts
 from shared.veto.facts import CODE, QUANTITY
 
 MIN_CONTENT_WORDS: Final = 2
@@ -28,7 +28,14 @@ _WITHIN_REACH: Final = frozenset(
 """What "this" may come before without pointing at anything: everyone's own, or nothing's."""
 
 Reason = Literal[
-    "too short", "points outside", "conflict", "similarity", "no threshold", "score", "served"
+    "too short",
+    "points outside",
+    "asks nothing",
+    "conflict",
+    "similarity",
+    "no threshold",
+    "score",
+    "served",
 ]
 
 
@@ -83,6 +90,8 @@ class Decision:
             reason = "too short"
         elif points_outside(a.facts) or points_outside(b.facts):
             reason = "points outside"
+        elif asks_nothing(a.facts) or asks_nothing(b.facts):
+            reason = "asks nothing"
         elif found:
             reason = "conflict"
         elif similarity < min_similarity:
@@ -127,7 +136,7 @@ def points_outside(facts: Facts) -> bool:
 
 def is_unmatched(facts: Facts) -> bool:
     """Whether a text is never matched, whatever the other: such texts need no search either."""
-    return is_too_short(facts) or points_outside(facts)
+    return is_too_short(facts) or points_outside(facts) or asks_nothing(facts)
 
 
 def _check(verifier: Verifier, calibration: Calibration) -> None:

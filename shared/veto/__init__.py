@@ -15,8 +15,9 @@ from shared.veto.conflict import Conflict
 from shared.veto.facts import Facts
 from shared.veto.reading import read
 from shared.veto.rules import conflicts
+from shared.veto.statements import asks_nothing
 
-__all__ = ["Conflict", "Facts", "conflicts", "read", "veto"]
+__all__ = ["Conflict", "Facts", "asks_nothing", "conflicts", "read", "veto"]
 
 
 def veto(a: str, b: str) -> tuple[Conflict, ...]:

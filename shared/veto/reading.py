@@ -10,6 +10,7 @@ from shared.veto.inflection import singular
 from shared.veto.lexer import Token, cut
 from shared.veto.lexicon import (
     BOUND,
+    ENTRIES,
     MONTH,
     NEGATION,
     NUMBER,
@@ -200,7 +201,7 @@ class _Reader:
     def _code(self, i: int, token: Token) -> None:
         low = token.low.rstrip("/.")
         entry = look_up(low)
-        if entry.kind != UNKNOWN:
+        if entry.kind != UNKNOWN and ("_" not in low or low in ENTRIES):
             self._known(i, entry, token, 1)
             return
         self._add(CODE, low.removesuffix("()"), token.text, "identifier")

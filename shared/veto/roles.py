@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from shared.slots import word_list
 from shared.veto.conflict import Conflict
 from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, Facts, Term
+from shared.veto.order import reordered
 from shared.veto.words_grammar import NEGATIONS, PREPOSITIONS
 
 MAX_TERMS = 60
 """Terms looked at from the beginning of a text; order beyond them is not read."""
 
 _STRONG = {
-    "from": "from", "to": "to", "into": "to", "onto": "to", "than": "than", "before": "before",
-    "after": "after",
+    "from": "from", "to": "to", "into": "to", "onto": "to", "than": "than", "after": "after",
     "against": "against", "over": "over",
 }  # fmt: skip
 _WEAK = frozenset(
@@ -76,7 +76,7 @@ def exchanges(a: Facts, b: Facts) -> Iterator[Conflict]:
     if len(ours) < 1 or not theirs or a.line == b.line:
         return
     found = _traded(a, b, ours, theirs) or _passive(a, b) or _passive(b, a, back=True)
-    found = found or _swapped(a, b, ours, theirs)
+    found = found or _swapped(a, b, ours, theirs) or reordered(a, b, ours, theirs)
     if found is not None:
         yield found
 

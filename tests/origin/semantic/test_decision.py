@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from origin.semantic.calibration import Calibration
-from origin.semantic.decision import Decision, is_too_short, points_outside
+from origin.semantic.decision import Decision, is_too_short, is_unmatched, points_outside
 from origin.semantic.encoder import Encoding
 from origin.semantic.verifier import Reading, Verifier
 from shared.veto import read
@@ -91,6 +91,15 @@ def test_texts_that_point_outside_themselves_are_never_matched(text: str, *, out
     assert points_outside(read(text)) is outside
     verdict = decision(Scripted(1.0), 0.5).decide(reading(text), A)
     assert (verdict.reason == "points outside") is outside
+
+
+def test_a_bare_statement_is_never_matched() -> None:
+    """It asks nothing, so nothing answers it, not even for itself."""
+    text = "The film was photographed by Rajiv Menon and edited by Sreekar Prasad."
+    verdict = decision(Scripted(1.0), 0.5).decide(reading(text), reading(text))
+    assert (verdict.hit, verdict.reason) == (False, "asks nothing")
+    assert is_unmatched(read(text))
+    assert not is_unmatched(read("Who photographed the film that Sreekar Prasad edited?"))
 
 
 def test_without_a_threshold_nothing_is_served() -> None:
