@@ -216,9 +216,14 @@ def _terms(a: Facts, b: Facts) -> list[float]:
     """The last four features."""
     x, y = ({term.key for term in each.terms} - _SAID_BY_NUMBERS for each in (a, b))
     alone = (len(x - y), len(y - x))
-    specific = {term.key for term in a.terms if term.sort in _SPECIFIC} & y
+    one, other = (
+        [t.key for t in each.terms if t.sort in _SPECIFIC and t.key in keys]
+        for each, keys in ((a, y), (b, x))
+    )
+    # In another order, or told of more often, they may not agree at all.
+    most = _MAX_SPECIFICS if one == other else _MAX_SPECIFICS - 1
     shared = len(x & y) / max(1, len(x | y))
-    return [float(min(len(specific), _MAX_SPECIFICS)), shared, float(min(alone)), float(max(alone))]
+    return [float(min(len(set(one)), most)), shared, float(min(alone)), float(max(alone))]
 
 
 class _Tokens:

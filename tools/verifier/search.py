@@ -40,19 +40,17 @@ def draw(rows: Sequence[dict[str, Any]], seed: int, distractors: frozenset[str])
     """Draw index and queries from rows {"text", "group", "template"}.
 
     `distractors`: templates whose texts are only searched among: two groups of real text may ask
-    the same. So may two contrasts of a question ("how do I stop …", "what should I do to stop …").
+    the same. Contrasts are left out: nobody asks most of them ("go in during the flour"), and two
+    of a question may ask the same ("how do I stop …", "what should I do to stop …").
     """
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        groups[row["group"]].append(row)
+        if CONTRAST not in row["group"]:
+            groups[row["group"]].append(row)
     rng = random.Random(seed)  # noqa: S311 - a draw, not a secret
     names = sorted(groups)
     rng.shuffle(names)
-    asked = [
-        name
-        for name in names
-        if groups[name][0]["template"] not in distractors and CONTRAST not in name
-    ]
+    asked = [name for name in names if groups[name][0]["template"] not in distractors]
     matched = [name for name in asked if len(groups[name]) > 1][: int(QUERIES * BASE_RATE)]
     left = [name for name in names if name not in set(matched)]
     indexed = [*matched, *left[: ENTRIES - len(matched)]]
