@@ -48,6 +48,7 @@ class Facts:
     bounds: frozenset[str] = frozenset()
     questions: frozenset[str] = frozenset()
     tense: str = ""
+    aspect: str = ""
     modal_perfect: bool = False
     soft_ones: bool = False
     operators: tuple[str, ...] = ()

@@ -62,7 +62,7 @@ class _Standing(NamedTuple):
 
 def reordered(a: Facts, b: Facts, ours: Sequence[Term], theirs: Sequence[Term]) -> Conflict | None:
     """The first two terms of `a` that have traded places in `b`."""
-    left, right = _once(ours), _once(theirs)
+    left, right = _firsts(ours), _firsts(theirs)
     shared = [term for key, term in left.items() if key in right][:MAX_SHARED]
     if len(shared) < 2:
         return None
@@ -82,23 +82,23 @@ def reordered(a: Facts, b: Facts, ours: Sequence[Term], theirs: Sequence[Term]) 
     return None
 
 
-def _once(terms: Sequence[Term]) -> dict[str, Term]:
-    """The terms that occur once, by key."""
+def _firsts(terms: Sequence[Term]) -> dict[str, Term]:
+    """The terms as they first occur, by key; but not those that only order others."""
     found: dict[str, Term] = {}
-    twice = set()
     for term in terms:
-        if term.key in found:
-            twice.add(term.key)
-        found[term.key] = term
-    return {key: term for key, term in found.items() if key not in twice | _ORDERED | {"first"}}
+        if term.key not in _ORDERED and term.key != "first":
+            found.setdefault(term.key, term)
+    return found
 
 
 def _standing(facts: Facts, term: Term) -> _Standing:
     line, place = facts.line, term.place
     rank, steps, at = place, 0, place - 1
-    while at >= 0 and steps < 2:
+    while at >= 0 and steps < 3:
         word = line[at]
         role = _ROLES.get(word)
+        if steps == 2 and word != "by":
+            break
         if role == "as" and line[at + 1 : at + 3].count("as"):
             role = None
         if role is not None:
@@ -136,6 +136,8 @@ def _matters(
     if (_joined(a, xa, ya) or _joined(b, xb, yb)) and not ordered:
         return False
     exchanged = xa.role == yb.role and ya.role == xb.role
+    if crossed and x.sort == y.sort == THING:
+        return _SYMMETRIC.isdisjoint(a.line) and _SYMMETRIC.isdisjoint(b.line)
     if not specific:
         kept = xa.role == xb.role and ya.role == yb.role
         return (ordered and kept) or (exchanged and _same_between(a, b, terms, here, there))

@@ -27,7 +27,7 @@ _APART = {
     for one, others in {
         "why": "when where who how measure yesno howto",
         "when": "where who how howto yesno measure",
-        "where": "who how measure yesno",
+        "where": "who how howto measure yesno",
         "who": "how howto yesno measure",
         "how": "yesno measure",
         "howto": "measure",
@@ -35,6 +35,34 @@ _APART = {
     }.items()
     for other in others.split()
 }
+_MEASURED = {
+    "howmany": "howmuch howlong howoften",
+    "howlong": "howfar howbig howtall howmuch howsoon",
+    "howold": "howmany howlong",
+    "howfar": "howmany howmuch",
+    "howoften": "",
+    "howbig": "howtall howhigh howdeep howmany howmuch howheavy",
+    "howtall": "howhigh howmuch",
+    "howhigh": "howdeep howmuch howfar",
+    "howfast": "howmuch howlong",
+    "howheavy": "howmuch",
+    "howdeep": "howfar howmuch",
+}
+"""What may be measured alike: "how many" years is how old, thus two pairs are not apart."""
+_TIMES = frozenset(
+    word_list("""
+        time times day days hour hours week weeks month months minute minutes year years
+        often""")
+)
+_SOUGHT = frozenset(
+    word_list("""
+        find buy purchase watch see rent sell invest put start begin rows""")
+)
+"""Where to find it is how to find it."""
+_ASKED = frozenset(
+    word_list("""
+        to is are was were do does did can could should will would am have has""")
+)
 
 
 def questions_of(lows: Sequence[str]) -> frozenset[str]:
@@ -45,9 +73,19 @@ def questions_of(lows: Sequence[str]) -> frozenset[str]:
             if word == "how" and i + 1 < len(lows) and lows[i + 1] in _DEGREES:
                 continue
             # "when" within a sentence is a condition.
-            if word in {"when", "where", "who", "which"} and i > 2:
+            if (
+                word in {"when", "where", "who", "which"}
+                and i > 2
+                and not (word in {"when", "where"} and lows[i + 1 : i + 2] and lows[i + 1] in _ASKED)
+            ):
                 continue
-            found.add("measure" if word in _MEASURES else word)
+            found.add(word)
+            if word == "where" and not _SOUGHT.isdisjoint(lows[i + 1 : i + 5]):
+                found.add("howto")
+            if word in _MEASURES:
+                found.add("measure")
+                if lows[i + 1 : i + 2] and lows[i + 1] in _TIMES:
+                    found |= {"howlong", "howoften", "howold"}
     if not found:
         first = next((word for word in lows if word != "please"), "")
         if first in _AUXILIARIES:
@@ -57,9 +95,37 @@ def questions_of(lows: Sequence[str]) -> frozenset[str]:
 
 def apart(a: frozenset[str], b: frozenset[str]) -> bool:
     """Whether two texts ask for different kinds of answers."""
-    if not a or not b or a & b:
+    if not a or not b:
         return False
-    return all(frozenset({one, other}) in _APART for one in a for other in b)
+    if "measure" in a and "measure" in b:
+        return not any(_measured_alike(one, other) for one in a & _MEASURES for other in b & _MEASURES)
+    if a & b:
+        return False
+    return all(frozenset({one, other}) in _APART for one in a - _MEASURES for other in b - _MEASURES)
+
+
+def _measured_alike(one: str, other: str) -> bool:
+    return one == other or other in _MEASURED.get(one, "").split() or (
+        one in _MEASURED.get(other, "").split()
+    )
+
+
+def aspect_of(lows: Sequence[str]) -> str:
+    """The time of a question's own auxiliary: "did", "do" or "will"; "" where it has none."""
+    for i, word in enumerate(lows[:40]):
+        if word in _TIME_OF and lows[i + 1 : i + 2] and lows[i + 1] != "not":
+            before = lows[i - 1] if i else "^"
+            if before == "^" or before in QUESTIONS or before in _GREETINGS or i < 2:
+                return _TIME_OF[word]
+            if lows[i + 1] in _SUBJECTS and not QUESTIONS.isdisjoint(lows[max(0, i - 4) : i]):
+                return _TIME_OF[word]
+    first = lows[0] if lows else ""
+    return "do" if first == "howto" else ""
+
+
+_TIME_OF = {"did": "did", "do": "do", "does": "do", "will": "will"}
+_SUBJECTS = frozenset(word_list("i you we they he she it the my your people one"))
+_GREETINGS = frozenset(word_list("please so but hi hey hello question basic wondering ok guys card"))
 
 
 def tense_of(lows: Sequence[str]) -> tuple[str, bool]:

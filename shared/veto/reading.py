@@ -27,7 +27,7 @@ from shared.veto.lexicon import (
     look_up,
 )
 from shared.veto.quantities import SYMBOLS, Quantity, is_day, read_digits, read_words
-from shared.veto.questions import questions_of, tense_of
+from shared.veto.questions import aspect_of, questions_of, tense_of
 from shared.veto.roles import negation_targets
 
 _STARTS = frozenset({".", "!", "?", ":", "\n", "(", '"', "-", "*", "•"})
@@ -104,6 +104,7 @@ class _Reader:
             bounds=frozenset(self.bounds),
             questions=questions if self._asks_once() else frozenset(),
             tense=tense,
+            aspect=aspect_of(self.lows) if self._asks_once() else "",
             modal_perfect=modal_perfect,
             soft_ones=self.soft_ones,
             operators=tuple(sorted(self.operators)),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from shared.veto import leftovers
 from shared.veto.conflict import Conflict
 from shared.veto.facts import Facts, Term
+from shared.veto.products import products
 from shared.veto.questions import apart
 from shared.veto.roles import exchanges
 
@@ -36,11 +37,18 @@ def _found(a: Facts, b: Facts) -> dict[Conflict, None]:
         if not turned:
             found.update(dict.fromkeys(leftovers.opposites(ours, theirs)))
         found.update(dict.fromkeys(leftovers.names(ours, theirs, a, b)))
-    for rule in (_negation(a, b, ours, theirs), _written(a, b), _asked(a, b), exchanges(a, b)):
+    for rule in (
+        _negation(a, b, ours, theirs),
+        _written(a, b),
+        _asked(a, b),
+        products(a, b),
+        exchanges(a, b),
+    ):
         found.update(dict.fromkeys(rule))
     return found
 
 
+_APART = frozenset({"instead", "than", "not", "prior_to", "after", "from", "into", "to"})
 _DEGREES = frozenset({"least", "less"})
 
 
@@ -80,6 +88,9 @@ def _written(a: Facts, b: Facts) -> Iterator[Conflict]:
             yield Conflict("quotation", left[0], right[0])
         elif not (_quoted_words(left, b) and _quoted_words(right, a)):
             yield Conflict("quotation", "".join(left[:1]), "".join(right[:1]))
+    elif a.quoted != b.quoted and not (_APART.isdisjoint(a.line) or _APART.isdisjoint(b.line)):
+        if len(a.quoted) == len(b.quoted) == 2:
+            yield Conflict("order", " … ".join(a.quoted), " … ".join(b.quoted))
     if a.payload and b.payload and a.payload != b.payload and not a.quoted:
         yield Conflict("material", " ".join(a.payload)[:80], " ".join(b.payload)[:80])
 
@@ -101,5 +112,7 @@ def _asked(a: Facts, b: Facts) -> Iterator[Conflict]:
         yield Conflict("question", " ".join(sorted(a.questions)), " ".join(sorted(b.questions)))
     if {a.tense, b.tense} == {"past", "future"}:
         yield Conflict("tense", a.tense, b.tense)
+    elif a.aspect != b.aspect and "did" in {a.aspect, b.aspect} and a.aspect and b.aspect:
+        yield Conflict("tense", a.aspect, b.aspect)
     elif a.modal_perfect != b.modal_perfect:
         yield Conflict("tense", "perfect" * a.modal_perfect, "perfect" * b.modal_perfect)

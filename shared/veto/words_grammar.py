@@ -92,7 +92,8 @@ the_reason_why=why reason_why=why reasons_why=why reasons_for=why what_caused=wh
 what_is_the_best_way_to=howto what_are_the_best_ways_to=howto what_are_some_ways_to=howto
 what_is_the_way_to=howto
 what_is_the_easiest_way_to=howto what_is_a_good_way_to=howto what_are_the_steps_to=howto
-best_way_to=howto
+best_way_to=howto tips_for=howto tips_on=howto ways_of=howto steps_for=howto
+how_many_times=howoften how_frequently=howoften how_much_time=howlong how_regularly=howoften
 ways_to=howto steps_to=howto way_to=howto how_to=howto how_do_i=howto how_can_i=howto
 how_do_you=howto how_should_i=howto
 how_can_you=howto how_can_we=howto how_do_we=howto how_could_i=howto how_would_i=howto
