@@ -16,7 +16,7 @@ from origin.semantic.verifier import Reading
 from tools.verifier.examples import Reader, barred
 
 ENTRIES: Final = 12_000
-QUERIES: Final = 12_500
+QUERIES: Final = 25_000
 BASE_RATE: Final = 0.2
 CONTRAST: Final = "!"
 """What names a group of texts with one word turned around has in it."""
@@ -52,16 +52,17 @@ def draw(rows: Sequence[dict[str, Any]], seed: int, distractors: frozenset[str])
     rng.shuffle(names)
     asked = [name for name in names if groups[name][0]["template"] not in distractors]
     matched = [name for name in asked if len(groups[name]) > 1][: int(QUERIES * BASE_RATE)]
-    left = [name for name in names if name not in set(matched)]
+    known = set(matched)
+    left = [name for name in names if name not in known]
     indexed = [*matched, *left[: ENTRIES - len(matched)]]
     free = set(asked) - set(indexed)
-    unmatched = [name for name in asked if name in free][: QUERIES - len(matched)]
+    others = [row for name in asked if name in free for row in groups[name]]
     entries, queries = [], []
     for name in indexed:
-        first, *others = rng.sample(groups[name], min(2, len(groups[name])))
+        first, *second = rng.sample(groups[name], min(2, len(groups[name])))
         entries.append(first)
-        queries += others if name in set(matched) else []
-    queries += [rng.choice(groups[name]) for name in unmatched]
+        queries += second if name in known else []
+    queries += rng.sample(others, min(len(others), QUERIES - len(matched)))
     return Search(entries=entries, queries=queries)
 
 
