@@ -57,11 +57,15 @@ _BE = frozenset(
     word_list("""
         is are was were has had have did does can cannot may might will would must became""")
 )
+_SUBJECTS = frozenset({"he", "she", "it", "they"})
 _RELATIVE = frozenset(word_list("that which who where when if whom"))
 _PAST = frozenset(form for form, base in IRREGULAR.items() if form != base) - frozenset(
-    word_list("children men women teeth feet mice geese wives lives knives leaves halves indices "
-              "matrices analyses criteria phenomena")  # fmt: skip
+    word_list("""
+        children men women teeth feet mice geese wives lives knives leaves halves indices matrices
+        analyses criteria phenomena""")
 )
+_DETERMINERS = frozenset(word_list("the a an his her its"))
+_TAKEN = _DETERMINERS | {"their", "into", "from", "as"}
 _OBJECTS = frozenset(
     word_list("the a an his her its their into from as by in on at to with of and that two three")
 )
@@ -96,16 +100,11 @@ def _has_finite_verb(words: Sequence[str], *, sentence: bool) -> bool:
             if before not in _RELATIVE:
                 return True
             continue
-        if before in _RELATIVE or before in _OPENERS:
+        if before in _RELATIVE or (before in _OPENERS and before not in _SUBJECTS):
             continue
         if word in _PAST or (len(word) > 4 and word.endswith("ed")):
-            if (sentence and behind in _OBJECTS) or behind in {"the", "a", "an", "his", "her", "its"}:
+            if behind in (_OBJECTS if sentence else _DETERMINERS):
                 return True
-        elif (
-            len(word) > 3
-            and word[-1] == "s"
-            and word[-2] not in "siu"
-            and behind in {"the", "a", "an", "his", "her", "its", "their", "into", "from", "as"}
-        ):
+        elif len(word) > 3 and word[-1] == "s" and word[-2] not in "siu" and behind in _TAKEN:
             return True
     return False
