@@ -11,12 +11,15 @@ from shared.veto.inflection import IRREGULAR
 MIN_WORDS = 6
 """A statement has at least so many words."""
 
+MIN_DENYING = 10
+"""And so many where it denies something."""
+
 _ASKING = frozenset(
     word_list("""
-        ? i me my mine we us our ours you your yours u myself please pls plz help need want wants
+        i me my mine we us our ours you your yours u myself please pls plz help need want wants
         question how why what what's whats whose hi hello hey thanks thank should could
         error errors exception traceback fails failed failing crash crashes broken declined stuck
-        wrong problem issue trouble todo""")
+        wrong pending problem issue trouble todo""")
 )
 """Words of asking, of a speaker, and of trouble: with one of them a text is no bare statement."""
 
@@ -74,12 +77,14 @@ _OBJECTS = frozenset(
 def asks_nothing(facts: Facts) -> bool:
     """Whether a text is a bare statement: nothing that an answer to another text could answer."""
     words = facts.plain
-    if facts.blocks or not _ASKING.isdisjoint(words):
+    if facts.blocks or facts.question_mark or not _ASKING.isdisjoint(words):
         return False
     start = 0
     while start < len(words) and words[start] in _POLITE:
         start += 1
     words = words[start:]
+    if len(words) < MIN_DENYING and "not" in words:
+        return False  # "The top-up did not go through" asks for help.
     if sum(word[0].isalnum() for word in words) < MIN_WORDS or words[0] in _REQUESTS:
         return False
     for place, word in enumerate(words[:-1]):
