@@ -49,6 +49,7 @@ class Facts:
     questions: frozenset[str] = frozenset()
     tense: str = ""
     aspect: str = ""
+    question_mark: bool = False
     modal_perfect: bool = False
     soft_ones: bool = False
     operators: tuple[str, ...] = ()

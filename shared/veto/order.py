@@ -13,7 +13,7 @@ from typing import NamedTuple
 from shared.slots import word_list
 from shared.veto.conflict import Conflict
 from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, Facts, Term
-from shared.veto.lexicon import STRICT
+from shared.veto.lexicon import OPPOSITES, STRICT
 
 MAX_SHARED = 12
 """Terms compared pair by pair, from the beginning of a text."""
@@ -52,7 +52,7 @@ _COMMON_CLASSES = frozenset({"colour", "length", "tone", "season", "bound", "deg
 
 
 class _Standing(NamedTuple):
-    """Where a term stands: its place, its rank in order, what governs it, and what precedes that."""
+    """A term's place, its rank in order, the role word that governs it, and the word before."""
 
     place: int
     rank: int
@@ -66,6 +66,10 @@ def reordered(a: Facts, b: Facts, ours: Sequence[Term], theirs: Sequence[Term]) 
     shared = [term for key, term in left.items() if key in right][:MAX_SHARED]
     if len(shared) < 2:
         return None
+    if "by" not in a.line and "by" not in b.line:
+        places = [right[term.key].place for term in shared]
+        if places == sorted(places):
+            return None
     here = [_standing(a, term) for term in shared]
     there = [_standing(b, right[term.key]) for term in shared]
     for i, x in enumerate(shared):
@@ -129,6 +133,13 @@ def _matters(
     crossed = _crossed(xa.role, ya.role, xb.role, yb.role)
     if crossed in _DIRECTED:
         return True
+    if xa.head and ya.head and xb.head and yb.head and xa.head != ya.head:
+        if (xa.head, ya.head) == (yb.head, xb.head):
+            return True
+        if (xa.head, ya.head) == (xb.head, yb.head):
+            return False
+    if y.key in OPPOSITES.get(x.key, ()):
+        return "to" in _between(a, xa, ya) and "to" in _between(b, xb, yb)
     specific = _alike(x, y) and PLAIN not in {x.sort, y.sort}
     if x.sort == QUANTITY and specific and "between" in a.line and "between" in b.line:
         return a.line[xa.place + 1 : ya.place] == b.line[yb.place + 1 : xb.place] == ("and",)
@@ -150,9 +161,9 @@ def _matters(
 
 def _crossed(xa: str, ya: str, xb: str, yb: str) -> str:
     """The role that the one has here and the other there."""
-    if ya and ya == xb and xa != ya and yb != ya:
+    if ya and ya == xb and ya not in {xa, yb}:
         return ya if ya in _DIRECTED or xa == yb else ""
-    if xa and xa == yb and ya != xa and xb != xa:
+    if xa and xa == yb and xa not in {ya, xb}:
         return xa if xa in _DIRECTED or ya == xb else ""
     return ""
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from shared.slots import word_list
 from shared.veto.conflict import Conflict
 from shared.veto.facts import Facts
+from shared.veto.lexicon import look_up
 
 _MAKE = frozenset(
     word_list("""
         create write generate draft produce compose prepare build implement code design add provide
-        show need want make develop""")
+        show need want make develop draw""")
 )
 _PRODUCTS = frozenset(
-    word_list("""
+    look_up(word).key
+    for word in word_list("""
         test doc docs documentation docstring example diagram flowchart regex pseudocode summary
         translation explanation comment benchmark tutorial mock outline quiz review proof interface
         wrapper schema template checklist timeline title headline caption""")

@@ -56,12 +56,15 @@ _TIMES = frozenset(
 )
 _SOUGHT = frozenset(
     word_list("""
-        find buy purchase watch see rent sell invest put start begin rows""")
+        find buy purchase watch see rent sell invest put start begin""")
 )
 """Where to find it is how to find it."""
+_TIME_OF = {"did": "did", "do": "do", "does": "do", "will": "will"}
+_SUBJECTS = frozenset(word_list("i you we they he she it the my your people one"))
+_GREETINGS = frozenset(word_list("please so but hi hey hello question wondering ok guys"))
 _ASKED = frozenset(
     word_list("""
-        to is are was were do does did can could should will would am have has""")
+        to do does did can could should will""")
 )
 
 
@@ -72,12 +75,9 @@ def questions_of(lows: Sequence[str]) -> frozenset[str]:
         if word in QUESTIONS:
             if word == "how" and i + 1 < len(lows) and lows[i + 1] in _DEGREES:
                 continue
-            # "when" within a sentence is a condition.
-            if (
-                word in {"when", "where", "who", "which"}
-                and i > 2
-                and not (word in {"when", "where"} and lows[i + 1 : i + 2] and lows[i + 1] in _ASKED)
-            ):
+            # "when" within a sentence is a condition, but not in "… when to …".
+            asked = word in {"when", "where"} and not _ASKED.isdisjoint(lows[i + 1 : i + 2])
+            if word in {"when", "where", "who", "which"} and i > 2 and not asked:
                 continue
             found.add(word)
             if word == "where" and not _SOUGHT.isdisjoint(lows[i + 1 : i + 5]):
@@ -98,15 +98,19 @@ def apart(a: frozenset[str], b: frozenset[str]) -> bool:
     if not a or not b:
         return False
     if "measure" in a and "measure" in b:
-        return not any(_measured_alike(one, other) for one in a & _MEASURES for other in b & _MEASURES)
+        measured = ((one, other) for one in a & _MEASURES for other in b & _MEASURES)
+        return not any(_measured_alike(one, other) for one, other in measured)
     if a & b:
         return False
-    return all(frozenset({one, other}) in _APART for one in a - _MEASURES for other in b - _MEASURES)
+    a, b = a - _MEASURES, b - _MEASURES
+    return all(frozenset({one, other}) in _APART for one in a for other in b)
 
 
 def _measured_alike(one: str, other: str) -> bool:
-    return one == other or other in _MEASURED.get(one, "").split() or (
-        one in _MEASURED.get(other, "").split()
+    return (
+        one == other
+        or other in _MEASURED.get(one, "").split()
+        or (one in _MEASURED.get(other, "").split())
     )
 
 
@@ -121,11 +125,6 @@ def aspect_of(lows: Sequence[str]) -> str:
                 return _TIME_OF[word]
     first = lows[0] if lows else ""
     return "do" if first == "howto" else ""
-
-
-_TIME_OF = {"did": "did", "do": "do", "does": "do", "will": "will"}
-_SUBJECTS = frozenset(word_list("i you we they he she it the my your people one"))
-_GREETINGS = frozenset(word_list("please so but hi hey hello question basic wondering ok guys card"))
 
 
 def tense_of(lows: Sequence[str]) -> tuple[str, bool]:

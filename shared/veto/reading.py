@@ -104,6 +104,7 @@ class _Reader:
             bounds=frozenset(self.bounds),
             questions=questions if self._asks_once() else frozenset(),
             tense=tense,
+            question_mark=any(token.text == "?" for token in self.tokens),
             aspect=aspect_of(self.lows) if self._asks_once() else "",
             modal_perfect=modal_perfect,
             soft_ones=self.soft_ones,

@@ -88,11 +88,15 @@ def _written(a: Facts, b: Facts) -> Iterator[Conflict]:
             yield Conflict("quotation", left[0], right[0])
         elif not (_quoted_words(left, b) and _quoted_words(right, a)):
             yield Conflict("quotation", "".join(left[:1]), "".join(right[:1]))
-    elif a.quoted != b.quoted and not (_APART.isdisjoint(a.line) or _APART.isdisjoint(b.line)):
-        if len(a.quoted) == len(b.quoted) == 2:
-            yield Conflict("order", " … ".join(a.quoted), " … ".join(b.quoted))
+    elif a.quoted != b.quoted and len(a.quoted) == len(b.quoted) == 2 and _set_apart(a, b):
+        yield Conflict("order", " … ".join(a.quoted), " … ".join(b.quoted))
     if a.payload and b.payload and a.payload != b.payload and not a.quoted:
         yield Conflict("material", " ".join(a.payload)[:80], " ".join(b.payload)[:80])
+
+
+def _set_apart(a: Facts, b: Facts) -> bool:
+    """Whether both texts set one thing against the other: "'lie' instead of 'lay'"."""
+    return not (_APART.isdisjoint(a.line) or _APART.isdisjoint(b.line))
 
 
 def _quoted_words(texts: list[str], other: Facts) -> bool:

@@ -11,12 +11,15 @@ from shared.veto.inflection import IRREGULAR
 MIN_WORDS = 6
 """A statement has at least so many words."""
 
+MIN_DENYING = 10
+"""And so many where it denies something."""
+
 _ASKING = frozenset(
     word_list("""
-        ? i me my mine we us our ours you your yours u myself please pls plz help need want wants
+        i me my mine we us our ours you your yours u myself please pls plz help need want wants
         question how why what what's whats whose hi hello hey thanks thank should could
         error errors exception traceback fails failed failing crash crashes broken declined stuck
-        wrong problem issue trouble todo""")
+        wrong pending problem issue trouble todo""")
 )
 """Words of asking, of a speaker, and of trouble: with one of them a text is no bare statement."""
 
@@ -57,11 +60,15 @@ _BE = frozenset(
     word_list("""
         is are was were has had have did does can cannot may might will would must became""")
 )
+_SUBJECTS = frozenset({"he", "she", "it", "they"})
 _RELATIVE = frozenset(word_list("that which who where when if whom"))
 _PAST = frozenset(form for form, base in IRREGULAR.items() if form != base) - frozenset(
-    word_list("children men women teeth feet mice geese wives lives knives leaves halves indices "
-              "matrices analyses criteria phenomena")  # fmt: skip
+    word_list("""
+        children men women teeth feet mice geese wives lives knives leaves halves indices matrices
+        analyses criteria phenomena""")
 )
+_DETERMINERS = frozenset(word_list("the a an his her its"))
+_TAKEN = _DETERMINERS | {"their", "into", "from", "as"}
 _OBJECTS = frozenset(
     word_list("the a an his her its their into from as by in on at to with of and that two three")
 )
@@ -70,12 +77,14 @@ _OBJECTS = frozenset(
 def asks_nothing(facts: Facts) -> bool:
     """Whether a text is a bare statement: nothing that an answer to another text could answer."""
     words = facts.plain
-    if facts.blocks or not _ASKING.isdisjoint(words):
+    if facts.blocks or facts.question_mark or not _ASKING.isdisjoint(words):
         return False
     start = 0
     while start < len(words) and words[start] in _POLITE:
         start += 1
     words = words[start:]
+    if len(words) < MIN_DENYING and "not" in words:
+        return False  # "The top-up did not go through" asks for help.
     if sum(word[0].isalnum() for word in words) < MIN_WORDS or words[0] in _REQUESTS:
         return False
     for place, word in enumerate(words[:-1]):
@@ -96,16 +105,11 @@ def _has_finite_verb(words: Sequence[str], *, sentence: bool) -> bool:
             if before not in _RELATIVE:
                 return True
             continue
-        if before in _RELATIVE or before in _OPENERS:
+        if before in _RELATIVE or (before in _OPENERS and before not in _SUBJECTS):
             continue
         if word in _PAST or (len(word) > 4 and word.endswith("ed")):
-            if (sentence and behind in _OBJECTS) or behind in {"the", "a", "an", "his", "her", "its"}:
+            if behind in (_OBJECTS if sentence else _DETERMINERS):
                 return True
-        elif (
-            len(word) > 3
-            and word[-1] == "s"
-            and word[-2] not in "siu"
-            and behind in {"the", "a", "an", "his", "her", "its", "their", "into", "from", "as"}
-        ):
+        elif len(word) > 3 and word[-1] == "s" and word[-2] not in "siu" and behind in _TAKEN:
             return True
     return False
