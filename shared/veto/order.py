@@ -103,6 +103,8 @@ def _standing(facts: Facts, term: Term) -> _Standing:
         role = _ROLES.get(word)
         if steps == 2 and word != "by":
             break
+        if role == "to" and steps and line[at] == "to":
+            break  # an infinitive's: "to convert X"
         if role == "as" and line[at + 1 : at + 3].count("as"):
             role = None
         if role is not None:

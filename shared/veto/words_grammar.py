@@ -41,7 +41,7 @@ PREPOSITIONS = frozenset(
 
 NEGATIONS = frozenset(
     word_list("""
-        not no never none without nobody nothing nowhere neither nor cannot hardly lacking
+        not no never none avoid avoiding avoids without nobody nothing nowhere neither nor cannot hardly lacking
         lack unable nay""")
 )
 
