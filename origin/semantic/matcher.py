@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from origin.failures import describe
 from origin.lifetimes import NO_TIERS, Tiers
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
 from origin.semantic.batcher import Batcher
@@ -108,6 +109,8 @@ class Matcher:
         """What may answer, best first. Empty where nothing may, or it cannot be known in time."""
         if query.controls.semantic_off or query.document.semantic_rule is None:
             return []
+        if query.document.calibration != self.version:
+            return []  # another origin process rules: a match would bear its version
         question = question_of(query)
         if question is None:
             return []
@@ -122,6 +125,9 @@ class Matcher:
             return []
         except (EncoderError, StoreError) as exc:
             log.warning("semantic match: %s", exc)
+            return []
+        except Exception as exc:  # noqa: BLE001 - a bug of ours costs a match, and no request
+            log.error("semantic match: %s", describe(exc))  # noqa: TRY400
             return []
         finally:
             SEMANTIC_SECONDS.observe(time.perf_counter() - began_s)
@@ -198,11 +204,14 @@ class Matcher:
         if same is not None and same.key != query.key:
             return [Match(key=same.key, similarity=1.0)], "hit"
         decision = self._decision(query.document.policy)
-        if decision.threshold is None or is_unmatched(_facts(question.text)):
+        if decision.threshold is None:
             return [], "refused"
+        # The encoder first: what is past its window is not for the veto, which reads on this loop.
         reading = await self._read(question.text)
         if reading is None:
             return [], "unread"
+        if is_unmatched(reading.facts):
+            return [], "refused"
         candidates = await self._index.search(
             tenant,
             partition,
@@ -263,6 +272,9 @@ class Matcher:
         except (TimeoutError, EncoderError, StoreError) as exc:
             SEMANTIC_ENTRIES.labels("failed").inc()
             log.warning("not indexed: %s", exc or "too late")
+        except Exception as exc:  # noqa: BLE001 - as above
+            SEMANTIC_ENTRIES.labels("failed").inc()
+            log.error("not indexed: %s", describe(exc))  # noqa: TRY400
         else:
             SEMANTIC_ENTRIES.labels("indexed").inc()
 
