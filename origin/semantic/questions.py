@@ -6,8 +6,8 @@ partition's digest. So a conversation of several turns is matched within that ve
 
 Not matched: completions (their prompt is not asked, it is gone on with), embeddings, requests of a
 registered template (its slots decide), tool turns, content that is not one text or a long one, and
-texts whose very form another message asks about. While the deployment's secret is being replaced nothing is: a
-purge may name an entry by either secret's key, and of a source only one is known.
+texts whose very form another message asks about. While the deployment's secret is being replaced
+nothing is: a purge may name an entry by either secret's key, and of a source only one is known.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import origin.semantic.matcher
-
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES
 from origin.semantic.batcher import Batcher
 from origin.semantic.calibration import Calibration
