@@ -88,6 +88,8 @@ class Matcher:
         self._purged_ms: dict[str, int] = {}
         """By tenant the latest purge of everything that is known here."""
         self._encrypted: dict[str, bool] = {}
+        self._clearing = asyncio.Lock()
+        """One at a time: all of Redis is looked through for a tenant's."""
 
     @property
     def version(self) -> str:
@@ -175,7 +177,8 @@ class Matcher:
         """
         tenant, purged_ms = document.tenant, document.cut_offs.all_ms
         encrypted = document.policy.encrypted
-        if encrypted and not self._encrypted.get(tenant, True):
+        # What is not known here yet may have been indexed in clear before this process began.
+        if encrypted and not self._encrypted.get(tenant, False):
             self._do_behind(self._clear(tenant))
         self._encrypted[tenant] = encrypted
         if purged_ms > self._purged_ms.get(tenant, 0):
@@ -190,7 +193,8 @@ class Matcher:
 
     async def _clear(self, tenant: str) -> None:
         try:
-            await self._index.clear(tenant)
+            async with self._clearing:
+                await self._index.clear(tenant)
         except StoreError as exc:
             log.warning("semantic index: %s", exc)
 

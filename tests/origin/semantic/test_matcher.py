@@ -220,11 +220,14 @@ async def test_a_sealed_entrys_question_leaves_no_process(
     assert added == [False, True]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
 async def test_what_a_tenant_had_indexed_in_clear_is_cleared_when_it_is_encrypted(
-    bench: Bench,
+    bench: Bench, restarted: bool
 ) -> None:
-    """From then on nothing of it is in Redis."""
+    """From then on nothing of it is in Redis, by whichever process it was put there."""
     await bench.learn(ORIGINAL)
+    if restarted:
+        bench.matcher._encrypted.clear()
     bench.document = replace(bench.document, policy=Policy(encrypted=True))
     await bench.matches(OTHER)
     await bench.matcher.learned()
