@@ -82,10 +82,11 @@ def _last_text(fields: dict[str, Any]) -> str | None:
     content = messages[last].get("content")
     if type(content) is str:
         return content
-    if type(content) is list and len(content) == 1 and content[0].get("type") == "text":
-        text = content[0].get("text")
-        return text if type(text) is str else None
-    return None
+    part = content[0] if type(content) is list and len(content) == 1 else None
+    if type(part) is not dict or part.get("type") != "text":
+        return None
+    text = part.get("text")
+    return text if type(text) is str else None
 
 
 def _is_of_tools(message: Any) -> bool:
