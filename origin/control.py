@@ -322,11 +322,6 @@ class Control:
             self._calibration in (None, document.calibration) or document.tenant in self._calibrated
         )
 
-    def _calibrating(self, document: ControlDocument, at_ms: int) -> ControlDocument:
-        if self._is_calibrated(document):
-            return revised(document, at_ms)
-        return revised(document, at_ms, calibration=self._calibration)
-
     async def _look(self, tenant: str, now_s: float) -> ControlDocument | None:
         """Ask the store, and remember what it says."""
         memo = self._memos.get(tenant)
@@ -358,7 +353,7 @@ class Control:
             act = Act(action="purge", facts={"everything": True, "reason": "control data lost"})
             document, _ = await self._commit(tenant, _put_back(memo.document), act)
         elif document.longest_life_ms < self._longest_life_ms or not self._is_calibrated(document):
-            document, _ = await self._commit(tenant, self._calibrating, CHANGE)
+            document, _ = await self._commit(tenant, revised, CHANGE)
         self._calibrated.add(tenant)
         return self._remember(document, now_s)
 
@@ -394,6 +389,8 @@ class Control:
                     return self._remember(document, known_s), at_ms
                 if document.longest_life_ms < self._longest_life_ms:
                     document = replace(document, longest_life_ms=self._longest_life_ms)
+                if self._calibration is not None and not self._is_calibrated(document):
+                    document = replace(document, calibration=self._calibration)
                 if await self._store.replace(
                     tenant,
                     encode(document),
@@ -402,6 +399,7 @@ class Control:
                     record=act.record(tenant, revision=document.revision),
                 ):
                     self._remember(document, known_s)
+                    self._calibrated.add(tenant)
                     await self._store.owe_edge(tenant, document.revision)
                     return document, at_ms
         except StoreError as exc:

@@ -311,6 +311,10 @@ class Generations:
             return (
                 _same_source(header, to_be)
                 and as_of_now().objection(header) is None
+                and not any(
+                    header.source is not None and wish.refuses(header.source.similarity)
+                    for wish in flight.wishes
+                )
                 and all(isinstance(d, Serve) and not d.revalidate for d in decisions)
             )
 

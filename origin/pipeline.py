@@ -222,7 +222,13 @@ class Pipeline:
                 elif self._sliding is not None:
                     self._sliding.hit(query, hit.envelope, hit.encoded)
                 return hit
-            if hit is None and self._semantic is not None and not directives.no_cache:
+            # Not while the store cannot be read: there would be nothing to answer with.
+            if (
+                hit is None
+                and self._semantic is not None
+                and detail != "l1-error"
+                and not directives.no_cache
+            ):
                 match = await self._semantic.hit(query)
                 if match is not None:
                     return match

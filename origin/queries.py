@@ -67,6 +67,8 @@ class Query:
         `to_be` is its entry's header, None where there will be none; `revision` is that of the
         control document by which it was started.
         """
+        if to_be is not None and to_be.source is not None and self.objection(to_be) is not None:
+            return False  # it is another question's answer, which this request may not want
         if self.document.revision <= revision:
             # All of the document's cut-offs were there before the generation started.
             return True

@@ -186,8 +186,7 @@ class Relay:
                             entry = ending.entry if isinstance(ending, Landed) else None
                             if (
                                 entry is not None
-                                and entry.header.generation_started_ms
-                                < header.generation_started_ms
+                                and _is_found(entry.header, header)
                                 and not _becomes(flight, entry.header, part)
                             ):
                                 raise _LostError  # its leader has found what may not answer here
@@ -381,6 +380,11 @@ class Leader:
 
     def _sealed(self, piece: bytes) -> bytes:
         return piece if self._cipher is None else self._cipher.seal(self._number, piece)
+
+
+def _is_found(header: Header, to_be: Header) -> bool:
+    """Whether the entry that ended a flight was not made by it, but stored before."""
+    return header.source is not None or header.generation_started_ms < to_be.generation_started_ms
 
 
 def _becomes(flight: Flight, header: Header, part: Part) -> bool:

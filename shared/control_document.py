@@ -278,7 +278,8 @@ def objection(
     """Why an entry of the tenant must not be used, or None. It is a miss then.
 
     `other_key` is the entry's by the other secret, while one is being replaced: a purge by either
-    means the entry. `controls` are those of the request that it is to answer.
+    means the entry, and what was matched counts as purged: it names its source by one key alone.
+    `controls` are those of the request that it is to answer.
     """
     cut_offs = document.cut_offs
     if cut_offs.name(header):
@@ -290,6 +291,8 @@ def objection(
     if header.source is not None:
         if header.source.calibration != document.semantic_rule:
             return "recalibrated"
+        if other_key is not None:
+            return "purged"  # perhaps: by the other secret's key of its source
         if controls is not None and controls.refuses(header.source.similarity):
             return "too-dissimilar"
     return None

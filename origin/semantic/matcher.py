@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from origin.failures import describe
 from origin.lifetimes import NO_TIERS, Tiers
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
 from origin.semantic.batcher import Batcher
@@ -87,6 +88,8 @@ class Matcher:
         self._purged_ms: dict[str, int] = {}
         """By tenant the latest purge of everything that is known here."""
         self._encrypted: dict[str, bool] = {}
+        self._clearing = asyncio.Lock()
+        """One at a time: all of Redis is looked through for a tenant's."""
 
     @property
     def version(self) -> str:
@@ -108,6 +111,8 @@ class Matcher:
         """What may answer, best first. Empty where nothing may, or it cannot be known in time."""
         if query.controls.semantic_off or query.document.semantic_rule is None:
             return []
+        if query.document.calibration != self.version:
+            return []  # another origin process rules: a match would bear its version
         question = question_of(query)
         if question is None:
             return []
@@ -122,6 +127,9 @@ class Matcher:
             return []
         except (EncoderError, StoreError) as exc:
             log.warning("semantic match: %s", exc)
+            return []
+        except Exception as exc:  # noqa: BLE001 - a bug of ours costs a match, and no request
+            log.error("semantic match: %s", describe(exc))  # noqa: TRY400
             return []
         finally:
             SEMANTIC_SECONDS.observe(time.perf_counter() - began_s)
@@ -169,7 +177,8 @@ class Matcher:
         """
         tenant, purged_ms = document.tenant, document.cut_offs.all_ms
         encrypted = document.policy.encrypted
-        if encrypted and not self._encrypted.get(tenant, True):
+        # What is not known here yet may have been indexed in clear before this process began.
+        if encrypted and not self._encrypted.get(tenant, False):
             self._do_behind(self._clear(tenant))
         self._encrypted[tenant] = encrypted
         if purged_ms > self._purged_ms.get(tenant, 0):
@@ -184,7 +193,8 @@ class Matcher:
 
     async def _clear(self, tenant: str) -> None:
         try:
-            await self._index.clear(tenant)
+            async with self._clearing:
+                await self._index.clear(tenant)
         except StoreError as exc:
             log.warning("semantic index: %s", exc)
 
@@ -198,11 +208,14 @@ class Matcher:
         if same is not None and same.key != query.key:
             return [Match(key=same.key, similarity=1.0)], "hit"
         decision = self._decision(query.document.policy)
-        if decision.threshold is None or is_unmatched(_facts(question.text)):
+        if decision.threshold is None:
             return [], "refused"
+        # The encoder first: what is past its window is not for the veto, which reads on this loop.
         reading = await self._read(question.text)
         if reading is None:
             return [], "unread"
+        if is_unmatched(reading.facts):
+            return [], "refused"
         candidates = await self._index.search(
             tenant,
             partition,
@@ -263,6 +276,9 @@ class Matcher:
         except (TimeoutError, EncoderError, StoreError) as exc:
             SEMANTIC_ENTRIES.labels("failed").inc()
             log.warning("not indexed: %s", exc or "too late")
+        except Exception as exc:  # noqa: BLE001 - as above
+            SEMANTIC_ENTRIES.labels("failed").inc()
+            log.error("not indexed: %s", describe(exc))  # noqa: TRY400
         else:
             SEMANTIC_ENTRIES.labels("indexed").inc()
 

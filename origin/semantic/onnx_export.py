@@ -39,8 +39,11 @@ _TOLERANCE: Final = 1e-3
 
 
 def default_cache() -> Path:
-    """`~/.cache/encore`, or where XDG_CACHE_HOME says that caches lie."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "encore"
+    """`~/.cache/encore`, or where XDG_CACHE_HOME says that caches lie. Raises EncoderError."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "encore"
+    except RuntimeError as error:  # a user without a name, as containers have
+        raise EncoderError(f"there is no folder for the encoder: {error}") from error
 
 
 def exported(model: EncoderModel, precision: Precision, cache: Path) -> bytes:

@@ -5,9 +5,9 @@ scope, class, bucket, model, tools, parameters and every other message are equal
 partition's digest. So a conversation of several turns is matched within that very conversation.
 
 Not matched: completions (their prompt is not asked, it is gone on with), embeddings, requests of a
-registered template (its slots decide), tool turns, content that is not one text, and texts whose
-very form another message asks about. While the deployment's secret is being replaced nothing is: a
-purge may name an entry by either secret's key, and of a source only one is known.
+registered template (its slots decide), tool turns, content that is not one text or a long one, and
+texts whose very form another message asks about. While the deployment's secret is being replaced
+nothing is: a purge may name an entry by either secret's key, and of a source only one is known.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _PARTITION = b"semantic partition\0"
 _FORM = b"semantic form\0"
 _FORM_HEX_CHARACTERS = 32
+MAX_CHARACTERS = 4096
+"""Of a text that is matched: 16 a token of the usual window. Reading it takes some 10 ms."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +55,7 @@ def question_of(query: Query) -> Question | None:
     ):
         return None
     text = _last_text(query.fields)
-    if text is None or not text.strip():
+    if text is None or not text.strip() or len(text) > MAX_CHARACTERS:
         return None
     others = with_user_text(query.fields, lambda _: "")
     exact = canonical_for(
@@ -80,10 +82,11 @@ def _last_text(fields: dict[str, Any]) -> str | None:
     content = messages[last].get("content")
     if type(content) is str:
         return content
-    if type(content) is list and len(content) == 1 and content[0].get("type") == "text":
-        text = content[0].get("text")
-        return text if type(text) is str else None
-    return None
+    part = content[0] if type(content) is list and len(content) == 1 else None
+    if type(part) is not dict or part.get("type") != "text":
+        return None
+    text = part.get("text")
+    return text if type(text) is str else None
 
 
 def _is_of_tools(message: Any) -> bool:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from origin.queries import Query
     from origin.semantic.matcher import Matcher
 
+MAX_PROMOTING = 200
+"""Entries being stored at once; a store that hangs holds no more of them in memory."""
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +49,8 @@ class SemanticTier:
         self._keys = keys
         self._judge = judge
         self._clock_ms = clock_ms
-        self._promotions: set[asyncio.Task[None]] = set()
+        self._promotions: dict[str, asyncio.Task[None]] = {}
+        """By key of what is being stored."""
 
     async def hit(self, query: Query) -> Hit | None:
         """What answers a request that exact match has nothing for. Raises nothing."""
@@ -55,12 +58,16 @@ class SemanticTier:
         for match in matches:
             theirs = replace(query, key=match.key, other_key=None)
             try:
-                source, decision, _ = await self._judge(theirs, await self._store.get(match.key))
+                source, decision, trouble = await self._judge(
+                    theirs, await self._store.get(match.key)
+                )
             except StoreError as exc:
                 L1_ERRORS.labels("read").inc()
                 log.warning("L1: %s", exc)
                 break
-            if source is None:
+            if trouble == "model-changed":
+                continue  # or the engine cannot be asked; if it did change, a purge follows
+            if source is None or source.envelope.header.source is not None:
                 await self._matcher.forget(query.tenant, match.key)
             elif isinstance(decision, Serve) and not decision.revalidate:
                 hit = await self._promote(query, source.envelope, match.similarity)
@@ -74,7 +81,7 @@ class SemanticTier:
     async def close(self) -> None:
         """Wait for what is being stored."""
         if self._promotions:
-            await asyncio.wait(self._promotions)
+            await asyncio.wait(self._promotions.values())
 
     async def _promote(self, query: Query, source: Envelope, similarity: float) -> Hit | None:
         """The hit that a source's answer is, None where it may not be one."""
@@ -89,9 +96,11 @@ class SemanticTier:
         hit, decision, _ = await self._judge(query, encoded)
         if hit is None or not isinstance(decision, Serve):
             return None  # a purge by the request's own key, say
-        task = asyncio.create_task(self._put(query, entry.header, encoded))
-        self._promotions.add(task)
-        task.add_done_callback(self._promotions.discard)
+        key = entry.header.key
+        if key not in self._promotions and len(self._promotions) < MAX_PROMOTING:
+            task = asyncio.create_task(self._put(query, entry.header, encoded))
+            self._promotions[key] = task
+            task.add_done_callback(lambda _: self._promotions.pop(key))
         return hit
 
     async def _put(self, query: Query, header: Header, encoded: bytes) -> None:

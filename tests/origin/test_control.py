@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from origin.audit import ORIGIN
 from origin.control import MEMO_S, Control, purge_of
 from origin.embedded_redis import embedded_redis
 from origin.metrics import CONTROL_ERRORS
@@ -453,6 +454,49 @@ async def test_the_development_tenant_exists_on_demand(
     found = await asyncio.gather(*(control.document("dev") for _ in range(3)))
     assert [one is not None for one in found] == [development] * 3
     assert await control.document("other") is None
+
+
+VERSIONS = ("0123456789ab", "ba9876543210")
+
+
+async def test_every_document_says_what_is_matched_by(store: FaultyStore) -> None:
+    """Of tenants without traffic too, until the next process goes by something else."""
+    store.hold(replace(document(), tenant="idle"))
+    first, second = (
+        Control(store, longest_life_ms=LIFE_MS, calibration=version) for version in VERSIONS
+    )
+    for control, version in zip((first, second), VERSIONS, strict=True):
+        await control.calibrate()
+        texts = [await store.load(tenant) for tenant in ("acme", "idle")]
+        found = [
+            decode(text or b"", name) for text, name in zip(texts, ("acme", "idle"), strict=True)
+        ]
+        assert [one.calibration for one in found] == [version] * 2
+    await first.refresh_all()
+    ruling = await first.document("acme")
+    assert ruling is not None
+    assert ruling.calibration == VERSIONS[1]
+
+
+async def test_a_document_that_is_changed_before_it_is_read_says_it_too(
+    store: FaultyStore,
+) -> None:
+    """Purges that have waited come first."""
+    control = Control(store, longest_life_ms=LIFE_MS, calibration=VERSIONS[0])
+    await control.apply("acme", EVERYTHING, ORIGIN)
+    await control.calibrate()
+    ruling = await control.document("acme")
+    assert ruling is not None
+    assert ruling.calibration == VERSIONS[0]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_the_development_tenants_document_says_it_at_once(store: FaultyStore) -> None:
+    """Nothing else would ever write it."""
+    control = Control(store, longest_life_ms=LIFE_MS, calibration=VERSIONS[0], development=True)
+    ruling = await control.document("dev")
+    assert ruling is not None
+    assert ruling.calibration == VERSIONS[0]
 
 
 @pytest.mark.usefixtures("quick")

@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from origin.flights import Flight
 from origin.pipeline import Generating, Hit, Pipeline
 from origin.queries import Query
 from origin.relay import Relay
+from origin.semantic.promotion import promoted
 from origin.stores.lease_contract import FIRST_PIECE, Lease
 from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_leases import RedisLeases
 from origin.stores.redis_store import RedisStore
 from shared.control_document import ControlDocument, Policy, Purge, purged
 from shared.controls import parse_controls
-from shared.envelope import Header, decode
+from shared.envelope import Header, decode, encode
 from shared.errors import EncoreError, UpstreamError
 from shared.freshness import Lifetimes
 from shared.keys import key_rings, tag_digest
@@ -667,6 +669,121 @@ async def test_entry_stored_meanwhile_is_found_with_the_lease(
     assert text_of(flight) == "Answer 1"
     assert text_of(await picky) == "Answer 1"
     assert (a.engine.runs, b.engine.runs) == (2, 1)
+
+
+MATCHED = replace(DOCUMENT, calibration="0123456789ab")
+
+
+async def promote(replica: Replica) -> None:
+    """Put an answer to another question under the key of the one that everybody asks."""
+    other = replica.query("Another", document=MATCHED)
+    await replica.ask("Another", document=MATCHED)
+    await until(lambda: not replica.pipeline._generations._flights._tasks)
+    encoded = await replica.store.get(other.key or "")
+    assert encoded is not None
+    query = replica.query(document=MATCHED)
+    entry = promoted(
+        decode(encoded), query, similarity=0.9, keys=KEYS, now_ms=time.time_ns() // 1_000_000
+    )
+    await replica.store.put(query.key or "", encode(entry), entry.header.expires_ms)
+
+
+@pytest.mark.parametrize("semantic", ["off", "0.95", "0.5"])
+async def test_matched_entry_found_with_the_lease_answers_only_who_may_have_it(
+    a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch, semantic: str
+) -> None:
+    """Of those who wait by then."""
+    looked, go_on = asyncio.Event(), asyncio.Event()
+    acquire = b.leases.acquire
+
+    async def late(*args: Any, **named: Any) -> Lease:
+        looked.set()
+        await go_on.wait()
+        return await acquire(*args, **named)
+
+    monkeypatch.setattr(b.leases, "acquire", late)
+    asking = asyncio.create_task(b.asked(document=MATCHED))
+    await looked.wait()
+    flight = flight_of(b)
+    strict = asyncio.create_task(b.asked(document=MATCHED, headers={"encore-semantic": semantic}))
+    await until(lambda: len(flight.wishes) > 1)
+    await promote(a)
+    go_on.set()
+    assert set(await asyncio.gather(asking, strict)) == {flight}
+    assert flight.entry is not None
+    assert (flight.entry.header.source is not None) == (semantic == "0.5")
+
+
+async def test_nobody_joins_what_found_a_matched_entry_who_may_not_have_it(
+    a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its lease is given back, though no purge speaks against it."""
+    looked, go_on, ended, go_away = (asyncio.Event() for _ in range(4))
+    acquire, end = b.leases.acquire, b.leases.end
+
+    async def late(*args: Any, **named: Any) -> Lease:
+        looked.set()
+        await go_on.wait()
+        return await acquire(*args, **named)
+
+    async def slow(*args: Any, **named: Any) -> None:
+        ended.set()
+        await go_away.wait()
+        await end(*args, **named)
+
+    monkeypatch.setattr(b.leases, "acquire", late)
+    monkeypatch.setattr(b.leases, "end", slow)
+    asking = asyncio.create_task(b.asked(document=MATCHED))
+    await looked.wait()
+    await promote(a)
+    go_on.set()
+    await ended.wait()
+    flight = flight_of(b)
+    wishes = ("off", "0.95", "0.5")
+    joined = [
+        b.pipeline._generations.joinable(
+            b.query(document=MATCHED, headers={"encore-semantic": wish})
+        )
+        for wish in wishes
+    ]
+    go_away.set()
+    await asking
+    assert joined == [None, None, flight]
+
+
+async def test_follower_has_a_matched_entry_only_if_it_may(
+    a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leader may, and finds one whose generation began after its own would have."""
+    looked, go_on, ended, go_away = (asyncio.Event() for _ in range(4))
+    acquire, end = a.leases.acquire, a.leases.end
+
+    async def late(*args: Any, **named: Any) -> Lease:
+        looked.set()
+        await go_on.wait()
+        return await acquire(*args, **named)
+
+    async def slow(*args: Any, **named: Any) -> None:
+        ended.set()
+        await go_away.wait()
+        await end(*args, **named)
+
+    monkeypatch.setattr(a.leases, "acquire", late)
+    monkeypatch.setattr(a.leases, "end", slow)
+    asking = asyncio.create_task(a.asked(document=MATCHED))
+    await looked.wait()
+    await promote(b)
+    go_on.set()
+    await ended.wait()
+    flight = await b.flight(document=MATCHED, headers={"encore-semantic": "off"})
+    following = asyncio.create_task(flight.landed())
+    with flight.joined():
+        await until(lambda: flight.is_elsewhere)
+        go_away.set()
+        await flight.result()
+    await asyncio.gather(asking, following)
+    assert flight.entry is not None
+    assert flight.entry.header.source is None
 
 
 async def test_what_goes_through_redis_for_an_encrypted_tenant_is_sealed(

@@ -522,6 +522,16 @@ def test_a_promoted_entry_counts_under_its_own_rule_alone(
     assert objection(document, replace(header, source=None), controls=controls) is None
 
 
+def test_a_promoted_entry_does_not_count_while_a_secret_is_replaced() -> None:
+    """It names its source by one of the two keys, and a purge may have named the other."""
+    document = replace(DOCUMENT, policy=Policy(), cut_offs=CutOffs(), calibration=VERSION_1)
+    source = SemanticSource(similarity=0.95, key=OTHER_KEY, calibration=f"{VERSION_1}/strict")
+    header = replace(HEADER, source=source)
+    assert objection(document, header) is None
+    assert objection(document, header, "f" * 64) == "purged"
+    assert objection(document, replace(header, source=None), "f" * 64) is None
+
+
 @pytest.mark.parametrize(
     ("semantic", "bound"),
     [("off", None), ("strict", 0.01), ("0.005", 0.005), ("0.5", 0.5), ("0.000001", 0.000001)],

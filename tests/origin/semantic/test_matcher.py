@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import origin.semantic.matcher
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES
 from origin.semantic.batcher import Batcher
 from origin.semantic.calibration import Calibration
+from origin.semantic.decision import Decision
 from origin.semantic.encoder import EncoderError, Encoding
 from origin.semantic.index import Candidate, Entry
 from origin.semantic.local_index import LocalIndex
@@ -29,10 +31,10 @@ from tests.support.instruments import value_of
 START_MS = 1_700_000_000_000
 LIFE_MS = 100_000
 ORIGINAL = "How do I reverse a list in Python?"
-SPELLING = "Please, how do I reverse a list in Python?"
 PARAPHRASE = "What is the best way to reverse a list in Python?"
 NEAR_MISS = "How do I reverse a list in Java?"
 OTHER = "Which wine goes with roast lamb?"
+SPELLING = f"Please, {OTHER}"
 
 
 class Bench:
@@ -117,7 +119,7 @@ async def test_a_spelling_is_matched_without_the_encoder(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal normalised texts mean the same."""
-    key = await bench.learn(ORIGINAL)
+    key = await bench.learn(OTHER)
     monkeypatch.setattr(bench.batcher, "encode", None)
     assert await bench.matches(SPELLING) == [Match(key=key, similarity=1.0)]
 
@@ -150,6 +152,14 @@ async def test_a_document_that_names_no_rule_matches_nothing(bench: Bench) -> No
     await bench.learn(ORIGINAL)
     bench.document = replace(bench.document, calibration="")
     assert await bench.matches(PARAPHRASE) == []
+
+
+async def test_a_document_that_names_another_rule_matches_nothing(bench: Bench) -> None:
+    """Another origin process rules: what was matched here would bear the name of its rule."""
+    await bench.learn(OTHER)
+    assert await bench.matches(SPELLING) != []
+    bench.document = replace(bench.document, calibration="0123456789ab")
+    assert await bench.matches(SPELLING) == []
 
 
 async def test_a_bound_that_cannot_be_shown_matches_nothing(bench: Bench) -> None:
@@ -210,11 +220,14 @@ async def test_a_sealed_entrys_question_leaves_no_process(
     assert added == [False, True]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
 async def test_what_a_tenant_had_indexed_in_clear_is_cleared_when_it_is_encrypted(
-    bench: Bench,
+    bench: Bench, restarted: bool
 ) -> None:
-    """From then on nothing of it is in Redis."""
+    """From then on nothing of it is in Redis, by whichever process it was put there."""
     await bench.learn(ORIGINAL)
+    if restarted:
+        bench.matcher._encrypted.clear()
     bench.document = replace(bench.document, policy=Policy(encrypted=True))
     await bench.matches(OTHER)
     await bench.matcher.learned()
@@ -227,6 +240,25 @@ async def test_a_text_past_the_window_is_not_matched(bench: Bench) -> None:
     await bench.learn(long + "one")
     assert await bench.index.count() == 0
     assert await bench.matches(long + "two") == []
+
+
+@pytest.mark.parametrize("words", [500, 5000])
+async def test_a_text_past_the_window_is_not_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, words: int
+) -> None:
+    """The event loop would stand still meanwhile: a second for 100,000 characters."""
+
+    def read(_text: str) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(origin.semantic.matcher, "read", read)
+    served = Decision(verifier=Verifier.load(), threshold=0.5)
+    monkeypatch.setattr(bench.matcher, "_decision", lambda _: served)
+    text = "Summarise: " + "word " * words
+    await bench.learn(text)
+    before = value_of(SEMANTIC.labels("failed"))
+    assert await bench.matches(text + "two") == []
+    assert value_of(SEMANTIC.labels("failed")) == before
 
 
 async def test_what_takes_too_long_is_no_match(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +276,7 @@ async def test_what_takes_too_long_is_no_match(monkeypatch: pytest.MonkeyPatch) 
     await bench.matcher.close()
 
 
-@pytest.mark.parametrize("part", ["encoder", "index"])
+@pytest.mark.parametrize("part", ["encoder", "index", "index's data"])
 async def test_what_fails_is_no_match(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -255,7 +287,7 @@ async def test_what_fails_is_no_match(
         raise EncoderError("broken")
 
     async def find(*_: object, **__: object) -> Candidate | None:
-        raise StoreError("down")
+        raise StoreError("down") if part == "index" else ValueError(ORIGINAL)
 
     with monkeypatch.context() as broken:
         if part == "encoder":

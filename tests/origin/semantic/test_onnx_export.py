@@ -198,3 +198,15 @@ def test_processes_that_start_at_once_export_once(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command, cwd=root) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert (tmp_path / "made").read_text() == "x"
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container under a number; an origin goes on without the encoder."""
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(EncoderError, match="no folder"):
+        Encoder.load()

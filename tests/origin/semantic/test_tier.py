@@ -74,7 +74,7 @@ class Bench:
         """The header of the entry that answered, or the text of a generation, once it is stored."""
         answer = await self.pipeline.answer(self.query(text, headers, **fields))
         await asyncio.gather(
-            *(self.pipeline._semantic._promotions if self.pipeline._semantic else ())
+            *(self.pipeline._semantic._promotions.values() if self.pipeline._semantic else ())
         )
         if isinstance(answer, Hit):
             assert answer.envelope == decode(answer.encoded)
@@ -179,6 +179,7 @@ async def test_a_source_that_was_itself_promoted_is_passed_over(bench: Bench) ->
     (keys,) = bench.matcher.learnt.values()
     keys[:] = [bench.query("two").key or ""]
     assert await bench.ask("three") == "Answer 2"
+    assert keys == [bench.query("three").key]  # nor looked at again
 
 
 @pytest.mark.parametrize("mode", ["off", "strict", "0.02"])
@@ -333,6 +334,52 @@ async def test_a_source_that_is_gone_is_forgotten(bench: Bench) -> None:
     assert keys == [bench.query("one").key]
 
 
+async def test_a_source_is_not_forgotten_while_its_model_cannot_be_asked(bench: Bench) -> None:
+    """It answers again afterwards."""
+    await bench.ask("one")
+    bench.engine.model_fingerprint = "f2"
+    await bench.ask("two", {"encore-ttl": "0"})
+    bench.engine.model_fingerprint = "f1"
+    assert await bench.hit("three")
+
+
+async def test_a_store_that_is_down_is_not_asked_for_matches(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time-outs would add up."""
+    await bench.ask("one")
+    asked = bench.matcher.asked
+
+    async def failing(_key: str) -> bytes | None:
+        raise StoreError("down")
+
+    monkeypatch.setattr(bench.store, "get", failing)
+    assert await bench.ask("two") == "Answer 2"
+    assert bench.matcher.asked == asked
+
+
+async def test_what_many_ask_at_once_is_promoted_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is slow does not get it from each of them."""
+    await bench.ask("one")
+    put, puts = bench.store.put, 0
+    go_on = asyncio.Event()
+
+    async def slow(*args: Any, **named: Any) -> None:
+        nonlocal puts
+        puts += 1
+        await go_on.wait()
+        await put(*args, **named)
+
+    monkeypatch.setattr(bench.store, "put", slow)
+    answers = await asyncio.gather(*(bench.pipeline.answer(bench.query("two")) for _ in range(9)))
+    assert all(isinstance(answer, Hit) for answer in answers)
+    go_on.set()
+    await bench.pipeline.close()
+    assert puts == 1
+
+
 async def test_a_store_that_fails_costs_a_generation(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,7 +408,7 @@ async def test_an_entry_of_ones_own_is_not_replaced(bench: Bench) -> None:
     assert encoded is not None
     hit = await tier._promote(bench.query("two"), decode(encoded), SIMILARITY)
     assert hit is not None
-    await asyncio.gather(*tier._promotions)
+    await asyncio.gather(*tier._promotions.values())
     assert await bench.stored("two") == own
 
 
