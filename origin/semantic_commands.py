@@ -103,7 +103,7 @@ def eval_semantic(
     out.print(Text(basis))
     out.print(_table(found))
     if found["past_window"]:
-        out.print(f"{found['past_window']:,} pairs are past the encoder's window: never matched.")
+        out.print(f"Pairs past the encoder's window, never matched: {found['past_window']:,}.")
 
 
 @explain_app.command("semantic")
