@@ -92,7 +92,7 @@ def eval_semantic(
     judged = _judged(rows, decision, encoder)
     found = {**report(judged), "bound": bound, "threshold": decision.threshold, "basis": basis}
     if plot is not None and figure is not None:
-        _draw(figure, judged)
+        _draw(figure, judged, found["decision"])
         try:
             figure.savefig(plot)
         except OSError as error:
@@ -335,22 +335,27 @@ def _figure(file: Path) -> Figure:
     return figure
 
 
-def _draw(figure: Figure, judged: list[Judged]) -> None:
-    """Recall over the false-hit rate, of the score and of the cosine, the rate on a log axis."""
+def _draw(figure: Figure, judged: list[Judged], decision: Mapping[str, Any]) -> None:
+    """Recall over the false-hit rate, of the score and of the cosine, the rate on a log axis.
+
+    Without any false hit the rate is drawn as that of half a one: there is no log of 0.
+    """
+    from origin.semantic.evaluation import curve  # noqa: PLC0415
+
+    positives, negatives = (max(1, decision[name]) for name in ("positives", "negatives"))
+
+    def rate(false_hits: int) -> float:
+        return max(false_hits, 0.5) / negatives
+
     axes = figure.subplots()
-    positives = max(1, sum(pair.same for pair in judged))
-    negatives = max(1, len(judged) - sum(pair.same for pair in judged))
-    curves = {
-        "decision": [(pair.score, pair.same) for pair in judged],
-        "plain cosine": [(pair.similarity, pair.same) for pair in judged],
-    }
-    for label, scored in curves.items():
-        hits = false_hits = 0
-        recall, rate = [], []
-        for _, same in sorted(scored, reverse=True):
-            hits, false_hits = hits + same, false_hits + (not same)
-            recall.append(hits / positives)
-            rate.append(max(false_hits, 0.5) / negatives)
-        axes.plot(rate, recall, label=label)
+    for label, scored in (
+        ("decision, by its score", [(pair.score, pair.same) for pair in judged]),
+        ("plain cosine", [(pair.similarity, pair.same) for pair in judged]),
+    ):
+        steps = curve(scored)
+        recall = [right / positives for right, _ in steps]
+        axes.plot([rate(wrong) for _, wrong in steps], recall, label=label)
+    at = (decision["recall"] or 0.0, rate(decision["false_hits"]))
+    axes.plot(at[1:], at[:1], "o", color="C0", label="decision, at its threshold")
     axes.set(xscale="log", xlabel="false-hit rate", ylabel="recall", ylim=(0, 1))
     axes.legend()

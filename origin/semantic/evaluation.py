@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -146,6 +147,23 @@ def area_under_curve(scores: Sequence[float], same: Sequence[bool]) -> float | N
     ranks = np.cumsum(counts) - (counts - 1) / 2
     total = float(ranks[inverse[wanted]].sum()) if len(values) else 0.0
     return (total - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def curve(scored: Sequence[tuple[float, bool]]) -> list[tuple[int, int]]:
+    """Hits that are right and that are wrong, at each score as the threshold, from the highest.
+
+    A score of 0 is no threshold: what a veto forbids is never served.
+    """
+    found = []
+    right = wrong = 0
+    for _, group in groupby(sorted(scored, reverse=True), key=lambda each: each[0]):
+        pairs = list(group)
+        if pairs[0][0] <= 0:
+            break
+        right += sum(same for _, same in pairs)
+        wrong += sum(not same for _, same in pairs)
+        found.append((right, wrong))
+    return found
 
 
 def _reading(text: str, encoding: Encoding | None) -> Reading | None:

@@ -1,4 +1,4 @@
-"""`encore eval semantic`, `explain semantic` and `encore calibrate`, with neither secret nor Redis."""
+"""The commands that measure, explain and fit semantic match, with neither secret nor Redis."""
 
 from __future__ import annotations
 

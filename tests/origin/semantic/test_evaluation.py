@@ -15,6 +15,7 @@ from origin.semantic.evaluation import (
     Judged,
     RowError,
     area_under_curve,
+    curve,
     decided,
     judge,
     read_rows,
@@ -61,6 +62,12 @@ def test_the_report_has_every_source_kind_and_cosine() -> None:
     assert list(found["cosine"]) == [f"0.{hundredths}" for hundredths in range(80, 100)]
     assert found["cosine"]["0.98"]["false_hits"] == 0
     assert found["cosine"]["0.80"]["recall"] == 1
+
+
+def test_the_curve_ends_where_vetoes_begin() -> None:
+    """Pairs of one score come together, and a score of 0 is never served."""
+    scored = [(0.5, True), (0.9, True), (0.5, False), (0.0, True), (0.0, False)]
+    assert curve(scored) == [(1, 0), (2, 1)]
 
 
 def test_what_cannot_be_said_is_null() -> None:
