@@ -76,7 +76,7 @@ def encoded(texts: Sequence[str], cache: Path | None) -> Vectors:
         return vectors
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - seconds
 
-    from origin.semantic.embedder import default_folder  # noqa: PLC0415
+    from origin.semantic.default_model import default_folder  # noqa: PLC0415
 
     model = SentenceTransformer(str(default_folder()), device="cpu")
     vectors = model.encode(list(texts), normalize_embeddings=True, show_progress_bar=True)

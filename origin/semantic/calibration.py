@@ -23,7 +23,6 @@ from origin.semantic.intervals import lower_limit, upper_limit
 
 FORMAT: Final = 1
 DEFAULT_CALIBRATION: Final = Path(__file__).parent / "model" / "calibration.json"
-STRICT_BOUND: Final = 0.01
 _MIN_GROUP: Final = 400
 """Negatives that a group needs to speak for itself; smaller ones speak together."""
 _ROWS: Final = 400

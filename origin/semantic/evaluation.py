@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import groupby
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from origin.semantic.decision import Decision, Reason
-from origin.semantic.encoder import Encoder
+from origin.semantic.encoder import Encoder, Encoding
 from origin.semantic.intervals import interval
 from origin.semantic.verifier import Reading
+from shared.normalisation import form
 from shared.veto import read
 
 COSINES: Final = tuple(hundredths / 100 for hundredths in range(80, 100))
-_BATCH: Final = 256
+_ROWS: Final = 1024
+"""Rows whose texts are held in memory at once: a token's state takes 1.5 KB."""
+_BATCH: Final = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One labelled pair and what was made of it. Past the window: similarity and score are 0."""
+    """One labelled pair and what was made of it.
+
+    Past the window: similarity and score are 0. Of equal form: the score is 1, for the tier serves
+    these without asking.
+    """
 
     a: str
     b: str
@@ -30,39 +41,62 @@ class Judged:
     hit: bool
     similarity: float
     score: float
-    reason: Reason | str
+    reason: Reason | Literal["equal form", "past the window"]
 
 
 class RowError(ValueError):
     """A row that is no labelled pair; the message says which and why."""
 
 
-def check_rows(rows: Iterable[Any]) -> list[dict[str, Any]]:
-    """The rows as dictionaries with "a", "b" (texts) and "same" (0 or 1). Raises RowError."""
-    checked = []
-    for number, row in enumerate(rows, start=1):
+def read_rows(content: bytes) -> list[dict[str, Any]]:
+    """Lines of JSON, each an object with "a", "b" (texts) and "same" (0 or 1). Raises RowError.
+
+    Empty lines are left out.
+    """
+    rows = []
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            why = getattr(error, "msg", str(error))  # without a line number of its own
+            raise RowError(f"line {number} is no JSON: {why}") from error
         if not isinstance(row, dict):
-            raise RowError(f"row {number}: not an object")
+            raise RowError(f"line {number} is no object")
         for name in ("a", "b"):
             if not isinstance(row.get(name), str):
-                raise RowError(f'row {number}: "{name}" is no text')
+                raise RowError(f'line {number}: "{name}" is missing or no text')
         if row.get("same") not in (0, 1):
-            raise RowError(f'row {number}: "same" is neither 0 nor 1')
-        checked.append(row)
-    return checked
+            raise RowError(f'line {number}: "same" is neither 0 nor 1')
+        rows.append(row)
+    if not rows:
+        raise RowError('there are no rows; write {"a": "…", "b": "…", "same": 0}, one a line')
+    return rows
 
 
-def judge(rows: Sequence[Mapping[str, Any]], decision: Decision, encoder: Encoder) -> list[Judged]:
-    """Decide every row. Blocking: about 2 ms a new text. Raises EncoderError."""
-    texts = sorted({row[name] for row in rows for name in ("a", "b")})
+def judge(
+    rows: Sequence[Mapping[str, Any]], decision: Decision, encoder: Encoder
+) -> Iterator[Judged]:
+    """Decide every row. Blocking: about 2 ms a new text, on every core. Raises EncoderError."""
+    last_use = {row[name]: place for place, row in enumerate(rows) for name in ("a", "b")}
     readings: dict[str, Reading | None] = {}
-    for start in range(0, len(texts), _BATCH):
-        batch = texts[start : start + _BATCH]
-        for text, encoding in zip(batch, encoder.encode(batch), strict=True):
-            readings[text] = None
-            if encoding is not None:
-                readings[text] = Reading(text=text, facts=read(text), encoding=encoding)
-    return [_judged(row, readings, decision) for row in rows]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(rows), _ROWS):
+            held = rows[start : start + _ROWS]
+            new = {row[name] for row in held for name in ("a", "b")} - readings.keys()
+            texts = sorted(new, key=lambda text: (len(text), text))  # of one length, of one run
+            batches = [texts[first : first + _BATCH] for first in range(0, len(texts), _BATCH)]
+            for batch, encodings in zip(batches, pool.map(encoder.encode, batches), strict=True):
+                readings.update(zip(batch, map(_reading, batch, encodings), strict=True))
+            yield from (_judged(row, readings, decision) for row in held)
+            end = start + len(held)
+            readings = {text: each for text, each in readings.items() if last_use[text] >= end}
+
+
+def have_equal_form(a: str, b: str) -> bool:
+    """Whether the tier serves the answer to one text for the other without asking the decision."""
+    return bool(a.strip()) and form("text", a) == form("text", b)
 
 
 def report(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -78,6 +112,7 @@ def report(judged: Sequence[Judged]) -> dict[str, Any]:
         "decision": decided(judged),
         "by_source": by(lambda pair: pair.source),
         "by_kind": by(lambda pair: pair.kind),
+        "past_window": sum(pair.reason == "past the window" for pair in judged),
         "cosine": {f"{cosine:.2f}": plain_cosine(judged, cosine) for cosine in COSINES},
         "cosine_by_source": {
             source: {
@@ -114,27 +149,57 @@ def area_under_curve(scores: Sequence[float], same: Sequence[bool]) -> float | N
     return (total - positives * (positives + 1) / 2) / (positives * negatives)
 
 
+def curve(scored: Sequence[tuple[float, bool]]) -> list[tuple[int, int]]:
+    """Hits that are right and that are wrong, at each score as the threshold, from the highest.
+
+    A score of 0 is no threshold: what a veto forbids is never served.
+    """
+    found = []
+    right = wrong = 0
+    for _, group in groupby(sorted(scored, reverse=True), key=lambda each: each[0]):
+        pairs = list(group)
+        if pairs[0][0] <= 0:
+            break
+        right += sum(same for _, same in pairs)
+        wrong += sum(not same for _, same in pairs)
+        found.append((right, wrong))
+    return found
+
+
+def _reading(text: str, encoding: Encoding | None) -> Reading | None:
+    return None if encoding is None else Reading(text=text, facts=read(text), encoding=encoding)
+
+
 def _judged(
     row: Mapping[str, Any], readings: Mapping[str, Reading | None], decision: Decision
 ) -> Judged:
     a, b = readings[row["a"]], readings[row["b"]]
-    facts = {
-        "a": row["a"],
-        "b": row["b"],
-        "same": bool(row["same"]),
-        "source": str(row.get("source", "")),
-        "kind": str(row.get("kind", "")),
-    }
-    if a is None or b is None:
-        return Judged(**facts, hit=False, similarity=0.0, score=0.0, reason="too long")
-    verdict = decision.decide(a, b)
+    equal = have_equal_form(row["a"], row["b"])
+    hit, similarity, score = equal, 0.0, float(equal)
+    reason: Reason | Literal["equal form", "past the window"] = "equal form"
+    if a is not None and b is not None:
+        verdict = decision.decide(a, b)
+        similarity = verdict.similarity
+        if not equal:
+            hit, score, reason = verdict.hit, verdict.score or 0.0, verdict.reason
+    elif not equal:
+        reason = "past the window"
     return Judged(
-        **facts,
-        hit=verdict.hit,
-        similarity=verdict.similarity,
-        score=verdict.score or 0.0,
-        reason=verdict.reason,
+        a=row["a"],
+        b=row["b"],
+        same=bool(row["same"]),
+        source=_label(row.get("source")),
+        kind=_label(row.get("kind")),
+        hit=hit,
+        similarity=similarity,
+        score=score,
+        reason=reason,
     )
+
+
+def _label(value: Any) -> str:
+    """A group's name as it can be printed, whatever the row has."""
+    return "" if value is None else str(value).encode(errors="replace").decode()
 
 
 def _numbers(

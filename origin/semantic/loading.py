@@ -30,8 +30,8 @@ class MissingError(Exception):
     """Semantic match cannot be had here; the text says what is missing."""
 
 
-def load_decider(settings: Settings) -> tuple[Encoder, Verifier, Calibration]:
-    """What decides. Blocking: up to a second, the first time some twenty more for the export.
+def load_scorer(settings: Settings) -> tuple[Encoder, Verifier]:
+    """What scores. Blocking: up to a second, the first time some twenty more for the export.
 
     Raises MissingError, and SettingsError where the settings name what cannot be read or does not
     go together.
@@ -40,7 +40,9 @@ def load_decider(settings: Settings) -> tuple[Encoder, Verifier, Calibration]:
         encoder = Encoder.load(settings.semantic_model)
     except EncoderError as exc:
         if settings.semantic_model is not None:
-            raise SettingsError(f"ENCORE_SEMANTIC_MODEL: {exc}") from exc
+            raise SettingsError(
+                f"ENCORE_SEMANTIC_MODEL: {exc}; name a sentence-transformers id, or its folder"
+            ) from exc
         raise MissingError(str(exc)) from exc
     try:
         verifier = Verifier.load(settings.semantic_verifier or DEFAULT_MODEL)
@@ -51,11 +53,19 @@ def load_decider(settings: Settings) -> tuple[Encoder, Verifier, Calibration]:
             f"ENCORE_SEMANTIC_VERIFIER: it was trained for {verifier.encoder}, and the encoder is "
             f"{encoder.identity}; `python -m tools.verifier.train` trains one for it"
         )
+    return encoder, verifier
+
+
+def load_decider(settings: Settings) -> tuple[Encoder, Verifier, Calibration]:
+    """What scores, and the thresholds: what decides. As `load_scorer`."""
+    encoder, verifier = load_scorer(settings)
     try:
         calibration = Calibration.load(settings.semantic_calibration or DEFAULT_CALIBRATION)
         Decision.end_to_end(verifier, calibration, STRICT_BOUND)
     except (CalibrationError, ValueError) as exc:
-        raise SettingsError(f"ENCORE_SEMANTIC_CALIBRATION: {exc}") from exc
+        raise SettingsError(
+            f"ENCORE_SEMANTIC_CALIBRATION: {exc}; `encore calibrate` makes one"
+        ) from exc
     return encoder, verifier, calibration
 
 

@@ -111,9 +111,10 @@ class Verifier:
     """A trained model. May be called from any thread.
 
     `encoder`: the identity of the encoder whose encodings it reads. `weights`: float32
-    [vocabulary], how much a token says, 0 to 1. `version`: a digest of the model. The score is the sigmoid of
-    `slope * cosine + intercept + share * trees`, and of `agreement` more where the two texts share
-    many specifics and neither has a content term that the other lacks: the wording matters little.
+    [vocabulary], how much a token says, 0 to 1. `version`: a digest of the model. The score is the
+    sigmoid of `slope * cosine + intercept + share * trees`, and of `agreement` more where the two
+    texts share many specifics and neither has a content term that the other lacks: the wording
+    matters little.
     """
 
     encoder: str
