@@ -342,7 +342,7 @@ def _draw(figure: Figure, judged: list[Judged], decision: Mapping[str, Any]) -> 
     """
     from origin.semantic.evaluation import curve  # noqa: PLC0415
 
-    positives, negatives = (max(1, decision[name]) for name in ("positives", "negatives"))
+    positives, negatives = (max(1, int(decision[name])) for name in ("positives", "negatives"))
 
     def rate(false_hits: int) -> float:
         return max(false_hits, 0.5) / negatives

@@ -41,8 +41,8 @@ PREPOSITIONS = frozenset(
 
 NEGATIONS = frozenset(
     word_list("""
-        not no never none avoid avoiding avoids without nobody nothing nowhere neither nor cannot hardly lacking
-        lack unable nay""")
+        not no never none without nobody nothing nowhere neither nor cannot hardly lacking
+        lack avoid avoids avoiding unable nay""")
 )
 
 CONTRACTIONS = {

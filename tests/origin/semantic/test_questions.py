@@ -123,9 +123,7 @@ def test_what_is_not_matched(request_: Query) -> None:
     assert question_of(request_) is None
 
 
-@pytest.mark.parametrize(
-    "content", [["a"], [None], [[]], [{}], [1], [], [{"type": []}]]
-)
+@pytest.mark.parametrize("content", [["a"], [None], [[]], [{}], [1], [], [{"type": []}]])
 def test_what_no_schema_allows_is_not_matched(content: Any) -> None:
     """It is refused afterwards, as it would be without."""
     assert question_of(asked({"role": "user", "content": content})) is None
