@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _PARTITION = b"semantic partition\0"
 _FORM = b"semantic form\0"
 _FORM_HEX_CHARACTERS = 32
+_QUOTING = ("echo", "prompt_logprobs", "return_token_ids")
+"""Fields of vLLM by which an answer repeats the very question."""
 MAX_CHARACTERS = 4096
 """Of a text that is matched: 16 a token of the usual window. Reading it takes some 10 ms."""
 
@@ -52,6 +54,7 @@ def question_of(query: Query) -> Question | None:
         or query.key is None
         or query.other_key is not None
         or query.strategy == "template"
+        or any(_is_set(query.fields.get(name)) for name in _QUOTING)
     ):
         return None
     text = _last_text(query.fields)
@@ -95,3 +98,7 @@ def _is_of_tools(message: Any) -> bool:
         or message.get("role") in ("tool", "function")
         or bool(message.get("tool_calls") or message.get("function_call"))
     )
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value is not False  # 0 is a number of log probabilities

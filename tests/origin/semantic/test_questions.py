@@ -129,6 +129,19 @@ def test_what_no_schema_allows_is_not_matched(content: Any) -> None:
     assert question_of(asked({"role": "user", "content": content})) is None
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("echo", True), ("prompt_logprobs", 0), ("return_token_ids", True)]
+)
+def test_an_answer_that_quotes_its_question_is_not_matched(field: str, value: Any) -> None:
+    """It would show one client what another has asked."""
+    assert question_of(asked(**{field: value})) is None
+
+
+def test_a_field_that_is_turned_off_keeps_nothing_from_being_matched() -> None:
+    """As where it is absent."""
+    assert question_of(asked(echo=False, prompt_logprobs=None)) is not None
+
+
 def test_completions_are_not_matched() -> None:
     """A prompt is gone on with, so its wording matters."""
     query = asked(USER)
