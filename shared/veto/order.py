@@ -47,6 +47,7 @@ _SYMMETRIC = frozenset(
         distance combine mix mixed relationship relation married marry both together introduce
         connection link choose decide""")
 )
+_PEOPLE = frozenset({"family", "person"})
 _ORDERED = frozenset({"then", "later", "afterwards", "next"})
 _COMMON_CLASSES = frozenset({"colour", "length", "tone", "season", "bound", "degree", "unit"})
 
@@ -209,7 +210,8 @@ def _alike(x: Term, y: Term) -> bool:
     if QUANTITY in {x.sort, y.sort} or CODE in {x.sort, y.sort}:
         return x.sort == y.sort and x.rule == y.rule
     if x.sort == y.sort == THING:
-        return not x.groups.isdisjoint(y.groups)
+        people = not (_PEOPLE.isdisjoint(x.groups) or _PEOPLE.isdisjoint(y.groups))
+        return people or not x.groups.isdisjoint(y.groups)
     if x.sort == y.sort == NAME:
         return True
     thing = x if x.sort == THING else y
