@@ -53,7 +53,8 @@ class Step(NamedTuple):
 class PairStep(NamedTuple):
     """Pair level, at `threshold` and above.
 
-    `upper`: the upper limit of the share of false pairs that hits, in the `worst` group of all.
+    `upper`: the upper limit of the share of all false pairs that hits, or the `worst` group's own
+    rate where that is larger.
     """
 
     threshold: float
@@ -182,7 +183,7 @@ def end_to_end_steps(outcomes: Iterable[tuple[float, bool]]) -> tuple[Step, ...]
 
 
 def pair_steps(pairs: Sequence[Scored]) -> tuple[PairStep, ...]:
-    """The steps of pairs, each with the limit of the group that does worst."""
+    """The steps of pairs, each with the limit of all of them and the group that does worst."""
     sizes = Counter(pair.group for pair in pairs if not pair.same)
     groups = {name: name if size >= _MIN_GROUP else _OTHERS for name, size in sizes.items()}
     sizes_of = Counter(groups[pair.group] for pair in pairs if not pair.same)
@@ -194,9 +195,11 @@ def pair_steps(pairs: Sequence[Scored]) -> tuple[PairStep, ...]:
         counts.append((threshold, hits, dict(false)))
     steps = []
     for threshold, hits, found in _thinned(counts):
-        limits = [(upper_limit(found.get(g, 0), size), g) for g, size in sizes_of.items()]
-        upper, worst = max(limits, default=(1.0, ""))
-        steps.append(PairStep(threshold, hits, sum(found.values()), upper, worst))
+        rates = [(found.get(group, 0) / size, group) for group, size in sizes_of.items()]
+        rate, worst = max(rates, default=(1.0, ""))
+        false_hits = sum(found.values())
+        upper = max(rate, upper_limit(false_hits, sizes_of.total()))
+        steps.append(PairStep(threshold, hits, false_hits, upper, worst))
     return tuple(steps)
 
 

@@ -31,6 +31,7 @@ Reason = Literal[
     "too short",
     "points outside",
     "asks nothing",
+    "another order",
     "conflict",
     "similarity",
     "no threshold",
@@ -57,10 +58,15 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A verifier with its threshold. May be called from any thread."""
+    """A verifier with its threshold. May be called from any thread.
+
+    With `in_order` texts that name what they share in another order are not matched, whatever the
+    veto makes of it: of what is served too much would be "A for B" given for "B for A".
+    """
 
     verifier: Verifier
     threshold: float | None
+    in_order: bool = False
 
     @classmethod
     def end_to_end(cls, verifier: Verifier, calibration: Calibration, bound: float) -> Self:
@@ -69,7 +75,7 @@ class Decision:
         Raises ValueError where the calibration is of another verifier.
         """
         _check(verifier, calibration)
-        return cls(verifier=verifier, threshold=calibration.threshold(bound))
+        return cls(verifier=verifier, threshold=calibration.threshold(bound), in_order=True)
 
     @classmethod
     def pair_level(cls, verifier: Verifier, calibration: Calibration, bound: float) -> Self:
@@ -94,6 +100,8 @@ class Decision:
             reason = "asks nothing"
         elif found:
             reason = "conflict"
+        elif self.in_order and not keeps_order(a.facts, b.facts):
+            reason = "another order"
         elif similarity < min_similarity:
             reason = "similarity"
         else:
@@ -110,6 +118,12 @@ class Decision:
             threshold=self.threshold,
             reason=reason,
         )
+
+
+def keeps_order(a: Facts, b: Facts) -> bool:
+    """Whether the terms that both texts have come in one order."""
+    one, other = ({term.key: None for term in each.terms} for each in (a, b))
+    return [key for key in one if key in other] == [key for key in other if key in one]
 
 
 def is_too_short(facts: Facts) -> bool:

@@ -225,7 +225,7 @@ class Matcher:
             private=private,
         )
         least = query.controls.semantic_threshold or 0.0
-        matches: list[Match] = []
+        scored: list[tuple[float, Match]] = []
         for candidate in candidates:
             if candidate.key == query.key:
                 continue
@@ -237,8 +237,11 @@ class Matcher:
                 continue
             verdict = decision.decide(reading, other, min_similarity=least)
             if verdict.hit:
-                matches.append(Match(key=candidate.key, similarity=verdict.similarity))
-        return matches, "hit" if matches else "refused" if candidates else "none"
+                match = Match(key=candidate.key, similarity=verdict.similarity)
+                scored.append((verdict.score or 0.0, match))
+        scored.sort(key=lambda each: each[0], reverse=True)
+        outcome = "hit" if scored else "refused" if candidates else "none"
+        return [match for _, match in scored], outcome
 
     async def _read(self, text: str) -> Reading | None:
         """A text, read for the decision; None where the encoder's window is too short for it."""

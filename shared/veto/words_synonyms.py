@@ -17,6 +17,7 @@ begin start commence
 end finish conclude
 stop cease
 show display
+affect influence impact
 use utilize utilise using employ
 get obtain receive
 help assist aid

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from origin.semantic.decision import keeps_order
 from origin.semantic.verifier import Reading
 from tools.verifier.examples import Reader, barred
 
@@ -86,7 +87,7 @@ def outcomes(
                 (
                     (score(row, query, entry), each["group"] != row["group"])
                     for each, entry in (entries[place] for place in places)
-                    if not barred(query, entry)
+                    if not barred(query, entry) and keeps_order(query.facts, entry.facts)
                 ),
                 default=None,
             )

@@ -89,7 +89,7 @@ def test_every_group_keeps_the_pair_bound_by_itself() -> None:
     bad = [false(0.8, "bad")] * 20 + [false(0.1, "bad")] * 980
     steps = pair_steps([true(0.9, "big")] * 10 + big + bad)
     assert (steps[1].threshold, steps[1].worst) == (0.8, "bad")
-    assert steps[1].upper == upper_limit(20, 1000)
+    assert steps[1].upper == 20 / 1000
 
 
 def test_small_groups_speak_together() -> None:
