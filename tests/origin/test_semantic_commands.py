@@ -15,7 +15,7 @@ from origin.semantic.verifier import Verifier
 from tests.support.commands import encore
 
 FLATS = "What do flats in Oslo cost to rent below 900 euros?"
-SAME_FLATS = "Below 900 euros, what do flats in Oslo cost to rent?"
+SAME_FLATS = "What do flats in Oslo cost to rent under 900 euros?"
 OTHER_FLATS = "What do flats in Oslo cost to rent below 950 euros?"
 PAIRS: list[dict[str, Any]] = [
     {"a": FLATS, "b": SAME_FLATS, "same": 1, "source": "s", "kind": "paraphrase"},

@@ -31,7 +31,7 @@ from tests.support.instruments import value_of
 START_MS = 1_700_000_000_000
 LIFE_MS = 100_000
 ORIGINAL = "How do I reverse a list in Python?"
-PARAPHRASE = "What is the best way to reverse a list in Python?"
+PARAPHRASE = "How can you reverse a list in Python?"
 NEAR_MISS = "How do I reverse a list in Java?"
 OTHER = "Which wine goes with roast lamb?"
 SPELLING = f"Please, {OTHER}"
