@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from origin.semantic.calibration import Calibration, Scored, end_to_end_steps, pair_steps
 from origin.semantic.encoder import Encoder
@@ -55,7 +56,8 @@ def main() -> None:
             subprocess.run(command, check=True)  # noqa: S603 - our own module
         rows, entry_rows = load_rows(pairs), load_rows(entries)
     reader = Reader(Encoder.load())
-    model, calibration, real = train(rows, entry_rows, reader)
+    with threadpool_limits(1):  # sums in one order: the same file again
+        model, calibration, real = train(rows, entry_rows, reader)
     options.out.mkdir(exist_ok=True)
     (options.out / "verifier.json").write_bytes(model)
     (options.out / "calibration.json").write_text(calibration.to_json(), encoding="utf-8")
