@@ -181,10 +181,14 @@ class Matcher:
         if encrypted and not self._encrypted.get(tenant, False):
             self._do_behind(self._clear(tenant))
         self._encrypted[tenant] = encrypted
-        if purged_ms > self._purged_ms.get(tenant, 0):
-            self._purged_ms[tenant] = purged_ms
-            if self._clock_ms() - purged_ms < PURGE_FOLLOWED_MS:
-                self._do_behind(self._clear(tenant))
+        known_ms = self._purged_ms.get(tenant)
+        self._purged_ms[tenant] = purged_ms
+        if (
+            known_ms is not None
+            and purged_ms > known_ms
+            and self._clock_ms() - purged_ms < PURGE_FOLLOWED_MS
+        ):
+            self._do_behind(self._clear(tenant))
 
     def _do_behind(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -154,6 +154,6 @@ def test_nothing_comes_back_from_the_dead(start_edge: StartEdge, lab_config: Pat
 def test_entries_that_nobody_checks_are_seen(start_edge: StartEdge, projects: Projects) -> None:
     """The races show it when the edge does not ask about cut-offs."""
     source = (FIXTURES / "kv_lab.py").read_text()
-    source += '\nimportlib.import_module("answers").objection = lambda *_: None\n'
+    source += '\nimportlib.import_module("answers").objection = lambda *_, **__: None\n'
     _, violations = race(start_edge, projects.of_the_worker(source), 20)
     assert violations
