@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from shared.wire import CONTROL_PATH, COUNTERS_PATH, EDGE_AUTHORIZATION
 from tests.edge.local_edge import ROOT, Edge, StartEdge
 from tests.support.control import control_store
 from tests.support.engines import MODEL, ScriptedEngine
+from tests.support.ports import free_port
 from tests.support.serving import serving
 
 SECRET = "a secret of the tests, long enough"
@@ -276,7 +276,7 @@ def stacked(
             exits.callback(edge.stop)
             return edge
 
-        port = _free_port() if pushing else 0
+        port = free_port() if pushing else 0
         edge = start(f"http://127.0.0.1:{port}") if pushing else None
         if edge is not None:
             settings = settings.model_copy(update={"edge_url": edge.url})
@@ -303,9 +303,3 @@ def stacked(
             origin_url=url,
             client=client,
         )
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

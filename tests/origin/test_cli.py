@@ -20,6 +20,7 @@ from origin.cli import NODE
 from shared.keys import authenticate, key_rings
 from tests.origin.engine.fake_upstream import FakeUpstream, fake_upstream
 from tests.support.commands import ROOT, encore, environ
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,12 +65,6 @@ def taken() -> Iterator[str]:
     """A port on which someone else listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield str(listener.getsockname()[1])
-
-
-def free_port() -> str:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -195,7 +190,7 @@ def test_a_users_mistake_is_one_line_and_status_2(
 )
 def test_a_taken_port_is_named(tmp_path: Path, taken: str, command: str, name: str) -> None:
     """Together with the variable that chooses another."""
-    others = {"ENCORE_ORIGIN_PORT": free_port(), "ENCORE_EDGE_PORT": free_port()}
+    others = {"ENCORE_ORIGIN_PORT": str(free_port()), "ENCORE_EDGE_PORT": str(free_port())}
     result = encore(tmp_path, command, ENCORE_SECRET=SECRET, **(others | {name: taken}))
     assert result.returncode == 2
     assert result.stderr.startswith(f"encore: {name}={taken}: cannot listen on 127.0.0.1:{taken}")
@@ -210,7 +205,7 @@ def test_settings_are_shown_without_secrets(tmp_path: Path) -> None:
 
 def test_the_origin_serves_until_it_is_told_to_stop(tmp_path: Path, upstream: FakeUpstream) -> None:
     """With an upstream and the embedded Redis: a miss, a hit, and a clean end."""
-    port = free_port()
+    port = str(free_port())
     key = encore(tmp_path, "keys", "create", "acme", ENCORE_SECRET=SECRET).stdout.strip()
     variables = {
         "ENCORE_SECRET": SECRET,
@@ -244,7 +239,7 @@ def test_dev_runs_everything_until_one_signal(
     tmp_path: Path, upstream: FakeUpstream, number: signal.Signals
 ) -> None:
     """It says what to paste, which works, and leaves nothing running."""
-    ports = {"ENCORE_ORIGIN_PORT": free_port(), "ENCORE_EDGE_PORT": free_port()}
+    ports = {"ENCORE_ORIGIN_PORT": str(free_port()), "ENCORE_EDGE_PORT": str(free_port())}
     with started(tmp_path, "dev", ENCORE_UPSTREAM=upstream.url, **ports) as process:
         assert process.stdout is not None
         lines = []
@@ -273,7 +268,7 @@ def test_dev_runs_everything_until_one_signal(
 @pytest.mark.skipif(not NODE.exists(), reason="node_modules is missing (make setup)")
 def test_dev_stops_when_a_part_cannot_start(tmp_path: Path) -> None:
     """The status is not 0, and the part and its own words are there to read."""
-    ports = {"ENCORE_ORIGIN_PORT": free_port(), "ENCORE_EDGE_PORT": free_port()}
+    ports = {"ENCORE_ORIGIN_PORT": str(free_port()), "ENCORE_EDGE_PORT": str(free_port())}
     result = encore(tmp_path, "dev", ENCORE_MODEL=str(tmp_path / "no-model"), **ports)
     assert result.returncode == 1
     assert "origin stopped by itself (exit status 2)" in result.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from shared.streams import chunks
 from tests.origin.engine.fake_upstream import FakeUpstream, Reply, fake_upstream
 from tests.support.commands import encore, environ
 from tests.support.engines import chat_answer
+from tests.support.ports import free_port
 
 SECRET = "0123456789abcdef0123456789abcdef"
 CHAT = "/v1/chat/completions"
@@ -39,8 +39,7 @@ class Replicas:
         self.urls: list[str] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         for _ in range(2):
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                port = str(listener.getsockname()[1])
+            port = str(free_port())
             self.urls.append(f"http://127.0.0.1:{port}")
             with (folder / f"log-{port}").open("wb") as log:
                 self.processes.append(

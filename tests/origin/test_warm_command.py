@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -41,6 +40,7 @@ from tests.origin.engine.fake_upstream import FakeUpstream, fake_upstream
 from tests.support.commands import encore, environ
 from tests.support.control import control_store
 from tests.support.engines import MODEL, ScriptedEngine, chat_answer
+from tests.support.ports import free_port
 
 SECRET = "0123456789abcdef0123456789abcdef"
 API_KEY = make_api_key(key_ring(SECRET), "acme", bytes(15))
@@ -364,8 +364,7 @@ class Origin:
     def __init__(self, folder: Path, upstream: FakeUpstream) -> None:
         self.folder = folder
         self.upstream = upstream
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = str(listener.getsockname()[1])
+        self.port = str(free_port())
         self.url = f"http://127.0.0.1:{self.port}"
         self.variables = {
             "ENCORE_MODE": "development",

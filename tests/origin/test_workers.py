@@ -21,6 +21,7 @@ import pytest
 from tests.origin.engine.fake_upstream import FakeUpstream, fake_upstream
 from tests.support.commands import encore, environ
 from tests.support.engines import chat_answer
+from tests.support.ports import free_port
 
 SECRET = "0123456789abcdef0123456789abcdef"
 CHAT = "/v1/chat/completions"
@@ -32,8 +33,7 @@ class Origin:
     def __init__(self, folder: Path, upstream: FakeUpstream, workers: int) -> None:
         self.folder = folder
         self.upstream = upstream
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port: int = listener.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         variables = {
             "ENCORE_SECRET": SECRET,
@@ -69,12 +69,13 @@ class Origin:
             time.sleep(0.02)
 
     def workers(self) -> list[Any]:
-        """The processes that hold the port, without their parent."""
-        return [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if child.cmdline()[1:3] == ["-m", "origin.cli"]
-        ]
+        """The processes that hold the port, without their parent and what has just ended."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # a zombie is one, too
+                if child.cmdline()[1:3] == ["-m", "origin.cli"]:
+                    found.append(child)
+        return found
 
     def ask(self, text: str = "Hello") -> httpx.Response:
         """Ask on a connection of its own."""
@@ -184,13 +185,8 @@ def test_worker_that_cannot_start_ends_all(tmp_path: Path) -> None:
         "2",
         ENCORE_SECRET=SECRET,
         ENCORE_MODEL=str(tmp_path),
-        ENCORE_ORIGIN_PORT=_free_port(),
+        ENCORE_ORIGIN_PORT=str(free_port()),
     )
     assert result.returncode == 2
     assert "ENCORE_MODEL" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def _free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 120
@@ -35,7 +36,7 @@ class EncoreDev:
 @contextmanager
 def encore_dev(folder: Path, **environment: str) -> Iterator[EncoreDev]:
     """Run it in `folder` on free ports for the length of the block; end it as Ctrl-C does."""
-    edge_port, origin_port = _free_ports()
+    edge_port, origin_port = free_port(), free_port()
     with (folder / "log").open("ab") as log:
         said_before = log.tell()
         process = subprocess.Popen(
@@ -77,8 +78,3 @@ def _wait_until_ready(running: EncoreDev, said_before: int) -> None:
         if running.process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"`encore dev` did not get ready:\n{running.log()}")
         time.sleep(0.1)
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
-        return a.getsockname()[1], b.getsockname()[1]

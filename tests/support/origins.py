@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from shared.requests import Endpoint
 from shared.streams import event_stream
 from tests.support.commands import encore, environ
 from tests.support.engines import chat_answer
+from tests.support.ports import free_port
 from tests.support.serving import serving
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -109,8 +109,7 @@ class Origin:
     client: httpx.Client = field(default_factory=partial(httpx.Client, timeout=30))
 
     def __post_init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = listener.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def command(self, *arguments: str) -> str:

