@@ -19,6 +19,7 @@ from origin.api.boundary import HANDLERS, Boundary
 from origin.api.control import ControlDocuments
 from origin.api.counters import Counters
 from origin.api.entries import Entries
+from origin.api.explain import Explanations
 from origin.api.health import Health
 from origin.api.http import BodyReader
 from origin.api.metrics import Metrics
@@ -201,6 +202,16 @@ def create_app(
             ),
             Route(WARMING_PATH, WarmingRuns(warming=warming, access=access), methods=["POST"]),
             Route("/cache/purge", purges, methods=["POST"]),
+            Route(
+                "/cache/explain",
+                Explanations(
+                    pipeline=pipeline,
+                    matcher=matcher,
+                    access=access,
+                    max_cached_body_bytes=settings.max_cached_body_bytes,
+                ),
+                methods=["POST"],
+            ),
             Route("/cache/stats", stats.one, methods=["GET"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),

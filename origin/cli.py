@@ -32,7 +32,8 @@ from origin.audit_commands import audit
 from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
 from origin.doctor_command import doctor
-from origin.semantic_commands import calibrate, eval_app, explain_app
+from origin.explain_command import explain_app
+from origin.semantic_commands import calibrate, eval_app
 from origin.settings import Settings, SettingsError, load_settings, markdown
 from origin.stats_commands import stats
 from origin.warm_command import warm
