@@ -54,6 +54,7 @@ from origin.stores.redis_store import RedisStore
 from origin.stores.redis_usage import RedisUsageStore
 from origin.stores.usage_contract import UsageStore
 from origin.tasks import end
+from origin.tracing import traced
 from origin.usage import Recorder
 from origin.usage_report import Terms
 from origin.warm_jobs import WarmJobs
@@ -87,7 +88,7 @@ def create_app(
     `job_store` there are warm-up jobs. `turns` are the engine's places. Without `matcher` there is
     no semantic match.
     """
-    recorder = Recorder(usage_store or MemoryUsageStore())
+    recorder = Recorder(usage_store or MemoryUsageStore(), prices=settings.prices)
     lifetimes = settings.lifetimes
     keys = settings.keys
     calibration = "" if matcher is None else matcher.version
@@ -236,7 +237,7 @@ def create_app(
             turns=turns,
             otherwise=app.router.default,
         )
-    return Boundary(app, answers, denials, max_requests=settings.max_requests)
+    return traced(Boundary(app, answers, denials, max_requests=settings.max_requests))
 
 
 def build_app(settings: Settings) -> ASGIApp:

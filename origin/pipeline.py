@@ -37,6 +37,7 @@ from origin.relay import Relay
 from origin.semantic.tier import SemanticTier
 from origin.sliding import Sliding
 from origin.stores.contract import Store, StoreError
+from origin.tracing import span
 from shared import json_text
 from shared.cache_headers import Forwarded, source_detail
 from shared.control_document import ControlDocument, Strategy, canonical_for, objection
@@ -216,7 +217,8 @@ class Pipeline:
         decision: Serve | Forward = MISS
         detail: str | None = None
         if query.key is not None and not directives.no_store:
-            hit, decision, detail = await self._look_up(query)
+            with span("l1"):
+                hit, decision, detail = await self._look_up(query)
             if hit is not None and isinstance(decision, Serve):
                 if decision.revalidate:
                     self._refresh(query, hit.envelope)
@@ -230,7 +232,8 @@ class Pipeline:
                 and detail != "l1-error"
                 and not directives.no_cache
             ):
-                match = await self._semantic.hit(query)
+                with span("semantic"):
+                    match = await self._semantic.hit(query)
                 if match is not None:
                     return match
         if directives.only_if_cached:

@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from origin.lifetimes import Tiers
+from origin.logs import LogFormat
 from origin.prices import Prices
 from origin.quiet_hours import QuietHours
 from shared.freshness import Lifetimes
@@ -168,6 +169,10 @@ class Settings(BaseModel):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
+    )
+
+    log_format: LogFormat = Field(
+        "text", description="`text` for people, or `json`: an object a line. Neither has content."
     )
 
     redis_url: SecretStr | None = Field(
@@ -367,7 +372,7 @@ class Settings(BaseModel):
     def _window(cls, value: Any) -> Any:
         return QuietHours.parse(value) if isinstance(value, str) else value
 
-    @field_validator("log_level", "mode", "dtype", "l1", mode="before")
+    @field_validator("log_level", "log_format", "mode", "dtype", "l1", mode="before")
     @classmethod
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
