@@ -80,11 +80,14 @@ class Engine(Protocol):
         """Raise ClientError naming the field this engine cannot honour. Cheap; does no I/O."""
         ...
 
-    def run(self, request: Request, *, tenant: str | None = None) -> AsyncGenerator[Event, None]:
+    def run(
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Generate. Raises EncoreError from the first `__anext__` or later.
 
-        `tenant` is whose request it is, for an engine whose provider may know it by a key of its
-        own; it changes nothing in the answer.
+        `tenant` is whose request it is, and `scope` the part of that tenant (`Encore-Scope`): who
+        may share what the engine has computed, and by whose key a provider is asked. They change
+        nothing in what is said.
         """
         ...
 

@@ -80,6 +80,7 @@ class EmbeddingEngine:
         request: Request,
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Embed. Raises what `check` and the embedder raise."""
         self.check(request)

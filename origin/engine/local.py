@@ -33,9 +33,11 @@ class LocalEngine:
         """Refuse what the engine of the request's endpoint cannot honour."""
         self._engine_for(request).check(request)
 
-    def run(self, request: Request, *, tenant: str | None = None) -> AsyncGenerator[Event, None]:
+    def run(
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Run on the engine of the request's endpoint."""
-        return self._engine_for(request).run(request, tenant=tenant)
+        return self._engine_for(request).run(request, tenant=tenant, scope=scope)
 
     async def close(self) -> None:
         """Close both."""

@@ -72,7 +72,11 @@ class UpstreamEngine:
         """Refuse nothing: what the upstream cannot honour it refuses itself."""
 
     async def run(
-        self, request: Request, *, tenant: str | None = None
+        self,
+        request: Request,
+        *,
+        tenant: str | None = None,
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Ask upstream; see Engine.run."""
         body = dict(request.fields)

@@ -102,6 +102,7 @@ class ScriptedEngine:
         request: Request,
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Say the next answer."""
         self.runs += 1
@@ -155,6 +156,7 @@ class VectorEngine(ScriptedEngine):
         request: Request,
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Embed the inputs."""
         assert isinstance(request, EmbeddingRequest)
