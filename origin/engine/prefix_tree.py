@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -88,6 +88,11 @@ class PrefixTree(Generic[P]):
     def evictions(self) -> Mapping[str, int]:
         """How many nodes have left the tree, by reason: `limit`, `dropped`."""
         return MappingProxyType(self._evictions)
+
+    @property
+    def roots(self) -> Collection[Hashable]:
+        """The identities of the roots that something is known below, or that are in use."""
+        return self._roots.keys()
 
     def match(self, root: Hashable, ids: Sequence[int]) -> Match[P]:
         """The longest known prefix of the ids below a root, held until the match is released.

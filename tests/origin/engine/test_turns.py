@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -306,7 +307,7 @@ def test_whatever_happens(places: int | None, steps: list[tuple[str, int]]) -> N
                 everybody = live + warm
                 waited = [actor for actor in live if not actor.has_turn]
                 if step == "live":
-                    live.append(await start(lambda tenant=number % 3: turns.live(str(tenant))))
+                    live.append(await start(partial(turns.live, str(number % 3))))
                     tenants[live[-1]] = number % 3
                 elif step == "warm":
                     warm.append(await start(turns.warm_up))
