@@ -91,6 +91,13 @@ class Engine(Protocol):
         """
         ...
 
+    def forget(self, tenant: str | None = None) -> None:
+        """Let go of what has been kept of a tenant's prompts, or of all: they were purged.
+
+        Returns at once. What is under way may still use what it has begun with.
+        """
+        ...
+
     async def close(self) -> None:
         """Stop what runs and free what is held."""
         ...

@@ -98,6 +98,9 @@ class EmbeddingEngine:
             answer=embeddings_answer(request, vectors, tokens), input_tokens=tuple(tokens)
         )
 
+    def forget(self, tenant: str | None = None) -> None:
+        """Nothing is kept."""
+
     async def close(self) -> None:
         """Stop the embedder."""
         await self._embedder.close()

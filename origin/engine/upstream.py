@@ -95,6 +95,9 @@ class UpstreamEngine:
                 answer = parse(await self._body(response))
                 yield Finished(answer=self._checked(request.endpoint, answer))
 
+    def forget(self, tenant: str | None = None) -> None:
+        """Nothing is kept here."""
+
     async def close(self) -> None:
         """Close all connections."""
         await self.client.close()

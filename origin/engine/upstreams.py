@@ -136,6 +136,9 @@ class Upstreams:
             )
         return client
 
+    def forget(self, tenant: str | None = None) -> None:
+        """Nothing is kept here."""
+
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.gather(*(route.engine.close() for route in self._routes))

@@ -319,6 +319,9 @@ class SteppedEngine:
             raise UpstreamError("broken")
         yield Finished(answer=answer)
 
+    def forget(self, tenant: str | None = None) -> None:
+        """Nothing is kept."""
+
     async def close(self) -> None:
         """Nothing is held."""
 

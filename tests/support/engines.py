@@ -68,6 +68,7 @@ class ScriptedEngine:
         self.talking = False
         self.text: str | None = None
         self.listings = 0
+        self.forgotten: list[str | None] = []
         self.whole: dict[str, Any] | None = None
         self.model_fingerprint = "f1"
         self.usage: object = chat_answer("")["usage"]
@@ -132,6 +133,10 @@ class ScriptedEngine:
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
+
+    def forget(self, tenant: str | None = None) -> None:
+        """Note whom."""
+        self.forgotten.append(tenant)
 
     async def close(self) -> None:
         """Nothing is held."""

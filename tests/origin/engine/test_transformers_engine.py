@@ -400,11 +400,13 @@ async def test_waiting_job_that_is_left_never_runs(gpt2_folder: Path) -> None:
     engine = TransformersEngine.load(gpt2_folder, concurrency=1, queue_limit=1)
     gate = Gate(engine)
     request = completion("xyz", model="tiny-gpt2", max_tokens=1)
-    tasks = [asyncio.create_task(run(engine, request)) for _ in range(2)]
-    await until(lambda: engine._scheduler.jobs >= 2)
-    tasks[1].cancel()
+    first = asyncio.create_task(run(engine, request))
+    await until(lambda: bool(engine._scheduler._running))
+    second = asyncio.create_task(run(engine, request))
+    await until(lambda: bool(engine._scheduler._waiting))
+    second.cancel()
     gate.open(10)
-    await tasks[0]
+    await first
     await gate.idle(engine)
     assert gate.steps == 1
     await engine.close()
