@@ -81,7 +81,7 @@ class Scheduler:
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         """In the order they came; of the thread alone."""
-        self._errands: deque[Callable[[], None]] = deque()
+        self._errands: deque[Callable[[], object]] = deque()
         self._is_closing = False
         self._thread = threading.Thread(target=self._work, name="encore-engine", daemon=True)
         self._thread.start()
@@ -127,7 +127,7 @@ class Scheduler:
                     self._waiting.remove(job)
                 self._forget(job)
 
-    def do(self, errand: Callable[[], None]) -> None:
+    def do(self, errand: Callable[[], object]) -> None:
         """Have something done on the thread, between passes; nothing where it closes."""
         with self._changed:
             self._errands.append(errand)
