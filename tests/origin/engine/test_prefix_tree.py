@@ -424,7 +424,7 @@ def test_what_is_no_token_id_is_refused(ids: tuple[int, int]) -> None:
     assert not tree._roots
 
 
-@pytest.mark.parametrize(("ids", "size_bytes"), [((1, 2), 19), ((1, 2, 3), 20)])
+@pytest.mark.parametrize(("ids", "size_bytes"), [((1, 2), 19), ((1, 2, 3), 30)])
 def test_payload_that_is_not_what_was_admitted_is_refused(ids: Ids, size_bytes: int) -> None:
     """Neither other bytes nor other tokens: the count would be wrong from then on."""
     tree = a_tree()
