@@ -126,15 +126,18 @@ class PrefixTree(Generic[P]):
             raise ValueError(f"ids: {len(ids)} at {match.tokens}, {room} before the next cut")
         if match.root.is_dropped:
             return False
-        shared = self._walk(*match.end(), match.tokens, packed)
-        known = sum(used for _, used in shared)
+        branch, offset = match.end()
+        more = _common(branch.ids[offset * _ID_BYTES :], packed)
+        below = self._walk(branch, offset + more, match.tokens + more, packed[more * _ID_BYTES :])
+        known = more + sum(used for _, used in below)
         if known < len(ids):
-            taken = sum(node.payload.size_bytes for node, _ in shared if not node.holders)
-            in_use = self.bytes - self._idle_bytes + taken
+            idle = sum(node.payload.size_bytes for node, _ in below if not node.holders)
+            in_use = self.bytes - self._idle_bytes + idle
             if in_use + size_bytes > self.limit_bytes:
                 self.refusals += 1
                 return False
-        self._extend(match, shared)
+        match.lengthen(more)
+        self._extend(match, below)
         if known < len(ids):
             self._evict(self.limit_bytes - size_bytes)
             payload = make()
@@ -293,7 +296,7 @@ class Match(Generic[P]):
     """A known prefix, in use until released; a context manager.
 
     `tokens` is the position where it ends, and where the next insert goes. It grows with inserts
-    and outlives the release. `tree`, `root`, `path` and `end` are the tree's own.
+    and outlives the release. `tree`, `root`, `path`, `end` and `lengthen` are the tree's own.
     """
 
     def __init__(self, tree: PrefixTree[P], root: _Root[P]) -> None:
@@ -314,6 +317,13 @@ class Match(Generic[P]):
     def end(self) -> tuple[_Branch[P], int]:
         """Where it ends: a branch, and how many tokens of it."""
         return self.path[-1] if self.path else (self.root, 0)
+
+    def lengthen(self, tokens: int) -> None:
+        """Let it end so many tokens later, in the node in which it ends."""
+        if tokens:
+            node, used = self.path[-1]
+            self.path[-1] = (node, used + tokens)
+            self.tokens += tokens
 
     def release(self) -> None:
         """Use it no more. A second time does nothing."""
@@ -341,9 +351,10 @@ class _Branch(Generic[P]):
     first one, in which they differ from one another and from the token that this branch has there.
     """
 
-    __slots__ = ("children", "holders")
+    __slots__ = ("children", "holders", "ids")
 
-    def __init__(self) -> None:
+    def __init__(self, ids: bytes = b"") -> None:
+        self.ids = ids
         self.children: dict[tuple[int, bytes], _Node[P]] = {}
         self.holders = 0
 
@@ -363,13 +374,12 @@ class _Root(_Branch[P]):
 class _Node(_Branch[P]):
     """Some tokens, and what is stored of them; held by matches and pins."""
 
-    __slots__ = ("ids", "key", "parent", "payload", "pins")
+    __slots__ = ("key", "parent", "payload", "pins")
 
     def __init__(self, parent: _Branch[P], key: tuple[int, bytes], ids: bytes, payload: P) -> None:
-        super().__init__()
+        super().__init__(ids)
         self.parent = parent
         self.key = key
-        self.ids = ids
         self.payload = payload
         self.pins = 0
 
