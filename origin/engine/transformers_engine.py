@@ -28,8 +28,9 @@ import logging
 import os
 import time
 import uuid
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import transformers
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_THREADS: Final = torch.get_num_threads()  # torch's own choice
-
 
 class TransformersEngine:
     """Implements `Engine` with one causal language model. Made by `load`."""
@@ -81,7 +80,9 @@ class TransformersEngine:
         mode = "fast" if prefixes.is_fast else "exact"
         self._identity = f"{info.fingerprint} {model.identity} {prefixes.cuts.identity} {mode}"
         self._scheduler = Scheduler(
-            concurrency=concurrency, limit=concurrency + queue_limit, context=_on_engine_thread
+            concurrency=concurrency,
+            limit=concurrency + queue_limit,
+            context=partial(_on_engine_thread, torch.get_num_threads()),
         )
 
     @classmethod
@@ -276,7 +277,7 @@ def default_limit_bytes(device: torch.device) -> int:
 
 
 @contextlib.contextmanager
-def _on_engine_thread() -> Iterator[None]:
-    torch.set_num_threads(_THREADS)
+def _on_engine_thread(threads: int) -> Iterator[None]:
+    torch.set_num_threads(threads)
     with torch.inference_mode():
         yield

@@ -405,6 +405,7 @@ async def test_waiting_job_that_is_left_never_runs(gpt2_folder: Path) -> None:
     second = asyncio.create_task(run(engine, request))
     await until(lambda: bool(engine._scheduler._waiting))
     second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
     gate.open(10)
     await first
     await gate.idle(engine)
