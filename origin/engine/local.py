@@ -69,6 +69,7 @@ def load_local_engine(settings: Settings) -> LocalEngine:
             prefix_cache=settings.prefix_cache,
             prefix_cache_bytes=settings.prefix_cache_bytes,
             pinned_prompts=pinned,
+            batching=settings.engine_batching == "on",
         )
     except (OSError, ValueError) as exc:
         raise _cannot_load("model", settings.model, exc) from exc

@@ -80,7 +80,7 @@ class PrefixCache:
 
     def keep(self, root: Root, ids: Sequence[int], state: State) -> None:
         """Keep what a sequence has read of a prompt and its answer (fast mode)."""
-        if not (self.is_on and self.is_fast) or self._slides:
+        if not (self.is_on and self.is_fast) or self._slides or state.cache is None:
             return
         ids = ids[: state.cache.tokens]
         with self.tree.match(root, ids) as match:
