@@ -30,7 +30,7 @@ from origin.metrics import PREFIX_BYTES, PREFIX_EVICTIONS, PREFIX_LIMIT_BYTES, P
 if TYPE_CHECKING:
     from origin.engine.causal_model import CausalModel, State
     from origin.engine.cuts import Cuts
-    from origin.engine.kv_cache import KvBlock, KvCache
+    from origin.engine.kv_cache import KvBlock
 
 Mode = Literal["exact", "fast", "off"]
 PINNED_SHARE: Final = 0.5
@@ -101,7 +101,7 @@ class PrefixCache:
     def insert(self, match: Match[KvBlock], ids: Sequence[int], state: State) -> bool:
         """Keep tokens that follow a match and that `state` holds."""
         start, end = match.tokens, match.tokens + len(ids)
-        size_bytes = len(ids) * _token_bytes(state.cache)
+        size_bytes = len(ids) * state.cache.token_bytes
         return self.tree.insert(match, ids, lambda: state.cache.block(start, end), size_bytes)
 
     def pin(self, root: Hashable, ids: Sequence[int]) -> None:
@@ -177,13 +177,3 @@ class Reading:
         if self._match is not None:
             self._match.release()
             self._prefixes.report()
-
-
-def _token_bytes(cache: KvCache) -> int:
-    """What one token takes in all layers, which have been read into."""
-    tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-    return sum(
-        tensor.shape[1] * tensor.shape[3] * tensor.element_size()
-        for tensor in tensors
-        if tensor is not None
-    )
