@@ -20,6 +20,7 @@ Of the engine's thread alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from origin.engine.causal_model import CausalModel, State
     from origin.engine.cuts import Cuts
     from origin.engine.kv_cache import KvBlock
+
+logger = logging.getLogger(__name__)
 
 Mode = Literal["exact", "fast", "off"]
 PINNED_SHARE: Final = 0.5
@@ -65,8 +68,9 @@ class PrefixCache:
         self.tree: PrefixTree[KvBlock] = PrefixTree(
             limit_bytes=limit_bytes if self.is_on else 0, cuts=cuts, at_cuts_only=not self.is_fast
         )
-        self._pinned = {name: tuple(ids) for name, ids in (pinned or {}).items()}
+        self._pinned = {name: tuple(ids) for name, ids in (pinned or {}).items() if ids}
         self._pins: set[tuple[Hashable, str]] = set()
+        self._refused: set[str] = set()
         self._evicted = dict.fromkeys(self.tree.evictions, 0)
         PREFIX_LIMIT_BYTES.set(self.tree.limit_bytes)
 
@@ -111,8 +115,11 @@ class PrefixCache:
                 continue
             with self.tree.match(root, begin) as match:
                 more = sum(block.size_bytes for block, _ in match.parts)
-                has_room = self.tree.pinned_bytes + more <= self.tree.limit_bytes * PINNED_SHARE
-                if has_room and self.tree.pin(match, name):
+                if self.tree.pinned_bytes + more > self.tree.limit_bytes * PINNED_SHARE:
+                    if name not in self._refused:
+                        logger.warning("no room left to pin %r for every tenant", name)
+                    self._refused.add(name)
+                elif self.tree.pin(match, name):
                     self._pins.add((root, name))
 
     def report(self) -> None:

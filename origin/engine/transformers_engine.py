@@ -48,7 +48,7 @@ from origin.engine.generation import Generation
 from origin.engine.parameters import check_parameters
 from origin.engine.prefix_cache import PrefixCache, Root
 from origin.engine.prompts import Prompts
-from origin.engine.scheduler import Scheduler
+from origin.engine.scheduler import Scheduler, failed
 from shared.errors import ClientError, EncoreError
 from shared.requests import ChatRequest, CompletionRequest, EmbeddingRequest
 
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     from origin.engine.prefix_cache import Mode
+    from origin.engine.prompts import Prompt
     from shared.requests import Request
 
 logger = logging.getLogger(__name__)
@@ -226,7 +227,7 @@ class TransformersEngine:
         try:
             generation = Generation(
                 request=request,
-                prompts=await asyncio.to_thread(self._prompts.of, request),
+                prompts=await self._read(request),
                 reply=self._reply(request),
                 model=self._model,
                 prefixes=self._prefixes,
@@ -263,6 +264,15 @@ class TransformersEngine:
                 param="model",
                 code="model_not_found",
             )
+
+    async def _read(self, request: ChatRequest | CompletionRequest) -> list[Prompt]:
+        """The prompts of a request, made on some thread: long ones take a while."""
+        try:
+            return await asyncio.to_thread(self._prompts.of, request)
+        except EncoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the boundary of the library
+            raise failed(error) from None
 
     def _reply(self, request: ChatRequest | CompletionRequest) -> Reply:
         kind = "chatcmpl-" if isinstance(request, ChatRequest) else "cmpl-"
