@@ -158,7 +158,11 @@ def _question(draw: random.Random, plan: LogPlan, rank: int) -> dict[str, Any]:
         text = _respelt(draw, text)
     if is_embedding:
         return _row(
-            tenant, {"model": EMBEDDING_MODEL, "input": text}, len(text) // 4 + 1, 0, embeddings=True
+            tenant,
+            {"model": EMBEDDING_MODEL, "input": text},
+            len(text) // 4 + 1,
+            0,
+            embeddings=True,
         )
     body: dict[str, Any] = {
         "model": model,

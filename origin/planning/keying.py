@@ -186,9 +186,7 @@ class Keying:
         )
         return cache_key(self._ring, form.canonical)
 
-    def _numbers(
-        self, row: Row, profile: str, exact: str, parts: Sequence[Any]
-    ) -> tuple[int, ...]:
+    def _numbers(self, row: Row, profile: str, exact: str, parts: Sequence[Any]) -> tuple[int, ...]:
         if len(parts) > 1:
             each = ({**row.fields, "input": part} for part in parts)
             return tuple(number_of(self._key(row, profile, fields)) for fields in each)

@@ -155,9 +155,7 @@ def _raw(lines: IO[bytes]) -> Iterable[bytes]:
 
 def _prompt(number: int, line: bytes, tenant: str, model: str) -> Row:
     fields = {"model": model, "messages": [{"role": "user", "content": _text(line)}]}
-    return Row(
-        number, None, tenant, "", Endpoint.CHAT, _NO_CONTROLS, fields, len(line), None
-    )
+    return Row(number, None, tenant, "", Endpoint.CHAT, _NO_CONTROLS, fields, len(line), None)
 
 
 def _text(line: bytes) -> str:

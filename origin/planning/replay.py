@@ -74,14 +74,15 @@ class Replay:
             )
             for number, setting in enumerate(settings)
         ]
+        self._groups = [
+            [each for each in self.caches if each.setting.normalisation == profile]
+            for profile in self.profiles
+        ]
 
     def add(self, asked: Asked) -> None:
         """Let one request be answered under each setting."""
         location = self.locations.number(asked.location)
-        for number, places in enumerate(self.places):
-            keys = asked.keys[number]
-            profile = self.profiles[number]
-            caches = [each for each in self.caches if each.setting.normalisation == profile]
+        for keys, places, caches in zip(asked.keys, self.places, self._groups, strict=True):
             for key in keys:
                 place = places.place(key)
                 if place is None:
@@ -275,7 +276,7 @@ class CacheReplay:
     def _refresh(self, asked: Asked, place: int, weight: int, share: float) -> None:
         """Make a new entry behind a stale answer."""
         self.tally.refreshes += weight * share
-        _count(self.tally.spent, asked, weight * share)
+        _count(self.tally.refreshed, asked, weight * share)
         self._store(asked, place, weight, asked.time_ms, Controls())
 
     def _store(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 HOUR_MS = 3_600_000
+KV_READ_USD, KV_WRITE_USD = 0.5e-6, 5e-6
+"""Workers' paid plan: https://developers.cloudflare.com/kv/platform/pricing/."""
 Outcome = Literal["edge", "l1", "semantic", "joined", "model", "bypass", "refused"]
 OUTCOMES: tuple[Outcome, ...] = ("edge", "l1", "semantic", "joined", "model", "bypass", "refused")
 """What answered: KV, L1's exact match, an entry of another question, another request's generation,
@@ -66,7 +68,11 @@ class Tally:
     """Of the hits at edge and L1, those answered by an entry that was promoted before."""
     refreshes: float = 0.0
     saved: Tokens = field(default_factory=Tokens)
+    """What the answers from entries, and of joined generations, would have taken."""
     spent: Tokens = field(default_factory=Tokens)
+    """What generations took that requests waited for."""
+    refreshed: Tokens = field(default_factory=Tokens)
+    """What those behind stale answers took."""
     kv_reads: float = 0.0
     kv_writes: float = 0.0
     l1_reads: float = 0.0
@@ -89,6 +95,26 @@ class Tally:
         """Hits by hits and misses, as `encore stats` has it; None without any."""
         looked_up = self.hits + sum(self.outcomes[name] for name in _MISSES)
         return self.hits / looked_up if looked_up else None
+
+    @property
+    def usd_without(self) -> float:
+        """What all requests would cost without a cache."""
+        return self.saved.usd + self.spent.usd
+
+    @property
+    def usd_kv(self) -> float:
+        """What reads and writes of entries cost, beyond what a plan includes."""
+        return self.kv_reads * KV_READ_USD + self.kv_writes * KV_WRITE_USD
+
+    @property
+    def net_usd(self) -> float:
+        """What is saved after all that the cache itself costs but storage and machines."""
+        return self.saved.usd - self.refreshed.usd - self.usd_kv
+
+    @property
+    def net_tokens(self) -> float:
+        """What is saved, in tokens."""
+        return self.saved.total - self.refreshed.total
 
     def count(self, outcome: Outcome, now_ms: int, weight: float) -> None:
         """Count what answered."""
