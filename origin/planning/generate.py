@@ -1,13 +1,12 @@
-"""A log made up, as real ones are: few questions are asked often, most seldom, by day more than by
-night, in many spellings.
+"""A log made up, as real ones are: few questions are asked often, and more by day than by night.
 
     rank by Zipf's law ──> a tenant's question ──> one of its phrasings ──> one of its spellings
 
-A question is about a home or a common matter and is asked of one tenant. Its phrasings mean the same
-in other words; its spellings are equal under the profile `text`. Besides, some requests are unlike
-any other (a part of a conversation, a document), a few are for embeddings. Answers take as many
-tokens each time. What a log says is decided by the seed alone.
-"""  # noqa: D205 - a headline of two lines
+A question is about a home or a common matter, and of one tenant. Its phrasings mean the same in
+other words (those about a home are equal under the profile `property`); its spellings are equal
+under the profile `text`. Besides, some requests are unlike any other (a document), a few are for
+embeddings. A question's answer takes as many tokens each time. The seed alone decides it all.
+"""
 
 from __future__ import annotations
 
@@ -198,13 +197,15 @@ def _model(draw: random.Random) -> str:
 
 
 def _values(own: random.Random) -> dict[str, Any]:
+    price_k = own.randrange(150, 2000)
     return {
         "number": own.randrange(1, 999),
         "street": f"{own.choice(_NAMES)} Street",
         "city": own.choice(_CITIES),
         "beds": own.randrange(2, 7),
         "baths": own.randrange(2, 5),
-        "price": own.randrange(150, 2000) * 1000,
+        "price": price_k * 1000,
+        "price_k": price_k,
         "area": own.randrange(60, 400) * 10,
         "topic": f"{own.choice(_ADJECTIVES)} {own.choice(_NOUNS)}",
         "other": f"{own.choice(_ADJECTIVES)} {own.choice(_NOUNS)}",
@@ -232,10 +233,9 @@ _SYSTEMS = (
 )
 _KINDS = (
     (
-        "Describe {number} {street}, {city}: {beds} bedrooms, {baths} bathrooms, ${price:,}.",
-        "Write a description of {number} {street}, {city}: {beds} bedrooms, {baths} bathrooms, "
-        "${price:,}.",
-        "Describe {number} {street}, {city}: {beds} beds, {baths} baths, ${price:,}.",
+        "Analyze this property: {number} {street}, {beds} bedrooms, {baths} bathrooms, ${price:,}",
+        "Analyze this property: {number} {street}, {beds}BR/{baths}BA, ${price_k}k",
+        "Analyze this property: {number} {street}, {beds} beds, {baths} baths, ${price_k}k",
     ),
     (
         "What does a flat of {area} sq ft in {city} cost to rent near {street}?",

@@ -5,9 +5,9 @@
     {"timestamp": "2026-11-22T02:00:00Z", "model": "gpt-4o", "messages": […]}
     What does a flat in Oslo cost?
 
-The first form needs `body` alone; `time` may be called `timestamp`, `endpoint` `url`, as in OpenAI's
-batch files, and members that mean nothing here are passed over. The second is the body itself. A log
-most of whose first lines are no objects is a list of prompts, one a line.
+The first form needs `body` alone; `time` may be called `timestamp`, `endpoint` `url`, as in
+OpenAI's batch files, and members that mean nothing here are passed over. The second is the body
+itself. A log most of whose first lines are no objects is a list of prompts, one a line.
 
 It knows no keys and no settings. Nothing is kept but the line that is read; what is wrong with a
 line is said in words that quote nothing of a prompt.
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from shared import json_text
 from shared.checks import missing, unsupported_value, wrong_type
@@ -83,7 +83,7 @@ class Bad:
 
 
 @contextmanager
-def opened(path: Path, stdin: BinaryIO) -> Iterator[tuple[IO[bytes], BinaryIO]]:
+def opened(path: Path, stdin: BinaryIO) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     """(its lines, the file itself, by which one knows how far it is); `-` is `stdin`.
 
     What is packed by gzip is unpacked. Raises OSError.
@@ -96,7 +96,7 @@ def opened(path: Path, stdin: BinaryIO) -> Iterator[tuple[IO[bytes], BinaryIO]]:
 
 
 def rows(
-    lines: IO[bytes], bad: Bad, *, tenant: str, model: str, prompts: bool | None = None
+    lines: BinaryIO, bad: Bad, *, tenant: str, model: str, prompts: bool | None = None
 ) -> Iterator[Row]:
     """The requests of a log; `bad` is told of all other lines. Empty lines are passed over.
 
@@ -121,14 +121,14 @@ def rows(
             )
 
 
-def _unpacked(file: BinaryIO) -> IO[bytes]:
+def _unpacked(file: BinaryIO) -> BinaryIO:
     peek = getattr(file, "peek", None)
     if peek is not None and peek(2)[:2] == GZIP:
-        return gzip.GzipFile(fileobj=file)
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
     return file
 
 
-def _numbered(lines: IO[bytes], bad: Bad) -> Iterator[tuple[int, bytes]]:
+def _numbered(lines: BinaryIO, bad: Bad) -> Iterator[tuple[int, bytes]]:
     number = 0
     for raw in _raw(lines):
         number += 1
@@ -142,7 +142,7 @@ def _numbered(lines: IO[bytes], bad: Bad) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _raw(lines: IO[bytes]) -> Iterable[bytes]:
+def _raw(lines: BinaryIO) -> Iterable[bytes]:
     """Lines; of one that is too long no more than is needed to tell."""
     try:
         while raw := lines.readline(MAX_LINE_BYTES + 1):

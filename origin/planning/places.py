@@ -1,8 +1,8 @@
 """Where each key's state lies: a number a key, dense, so that the state is arrays of integers.
 
-Memory is bounded: once there are more keys than fit, every second one is left out, told by its hash,
-and what is asked for one that is left counts twice (then four times, and so on). So what is counted
-stays right on average, at a fixed number of keys. A key that is left out stays left out.
+Memory is bounded: once there are more keys than fit, every second one is left out, told by its
+hash, and what is asked for one that is left counts twice (then four times, and so on). So what is
+counted stays right on average, at a fixed number of keys. A key that is left out stays left out.
 
 Source: Waldspurger et al., "Efficient MRC Construction with SHARDS", FAST 2015, section 3 (a sample
 of keys by a threshold on their hash, lowered as it fills).

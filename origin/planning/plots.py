@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from origin.planning.replay import CacheReplay
 
-MAX_POINTS = 200
+MAX_POINTS = 60
 """Hours are put together where there are more."""
 _COLOURS = {
     "edge": "#1b7837",
@@ -44,6 +44,8 @@ def draw(figure: Figure, caches: Sequence[CacheReplay], base: Setting) -> None:
     left.set(xlabel="% of requests", xlim=(0, 100), title="what answered")
     figure.legend(loc="outside lower center", ncols=len(OUTCOMES), frameon=False)
     for cache, name in zip(caches, names, strict=True):
+        if cache.setting.changed(base) == "admit_after":
+            continue  # which tier answers differs, not whether one does
         times, rates = over_time(cache.tally)
         right.plot(times, rates, label=name, linewidth=1)
     right.set(xlabel="hours of the log", ylabel="% hits", ylim=(0, 100), title="hit rate")

@@ -1,7 +1,7 @@
 """What a replay came to, in numbers and in a sentence for each choice.
 
-Advice goes by what is saved in USD after KV's own cost where the models have prices, else by tokens.
-Its rules are the constants below: less than that is no reason to change anything.
+Advice goes by what is saved in USD after KV's own cost where the models have prices, else by
+tokens. Its rules are the constants below: less than that is no reason to change anything.
 """
 
 from __future__ import annotations
