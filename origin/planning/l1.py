@@ -63,7 +63,7 @@ class L1Model:
         """Put an entry in the place of what is there."""
         self.sweep(now_ms)
         old_expires_ms = self._expires[place]
-        if old_expires_ms > now_ms:
+        if old_expires_ms // _MINUTE_MS >= self._minute:  # it is counted still
             self._count(old_expires_ms, -self._size[place] * weight)
         self.created[place], self.fresh[place] = created_ms, fresh_ms
         self._expires[place] = expires_ms
