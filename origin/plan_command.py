@@ -133,8 +133,9 @@ def plan(
             raise CommandError(f"--generate: {error}") from error
         _generate(made_up, to)
         return
-    from origin.planning.keying import Keying  # noqa: PLC0415
-    from origin.planning.log import Bad, rows  # noqa: PLC0415
+    from origin.planning.keying import Keying, Rules  # noqa: PLC0415
+    from origin.planning.log import Bad, Reading, are_prompts, numbered  # noqa: PLC0415
+    from origin.planning.reading import LogFacts, asked  # noqa: PLC0415
     from origin.planning.replay import Replay  # noqa: PLC0415
     from origin.planning.report import report  # noqa: PLC0415
     from shared.keys import check_tenant, key_ring  # noqa: PLC0415
@@ -150,8 +151,7 @@ def plan(
         from origin.semantic_commands import empty_figure  # noqa: PLC0415
 
         figure = empty_figure(plot)
-    path, bad = Path(log or "-"), Bad()
-    ring = key_ring(_SECRET)
+    path, bad, facts = Path(log or "-"), Bad(), LogFacts()
     with contextlib.ExitStack() as exits:
         deciders = _semantic(exits, compared, configured)
         replay = Replay(
@@ -161,26 +161,30 @@ def plan(
             generation_ms=round(generation_s * 1000),
             semantic=deciders,
         )
-        keying = Keying(
-            ring,
-            replay.profiles,
-            prices=configured.prices,
-            max_body_bytes=configured.max_cached_body_bytes,
-            answer_tokens=answer_tokens,
-            interval_ms=1000 / rate,
-        )
-        with _reading(path) as (lines, watched):
-            told = rows(lines, bad, tenant=tenant, model=model, prompts=prompts)
-            asked = keying.asked(told, bad)
-            replay.add_all(watched(asked if limit is None else islice(asked, limit)))
-    found = report(replay, base, keying.facts, bad)
+        with _reading(path) as (opened, watched):
+            lines = numbered(opened, bad)
+            if prompts is None:
+                prompts, lines = are_prompts(lines)
+            rules = Rules(
+                ring=key_ring(_SECRET),
+                profiles=replay.profiles,
+                reading=Reading(tenant=tenant, model=model, prompts=prompts),
+                prices=configured.prices,
+                max_body_bytes=configured.max_cached_body_bytes,
+                answer_tokens=answer_tokens,
+                fields=bool(deciders),
+            )
+            requests = asked(lines, Keying(rules), facts, bad, interval_ms=1000 / rate)
+            with contextlib.closing(requests):
+                replay.add_all(watched(islice(requests, limit)))
+    found = report(replay, base, facts, bad)
     if figure is not None and plot is not None:
         _draw(figure, plot, replay, base)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2, allow_nan=False) + "\n")
     else:
         _show(found, path, bad)
-    if not keying.facts.requests:
+    if not facts.requests:
         raise CommandError(f"{_name(path)}: there is no request in it")
 
 

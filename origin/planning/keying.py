@@ -7,13 +7,13 @@ the cache goes by; of a million two are equal with a probability of one in forty
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from origin.planning.log import Bad, Row
-from origin.prices import Price, Prices
+from origin.planning.log import Reading, Row, said
+from origin.prices import Prices
 from shared.canonical import UNKEYED
 from shared.control_document import ControlDocument, Policy, canonical_for
 from shared.controls import Controls
@@ -52,7 +52,16 @@ class Asked(NamedTuple):
     completion_tokens: int
     usd: float | None
     """What a generation costs, None where the model has no price."""
-    fields: dict[str, Any]
+    fields: dict[str, Any] | None
+    """The body, where it is wanted."""
+
+
+class Keyed(NamedTuple):
+    """What one line comes to, by itself."""
+
+    time_ms: int | None
+    is_estimated: bool
+    asked: Asked
 
 
 class _Known(NamedTuple):
@@ -62,96 +71,63 @@ class _Known(NamedTuple):
     completion_tokens: int
 
 
-@dataclass(kw_only=True, slots=True)
-class LogFacts:
-    """What a log is, whatever the settings."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """By what lines are keyed: under `profiles`, in that order. With `fields` bodies are kept."""
 
-    requests: int = 0
-    untimed: int = 0
-    out_of_order: int = 0
-    estimated: int = 0
-    """Rows whose tokens are estimated."""
-    unpriced: int = 0
-    first_ms: int = 0
-    last_ms: int = 0
+    ring: KeyRing
+    profiles: tuple[str, ...]
+    reading: Reading
+    prices: Prices
+    max_body_bytes: int
+    answer_tokens: int
+    fields: bool = False
 
 
 class Keying:
-    """Keys rows under `profiles`, in that order. One per log."""
+    """Keys lines. One a process: it remembers what it has seen."""
 
-    def __init__(
-        self,
-        ring: KeyRing,
-        profiles: Sequence[str],
-        *,
-        prices: Prices,
-        max_body_bytes: int,
-        answer_tokens: int,
-        interval_ms: float,
-    ) -> None:
-        self._ring = ring
-        self._profiles = tuple(profiles)
-        self._prices = prices
-        self._max_body_bytes = max_body_bytes
-        self._answer_tokens = answer_tokens
-        self._interval_ms = interval_ms
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
         self._known: dict[str, _Known] = {}
         self._document = lru_cache(maxsize=4096)(_document)
-        self._price = lru_cache(maxsize=1024)(self._price_of)
-        self.facts = LogFacts()
+        self._price = lru_cache(maxsize=1024)(rules.prices.of)
 
-    def asked(self, rows: Iterator[Row], bad: Bad) -> Iterator[Asked]:
-        """What the rows ask, in the order of the log; `bad` is told of what would be refused.
+    def keyed(self, number: int, line: bytes) -> Keyed:
+        """What a line asks. Raises ClientError where it is no request, or refused."""
+        row = self.rules.reading.row(number, line)
+        known, bypass = self._read(row)
+        prompt, completion = row.tokens or (known.prompt_tokens, known.completion_tokens)
+        model = row.fields["model"]
+        price = self._price(model)
+        asked = Asked(
+            0,
+            row.tenant,
+            row.location,
+            row.endpoint,
+            model,
+            row.controls,
+            known.keys,
+            len(known.keys[0]) > 1,
+            bypass,
+            prompt,
+            completion,
+            None if price is None else price.of(TokenCounts(prompt=prompt, completion=completion)),
+            row.fields if self.rules.fields else None,
+        )
+        return Keyed(row.time_ms, row.tokens is None, asked)
 
-        Time never goes back: a row that is earlier than the one before it counts as of its time.
-        One that has no time comes an interval after the one before.
-        """
-        facts = self.facts
-        now_ms = 1.0  # at 0 nothing has been made
-        for row in rows:
+    def all_keyed(
+        self, lines: Iterable[tuple[int, bytes]]
+    ) -> tuple[list[Keyed], list[tuple[int, str]]]:
+        """(what some lines ask, which of them are none)."""
+        keyed, wrong = [], []
+        for number, line in lines:
             try:
-                known, bypass = self._read(row)
+                keyed.append(self.keyed(number, line))
             except ClientError as error:
-                why = error.message if error.param is None else f"{error.param}: {error.message}"
-                bad.add(row.number, why)
-                continue
-            if row.time_ms is None:
-                facts.untimed += 1
-                now_ms += self._interval_ms if facts.requests else 0
-            elif row.time_ms < now_ms:
-                facts.out_of_order += 1
-            else:
-                now_ms = row.time_ms
-            prompt, completion = known.prompt_tokens, known.completion_tokens
-            if row.tokens is None:
-                facts.estimated += 1
-            else:
-                prompt, completion = row.tokens
-            model = row.fields["model"]
-            price = self._price(model)
-            usd = None
-            if price is None:
-                facts.unpriced += 1
-            else:
-                usd = price.of(TokenCounts(prompt=prompt, completion=completion))
-            facts.first_ms = facts.first_ms if facts.requests else int(now_ms)
-            facts.last_ms = int(now_ms)
-            facts.requests += 1
-            yield Asked(
-                int(now_ms),
-                row.tenant,
-                row.location,
-                row.endpoint,
-                model,
-                row.controls,
-                known.keys,
-                len(known.keys[0]) > 1,
-                bypass,
-                prompt,
-                completion,
-                usd,
-                row.fields,
-            )
+                wrong.append((number, said(error)))
+        return keyed, wrong
 
     def _read(self, row: Row) -> tuple[_Known, str | None]:
         """What is known of a row's body, and why it passes the cache by. Raises ClientError."""
@@ -164,7 +140,9 @@ class Keying:
             request = validate(row.endpoint, fields)
             if known is None:
                 known = _Known(
-                    tuple(self._numbers(row, profile, exact, parts) for profile in self._profiles),
+                    tuple(
+                        self._numbers(row, profile, exact, parts) for profile in self.rules.profiles
+                    ),
                     request_storability(request),
                     *self._estimated(row),
                 )
@@ -172,7 +150,7 @@ class Keying:
                     del self._known[next(iter(self._known))]
                 self._known[exact] = known
         bypass = known.unstorable
-        limit = self._max_body_bytes
+        limit = self.rules.max_body_bytes
         if row.body_bytes > limit and len(dumps(fields)) > limit:
             bypass = "too-large"
         return known, bypass
@@ -184,7 +162,7 @@ class Keying:
             controls=row.controls,
             fields=fields,
         )
-        return cache_key(self._ring, form.canonical)
+        return cache_key(self.rules.ring, form.canonical)
 
     def _numbers(self, row: Row, profile: str, exact: str, parts: Sequence[Any]) -> tuple[int, ...]:
         if len(parts) > 1:
@@ -201,11 +179,8 @@ class Keying:
         if row.endpoint is Endpoint.EMBEDDINGS:
             return prompt, 0
         most = fields.get("max_completion_tokens") or fields.get("max_tokens")
-        answer = self._answer_tokens
+        answer = self.rules.answer_tokens
         return prompt, min(answer, most) if type(most) is int else answer
-
-    def _price_of(self, model: str) -> Price | None:
-        return self._prices.of(model)
 
 
 def number_of(key: str) -> int:

@@ -95,40 +95,23 @@ def opened(path: Path, stdin: BinaryIO) -> Iterator[tuple[BinaryIO, BinaryIO]]:
         yield _unpacked(file), file
 
 
-def rows(
-    lines: BinaryIO, bad: Bad, *, tenant: str, model: str, prompts: bool | None = None
-) -> Iterator[Row]:
-    """The requests of a log; `bad` is told of all other lines. Empty lines are passed over.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How lines are read: whose they are where they do not say, and whom a prompt asks."""
 
-    `tenant` is whose they are where the log does not say; `model` is asked for prompts. `prompts`
-    is whether it is a list of them, None to find out. Raises LogError.
-    """
-    numbered = _numbered(lines, bad)
-    if prompts is None:
-        first = list(islice(numbered, LOOKED_AT))
-        objects = sum(line.startswith(b"{") for _, line in first)
-        prompts = bool(first) and 2 * objects < len(first)
-        numbered = chain(first, numbered)
-    for number, line in numbered:
-        try:
-            if prompts:
-                yield _prompt(number, line, tenant, model)
-            else:
-                yield _request(number, line, tenant)
-        except ClientError as error:
-            bad.add(
-                number, error.message if error.param is None else f"{error.param}: {error.message}"
-            )
+    tenant: str
+    model: str
+    prompts: bool = False
+
+    def row(self, number: int, line: bytes) -> Row:
+        """The request of a line. Raises ClientError."""
+        if self.prompts:
+            return _prompt(number, line, self.tenant, self.model)
+        return _request(number, line, self.tenant)
 
 
-def _unpacked(file: BinaryIO) -> BinaryIO:
-    peek = getattr(file, "peek", None)
-    if peek is not None and peek(2)[:2] == GZIP:
-        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
-    return file
-
-
-def _numbered(lines: BinaryIO, bad: Bad) -> Iterator[tuple[int, bytes]]:
+def numbered(lines: BinaryIO, bad: Bad) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not empty; `bad` is told of those that are too long. Raises LogError."""
     number = 0
     for raw in _raw(lines):
         number += 1
@@ -140,6 +123,27 @@ def _numbered(lines: BinaryIO, bad: Bad) -> Iterator[tuple[int, bytes]]:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if line:
             yield number, line
+
+
+def are_prompts(
+    lines: Iterator[tuple[int, bytes]],
+) -> tuple[bool, Iterator[tuple[int, bytes]]]:
+    """(whether it is a list of prompts, all of its lines), told by the first of them."""
+    first = list(islice(lines, LOOKED_AT))
+    objects = sum(line.startswith(b"{") for _, line in first)
+    return bool(first) and 2 * objects < len(first), chain(first, lines)
+
+
+def said(error: ClientError) -> str:
+    """What is wrong with a line, in words that quote nothing of a prompt."""
+    return error.message if error.param is None else f"{error.param}: {error.message}"
+
+
+def _unpacked(file: BinaryIO) -> BinaryIO:
+    peek = getattr(file, "peek", None)
+    if peek is not None and peek(2)[:2] == GZIP:
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    return file
 
 
 def _raw(lines: BinaryIO) -> Iterable[bytes]:

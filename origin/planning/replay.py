@@ -88,6 +88,9 @@ class Replay:
                 if place is None:
                     continue
                 weight = places.weight
+                if place == len(caches[0].l1):  # it is new, and dense
+                    for cache in caches:
+                        cache.grow()
                 for cache in caches:
                     cache.add(asked, place, location, weight, 1 / len(keys))
             freed = places.thin()
@@ -153,11 +156,13 @@ class CacheReplay:
         """Similarities of entries that were promoted, by place."""
         self._storing = lru_cache(maxsize=1024)(self._storing_of)
 
+    def grow(self) -> None:
+        """Make room for one place more."""
+        self.l1.grow()
+        self.kv.grow()
+
     def add(self, asked: Asked, place: int, location: int, weight: int, share: float) -> None:
         """Let one input of a request, a `share` of it, be answered."""
-        while place >= len(self.l1):
-            self.l1.grow()
-            self.kv.grow()
         counted = weight * share
         outcome = self._outcome(asked, place, location, weight, share)
         self.tally.count(outcome, asked.time_ms, counted)
@@ -169,10 +174,9 @@ class CacheReplay:
     def forget(self, places: Iterable[int]) -> None:
         """Leave nothing at places that were given up."""
         for place in places:
-            if place < len(self.l1):
-                self.l1.forget(place)
-                self.kv.forget(place)
-                self._sources.pop(place, None)
+            self.l1.forget(place)
+            self.kv.forget(place)
+            self._sources.pop(place, None)
         self.kv.forget_reads()
 
     def _outcome(
@@ -374,7 +378,7 @@ class CacheReplay:
             return False
         for key, similarity in self.semantic.matches(asked):
             source = self._places.find(key)
-            if source is None or source >= len(self.l1) or source in self._sources:
+            if source is None or source in self._sources:
                 continue
             entry = self._found(self._at_origin, self.l1.created[source], self.l1.fresh[source])
             if entry is None or entry.created_ms > now_ms or entry.expires_ms < now_ms:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from origin.planning.tally import CHOICES, OUTCOMES, Setting, Tally, Tokens
 
 if TYPE_CHECKING:
-    from origin.planning.keying import LogFacts
     from origin.planning.log import Bad
+    from origin.planning.reading import LogFacts
     from origin.planning.replay import CacheReplay, Replay
 
 VERSION = 1

@@ -120,9 +120,10 @@ class SemanticReplay:
     def _query(self, asked: Asked) -> Query:
         if self._last is not None and self._last[0] is asked:
             return self._last[1]
+        fields = asked.fields or {}
         document = self._document(asked.tenant)
         form: Form = canonical_for(
-            document, endpoint=asked.endpoint, controls=asked.controls, fields=asked.fields
+            document, endpoint=asked.endpoint, controls=asked.controls, fields=fields
         )
         ring = self._decider.ring
         query = Query(
@@ -130,7 +131,7 @@ class SemanticReplay:
             document=document,
             ring=ring,
             controls=asked.controls,
-            fields=asked.fields,
+            fields=fields,
             key=cache_key(ring, form.canonical),
             other_key=None,
             strategy=form.strategy,

@@ -6,7 +6,6 @@ of it, `-s` shows the figures: `PLAN_ROWS=2000 pytest -s tests/edge/test_plan.py
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections import Counter
@@ -18,8 +17,9 @@ import pytest
 
 from origin.lifetimes import NO_TIERS
 from origin.planning.generate import LogPlan, generated, line_of
-from origin.planning.keying import Keying
-from origin.planning.log import Bad, rows
+from origin.planning.keying import Keying, Rules
+from origin.planning.log import Bad, Reading
+from origin.planning.reading import LogFacts, asked
 from origin.planning.replay import Replay
 from origin.planning.tally import HITS, Setting, Tally
 from origin.prices import Prices
@@ -57,22 +57,21 @@ def predicted(told: list[dict[str, Any]], normalisation: str) -> Tally:
         semantic="off",
     )
     replay = Replay([setting], lifetimes=configured.lifetimes, tiers=NO_TIERS, generation_ms=0)
-    keying = Keying(
-        KEYS,
-        replay.profiles,
+    rules = Rules(
+        ring=KEYS,
+        profiles=replay.profiles,
+        reading=Reading(tenant="none", model=MODEL),
         prices=Prices(),
         max_body_bytes=configured.max_cached_body_bytes,
         answer_tokens=100,
-        interval_ms=1000,
     )
-    bad = Bad()
-    lines = io.BytesIO(b"".join(map(line_of, told)))
-    replay.add_all(keying.asked(rows(lines, bad, tenant="none", model=MODEL), bad))
+    bad, lines = Bad(), enumerate(map(line_of, told), 1)
+    replay.add_all(asked(lines, Keying(rules), LogFacts(), bad, interval_ms=1, processes=0))
     assert not bad.count
     return replay.caches[0].tally
 
 
-def asked(stack: Stack, told: list[dict[str, Any]]) -> dict[str, Counter[str]]:
+def really_asked(stack: Stack, told: list[dict[str, Any]]) -> dict[str, Counter[str]]:
     """By profile what really answers them, one after another."""
     outcomes: dict[str, Counter[str]] = {profile: Counter() for profile in PROFILES.values()}
     for row in told:
@@ -102,7 +101,7 @@ def test_the_predicted_hit_rate_is_that_of_a_real_run(start_edge: StartEdge) -> 
         document = document_of(api_key, policy=Policy(normalisation=PROFILES[tenant]))
         control._documents[tenant] = (document.revision, encode(document))
     with stacked(start_edge, control=control) as stack:
-        by_profile = asked(stack, told)
+        by_profile = really_asked(stack, told)
     for profile, really in by_profile.items():
         own = [row for row in told if PROFILES[row["tenant"]] == profile]
         tally = predicted(own, profile)

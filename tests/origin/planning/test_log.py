@@ -6,26 +6,41 @@ import gzip
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from origin.planning import log
-from origin.planning.log import Bad, LogError, Row, opened, rows
+from origin.planning.log import Bad, LogError, Reading, Row, are_prompts, numbered, opened, said
 from shared.controls import Controls, Directives
+from shared.errors import ClientError
 from shared.requests import Endpoint
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
-def read(*lines: object, **options: Any) -> tuple[list[Row], Bad]:
+def read(*lines: object, prompts: bool | None = None) -> tuple[list[Row], Bad]:
     """(rows, bad lines) of these; what is not bytes is written as JSON."""
     raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    return rows(io.BytesIO(b"\n".join(raw)), prompts=prompts)
+
+
+def rows(lines: BinaryIO, *, prompts: bool | None = None) -> tuple[list[Row], Bad]:
+    """(rows, bad lines) of a file."""
     bad = Bad()
-    found = rows(io.BytesIO(b"\n".join(raw)), bad, tenant="acme", model="asked", **options)
-    return list(found), bad
+    told = numbered(lines, bad)
+    if prompts is None:
+        prompts, told = are_prompts(told)
+    reading = Reading(tenant="acme", model="asked", prompts=prompts)
+    found = []
+    for number, line in told:
+        try:
+            found.append(reading.row(number, line))
+        except ClientError as error:
+            bad.add(number, said(error))
+    return found, bad
 
 
 def one(line: object) -> Row:
@@ -174,7 +189,7 @@ def test_a_packed_log_is_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(gzip.compress(json.dumps({"body": CHAT}).encode()))
     with opened(path, io.BytesIO()) as (lines, _):
-        assert len(list(rows(lines, Bad(), tenant="acme", model="m"))) == 1
+        assert len(rows(lines)[0]) == 1
 
 
 def test_a_log_that_is_cut_off_says_so(tmp_path: Path) -> None:
@@ -182,9 +197,9 @@ def test_a_log_that_is_cut_off_says_so(tmp_path: Path) -> None:
     path = tmp_path / "log.gz"
     lines_told = b"".join(json.dumps({"body": CHAT, "n": n}).encode() + b"\n" for n in range(9999))
     path.write_bytes(gzip.compress(lines_told)[:-100])
-    found: list[Row] = []
+    found: list[tuple[int, bytes]] = []
     with opened(path, io.BytesIO()) as (lines, _), pytest.raises(LogError):
-        found.extend(rows(lines, Bad(), tenant="acme", model="m"))
+        found.extend(numbered(lines, Bad()))
     assert len(found) > 100
 
 
@@ -193,4 +208,4 @@ def test_stdin_is_a_log(tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     packed.write_bytes(gzip.compress(json.dumps({"body": CHAT}).encode()))
     with packed.open("rb") as stdin, opened(Path("-"), stdin) as (lines, _):
-        assert len(list(rows(lines, Bad(), tenant="acme", model="m"))) == 1
+        assert len(rows(lines)[0]) == 1
