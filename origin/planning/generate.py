@@ -215,15 +215,13 @@ def _values(own: random.Random) -> dict[str, Any]:
 
 def _respelt(draw: random.Random, text: str) -> str:
     """The text as the profile `text` reads it just the same."""
-    match draw.randrange(4):
+    match draw.randrange(3):
         case 0:
-            return text.lower()
+            return text[0].lower() + text[1:]
         case 1:
             return text.replace(" ", "  ", 2)
-        case 2:
-            return f"Please {text[0].lower()}{text[1:]}"
         case _:
-            return text.rstrip("?.") if text[-1] in "?." else f"{text}?"
+            return f" {text}\n"
 
 
 _SYSTEMS = (

@@ -25,7 +25,7 @@ def question(at_s: float, text: str, **more: Any) -> bytes:
 LOG = b"".join(
     [
         question(0, "How warm is it in Oslo?"),
-        question(10, "How  warm is it in Oslo"),
+        question(10, "how  warm is it in Oslo?"),
         b'{"body": \n',
         question(400, "How warm is it in Oslo?"),
         question(4000, "How warm is it in Oslo?"),
