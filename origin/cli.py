@@ -34,6 +34,7 @@ from origin.dev import Part, PartDiedError, supervise
 from origin.doctor_command import doctor
 from origin.explain_command import explain_app
 from origin.logs import set_up
+from origin.plan_command import plan
 from origin.semantic_commands import calibrate, eval_app
 from origin.settings import Settings, SettingsError, load_settings, markdown
 from origin.stats_commands import stats
@@ -69,6 +70,7 @@ app.command("calibrate")(calibrate)
 app.add_typer(eval_app, name="eval")
 app.add_typer(explain_app, name="explain")
 app.command("warm")(warm)
+app.command("plan")(plan)
 out = Console()
 err = Console(stderr=True)
 

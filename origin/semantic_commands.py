@@ -85,7 +85,7 @@ def eval_semantic(
     from origin.semantic.evaluation import report  # noqa: PLC0415 - quick start
 
     rows = _rows(file)
-    figure = None if plot is None else _figure(plot)
+    figure = None if plot is None else empty_figure(plot)
     encoder, verifier, calibration = _decider()
     decision, basis = _decision(verifier, calibration, bound)
     judged = _judged(rows, decision, encoder)
@@ -161,7 +161,7 @@ def calibrate(
 
     rows = _rows(file)
     _check_writable(to)
-    with _loading() as settings:
+    with loading() as settings:
         from origin.semantic.loading import load_scorer  # noqa: PLC0415
 
         encoder, verifier = load_scorer(settings)
@@ -214,7 +214,7 @@ def _unwritable(file: Path, error: OSError) -> CommandError:
 
 
 @contextlib.contextmanager
-def _loading() -> Iterator[Settings]:
+def loading() -> Iterator[Settings]:
     """The settings, for a block that loads what they name."""
     settings = load_settings(secret=secrets.token_hex(32))  # it signs nothing here
     try:
@@ -229,7 +229,7 @@ def _loading() -> Iterator[Settings]:
 
 
 def _decider() -> tuple[Encoder, Verifier, Calibration]:
-    with _loading() as settings:
+    with loading() as settings:
         from origin.semantic.loading import load_decider  # noqa: PLC0415
 
         return load_decider(settings)
@@ -317,7 +317,7 @@ def _percent(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:.2%}"
 
 
-def _figure(file: Path) -> Figure:
+def empty_figure(file: Path) -> Figure:
     """An empty figure that can be saved there."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
