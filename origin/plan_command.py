@@ -138,13 +138,9 @@ def plan(
     from origin.planning.reading import LogFacts, asked  # noqa: PLC0415
     from origin.planning.replay import Replay  # noqa: PLC0415
     from origin.planning.report import report  # noqa: PLC0415
-    from shared.keys import check_tenant, key_ring  # noqa: PLC0415
+    from shared.keys import key_ring  # noqa: PLC0415
 
-    try:
-        check_tenant(tenant)
-    except ValueError as error:
-        raise CommandError(f"--tenant: {error}") from error
-    configured = load_settings(secret=secrets.token_hex(32))  # it signs nothing here
+    configured = _configured(tenant)
     base, compared = settings_of(configured, ttl, normalisation, admit_after, semantic)
     figure = None
     if plot is not None:
@@ -186,6 +182,20 @@ def plan(
         _show(found, path, bad)
     if not facts.requests:
         raise CommandError(f"{_name(path)}: there is no request in it")
+
+
+def _configured(tenant: str) -> Settings:
+    """The settings of this folder and environment. Raises CommandError for no tenant's name."""
+    from shared.keys import check_tenant  # noqa: PLC0415
+
+    try:
+        check_tenant(tenant)
+    except ValueError as error:
+        raise CommandError(f"--tenant: {error}") from error
+    configured = load_settings(secret=secrets.token_hex(32))  # it signs nothing here
+    if configured.l1 == "off":
+        err.print("ENCORE_L1=off is not replayed: Redis is taken to keep answers")
+    return configured
 
 
 def settings_of(
@@ -308,11 +318,15 @@ def _reading(
     path: Path,
 ) -> Iterator[tuple[Any, Callable[[Iterator[Asked]], Iterator[Asked]]]]:
     """(the lines, what watches requests pass): a bar on a terminal, else a line now and then."""
+    from concurrent.futures.process import BrokenProcessPool  # noqa: PLC0415
+
     from origin.planning.log import LogError, opened  # noqa: PLC0415
 
     try:
         with opened(path, sys.stdin.buffer) as (lines, file), _watching(path, file) as watched:
             yield lines, watched
+    except BrokenProcessPool as error:
+        raise CommandError("a process that read the log was ended; was memory short?") from error
     except LogError as error:
         raise CommandError(f"{_name(path)} cannot be read on: {error}") from error
     except OSError as error:
@@ -406,9 +420,9 @@ def _show(found: dict[str, Any], path: Path, bad: Bad) -> None:
     if not said["requests"]:
         return
     out.print(_table(found))
-    for name, usd in (("without_price", "money is unknown of {}: set ENCORE_PRICES"),):
-        if said[name]:
-            out.print(Text(usd.format(f"{said[name]:,} requests"), "dim"))
+    if said["without_price"]:
+        words = f"money is unknown of {said['without_price']:,} requests: set ENCORE_PRICES"
+        out.print(Text(words, "dim"))
     if any(kept < 1 for kept in said["keys_kept"].values()):
         least = min(said["keys_kept"].values())
         out.print(Text(f"estimated from every {round(1 / least)}th key", "dim"))

@@ -25,8 +25,8 @@ from shared.keys import KeyRing, cache_key
 from shared.requests import Endpoint, streaming, validate
 from shared.storability import request_storability
 
-MAX_REMEMBERED = 200_000
-"""Bodies whose keys are remembered, some 300 bytes each."""
+MAX_REMEMBERED = 150_000
+"""Bodies whose keys are remembered, some 600 bytes each."""
 CHARACTERS_A_TOKEN = 4
 """What English takes in common vocabularies; for rows whose log does not say what they took."""
 _KEY_HEX = 16
@@ -146,9 +146,10 @@ class Keying:
                     request_storability(request),
                     *self._estimated(row),
                 )
-                if len(self._known) >= MAX_REMEMBERED:
-                    del self._known[next(iter(self._known))]
-                self._known[exact] = known
+                if len(parts) <= 1:  # others may have thousands of keys
+                    if len(self._known) >= MAX_REMEMBERED:
+                        del self._known[next(iter(self._known))]
+                    self._known[exact] = known
         bypass = known.unstorable
         limit = self.rules.max_body_bytes
         if row.body_bytes > limit and len(dumps(fields)) > limit:

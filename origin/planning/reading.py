@@ -19,6 +19,8 @@ from origin.planning.keying import Asked, Keyed, Keying, Rules
 from origin.planning.log import Bad
 
 CHUNK_LINES = 500
+CHUNK_BYTES = 4 << 20
+"""A chunk ends with the line that passes one of the two."""
 CHUNKS_ALONE = 10
 """So many are keyed in this process: for a short log another one takes longer to begin."""
 MAX_PROCESSES = 2
@@ -80,7 +82,7 @@ def asked(
 def _chunks(lines: Iterator[tuple[int, bytes]], keying: Keying, processes: int) -> Iterator[_Chunk]:
     alone = CHUNKS_ALONE if processes > 0 else None
     for _ in range(alone) if alone is not None else iter(int, 1):
-        chunk = list(islice(lines, CHUNK_LINES))
+        chunk = _next_chunk(lines)
         if not chunk:
             return
         yield keying.all_keyed(chunk)
@@ -93,7 +95,7 @@ def _chunks(lines: Iterator[tuple[int, bytes]], keying: Keying, processes: int) 
         pending: deque[Future[_Chunk]] = deque()
         while True:
             while len(pending) < 2 * processes + 1:
-                chunk = list(islice(lines, CHUNK_LINES))
+                chunk = _next_chunk(lines)
                 if not chunk:
                     break
                 pending.append(pool.submit(_key, chunk))
@@ -102,6 +104,16 @@ def _chunks(lines: Iterator[tuple[int, bytes]], keying: Keying, processes: int) 
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _next_chunk(lines: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    chunk, size_bytes = [], 0
+    for each in islice(lines, CHUNK_LINES):
+        chunk.append(each)
+        size_bytes += len(each[1])
+        if size_bytes >= CHUNK_BYTES:
+            break
+    return chunk
 
 
 _keying: Keying

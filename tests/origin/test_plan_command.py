@@ -6,11 +6,16 @@ import gzip
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from origin.control_commands import CommandError
+from origin.plan_command import settings_of
+from origin.settings import Settings
 from tests.support.commands import encore, environ
 
 PRICES = '{"gpt-4o*": {"input": 2.5, "output": 10}}'
@@ -96,6 +101,25 @@ def test_the_base_is_what_is_set_here(tmp_path: Path, log: str) -> None:
     assert {each["ttl_s"] for each in found["settings"]} == {300, 3600, 7200}
 
 
+@pytest.mark.parametrize(
+    ("choice", "why"),
+    [
+        ({"ttl": "90d"}, "ENCORE_MAX_TTL_S"),
+        ({"ttl": "1h,"}, None),
+        ({"normalisation": "all"}, "--normalisation: 'all'"),
+        ({"admit_after": "0"}, "--admit-after: '0'"),
+        ({"admit_after": ",".join(map(str, range(1, 100)))}, "settings are too many"),
+        ({"semantic": "loose"}, "--semantic: "),
+    ],
+)
+def test_choices(choice: dict[str, str], why: str | None) -> None:
+    """What makes no sense is refused by the option's name."""
+    configured = Settings(secret=SecretStr("a secret of the tests, long enough"))
+    given: dict[str, Any] = {"ttl": None, "normalisation": None, "admit_after": None}
+    with nullcontext() if why is None else pytest.raises(CommandError, match=why):
+        settings_of(configured, **(given | {"semantic": "off"} | choice))
+
+
 def test_a_list_of_prompts_from_stdin(tmp_path: Path) -> None:
     """Packed; at a rate, for it has no times."""
     done = subprocess.run(
@@ -157,10 +181,6 @@ def test_semantic_match_is_the_real_one(tmp_path: Path) -> None:
         (("--generate", "5", "--out", "x", "--unique", "2"), "unique must be from 0 to 1"),
         (("no.jsonl",), "no.jsonl cannot be read: No such file"),
         (("log.jsonl", "--ttl", "soon"), "--ttl: 'soon'"),
-        (("log.jsonl", "--ttl", "90d"), "ENCORE_MAX_TTL_S"),
-        (("log.jsonl", "--normalisation", "all"), "--normalisation: 'all'"),
-        (("log.jsonl", "--admit-after", "0"), "--admit-after: '0'"),
-        (("log.jsonl", "--semantic", "loose"), "--semantic: "),
         (("log.jsonl", "--tenant", "No"), "--tenant: "),
         (("log.jsonl", "--plot", "x.doc"), "no kind of picture"),
         (("empty.jsonl",), "there is no request in it"),

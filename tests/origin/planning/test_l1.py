@@ -43,7 +43,7 @@ def test_grants_are_those_of_a_store(told: list[tuple[int, int]], after: int) ->
     """For each key the same, at the same times."""
     now_ms = T
     store, l1 = MemoryStore(), model(2)
-    store.now_ms = lambda: now_ms  # type: ignore[method-assign]
+    store.now_ms = lambda: now_ms
     for place, pause_ms in told:
         now_ms += pause_ms
         granted = asyncio.run(store.grant(str(place), after=after))
