@@ -66,6 +66,13 @@ class Turn:
         start = len(self.cos) - tokens
         return Turn(cos=self.cos[start:], sin=self.sin[start:], interleaved=self.interleaved)
 
+    def to(self, device: torch.device) -> Turn:
+        """The same on another device, or itself."""
+        if self.cos.device == device:
+            return self
+        cos, sin = self.cos.to(device), self.sin.to(device)
+        return Turn(cos=cos, sin=sin, interleaved=self.interleaved)
+
     def __call__(self, keys: torch.Tensor) -> torch.Tensor:
         """The rotated keys, computed in float32, rounded once; `keys` is left as it is.
 
