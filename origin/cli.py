@@ -31,6 +31,7 @@ from typer.exceptions import TyperException
 from origin.audit_commands import audit
 from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
+from origin.kv_size_command import kv_size
 from origin.semantic_commands import calibrate, eval_app, explain_app
 from origin.settings import Settings, SettingsError, load_settings, markdown
 from origin.stats_commands import stats
@@ -65,6 +66,7 @@ app.command("calibrate")(calibrate)
 app.add_typer(eval_app, name="eval")
 app.add_typer(explain_app, name="explain")
 app.command("warm")(warm)
+app.command("kv-size")(kv_size)
 out = Console()
 err = Console(stderr=True)
 
