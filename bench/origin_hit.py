@@ -86,6 +86,7 @@ class InstantEngine(ScriptedEngine):
         request: Request,  # noqa: ARG002
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Answer at once."""
         yield Finished(answer=chat_answer(WORDS * 10))

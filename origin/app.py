@@ -90,7 +90,9 @@ def create_app(
     lifetimes = settings.lifetimes
     keys = settings.keys
     calibration = "" if matcher is None else matcher.version
-    control = Control.from_settings(settings, control_store, calibration=calibration)
+    control = Control.from_settings(
+        settings, control_store, calibration=calibration, purged=engine.forget
+    )
     access = Access(keys, control, development=settings.development)
     denials = Denials(control_store)
     known_models = KnownModels(store=control_store, control=control, engine=engine, keys=keys)

@@ -91,7 +91,8 @@ class Control:
 
     `longest_life_ms` is the longest life of the entries that this process makes, `calibration` the
     version of its semantic match, empty without one, None where it answers nobody. With
-    `development` the tenant of the development key gets its document on demand.
+    `development` the tenant of the development key gets its document on demand. `purged` is told a
+    tenant all of whose entries were purged, once this process knows of it.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Control:
         calibration: str | None = None,
         development: bool = False,
         push: EdgePush | None = None,
+        purged: Callable[[str], None] | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -112,6 +114,7 @@ class Control:
         self._development = development
         self._push = push
         self._delivery = None if push is None else EdgeDelivery(store, push)
+        self._purged = purged
         self._clock_s = clock_s
         self._memos: dict[str, _Memo] = {}
         self._looks: dict[str, _Look] = {}
@@ -120,7 +123,12 @@ class Control:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, store: ControlStore, *, calibration: str | None = None
+        cls,
+        settings: Settings,
+        store: ControlStore,
+        *,
+        calibration: str | None = None,
+        purged: Callable[[str], None] | None = None,
     ) -> Self:
         """Control over `store` as the settings want it."""
         stale_s = max(settings.stale_while_revalidate_s, settings.stale_if_error_s)
@@ -130,6 +138,7 @@ class Control:
             calibration=calibration,
             development=settings.development,
             push=None if settings.edge_url is None else EdgePush(settings.edge_url, settings.keys),
+            purged=purged,
         )
 
     async def now_ms(self) -> int:
@@ -412,6 +421,12 @@ class Control:
         if memo is not None and memo.document.revision > document.revision:
             return memo.document
         self._memos[document.tenant] = _Memo(document=document, known_s=known_s)
+        if (
+            self._purged is not None
+            and memo is not None
+            and memo.document.cut_offs.all_ms < document.cut_offs.all_ms
+        ):
+            self._purged(document.tenant)
         return document
 
     async def _tell(self, document: ControlDocument) -> EdgeState:

@@ -157,7 +157,7 @@ class Generations:
         def run() -> AsyncGenerator[Event, None]:
             if shared and query.is_of_one_input:
                 return single_vector_events(self._engine, request, tenant=query.tenant)
-            return self._engine.run(request, tenant=query.tenant)
+            return self._engine.run(request, tenant=query.tenant, scope=query.controls.scope)
 
         def said_by(flight: Flight) -> AsyncGenerator[FlightEvent, None]:
             if events is not None:

@@ -65,6 +65,56 @@ ENGINE_JOBS = Gauge(
     multiprocess_mode="livesum",
 )
 
+TIME_TO_FIRST_TOKEN = Histogram(
+    "encore_time_to_first_token_seconds",
+    "Seconds from the local model's taking a request to its first token, by the prompt's prefix.",
+    ["prefix"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+"""`prefix`: warm (some of the prompt was known), cold."""
+
+PROMPT_TOKENS = Counter(
+    "encore_prompt_tokens_total", "Tokens of prompts that the local model has answered."
+)
+
+PREFIX_HIT_TOKENS = Counter(
+    "encore_prefix_hit_tokens_total", "Of these, tokens taken from the prefix cache."
+)
+
+GENERATED_TOKENS = Counter(
+    "encore_generated_tokens_total", "Tokens that the local model has generated."
+)
+
+DECODE_SECONDS = Counter(
+    "encore_decode_seconds_total",
+    "Seconds from first to last token, over all choices: divides the tokens generated.",
+)
+
+PREFIX_BYTES = Gauge(
+    "encore_prefix_cache_bytes",
+    "Bytes of keys and values that the prefix cache holds.",
+    multiprocess_mode="livesum",
+)
+
+PREFIX_LIMIT_BYTES = Gauge(
+    "encore_prefix_cache_limit_bytes",
+    "The most that the prefix cache may hold.",
+    multiprocess_mode="livesum",
+)
+
+PREFIX_NODES = Gauge(
+    "encore_prefix_cache_nodes",
+    "Blocks of tokens that the prefix cache holds.",
+    multiprocess_mode="livesum",
+)
+
+PREFIX_EVICTIONS = Counter(
+    "encore_prefix_cache_evictions_total",
+    "Blocks that the prefix cache has let go of, by why.",
+    ["reason"],
+)
+"""`reason`: limit (others needed the room), dropped (the tenant was purged)."""
+
 UPSTREAM_SUSPENDED = Gauge(
     "encore_upstream_suspended",
     "1 while an upstream is left alone because it failed again and again (in any process).",
@@ -142,12 +192,15 @@ for _counter, _values in (
     (SEMANTIC_INDEX_WRITES, ("stored", "dropped")),
     (EDGE_COUNTERS, ("stored", "refused", "failed")),
     (USAGE_FLUSHES, ("stored", "failed")),
+    (PREFIX_EVICTIONS, ("limit", "dropped")),
     (WARM_UPS, ("cached", "generated", "failed")),
     (SEMANTIC, ("hit", "none", "refused", "gone", "unread", "late", "failed")),
     (SEMANTIC_ENTRIES, ("indexed", "unread", "failed", "dropped")),
 ):
     for _value in _values:
         _counter.labels(_value)
+for _value in ("warm", "cold"):
+    TIME_TO_FIRST_TOKEN.labels(_value)
 
 
 def exposition(accept: str) -> tuple[bytes, str]:

@@ -221,6 +221,24 @@ class Settings(BaseModel):
         64, ge=0, description="Generations that may wait for their turn; more get a 503."
     )
 
+    prefix_cache: Literal["exact", "fast", "off"] = Field(
+        "exact",
+        description="What the local model keeps of the prompts it has read, by tenant and scope: "
+        "`exact` whole blocks, with bit for bit the answers of `off`; `fast` every token, answers "
+        "too, with nearly the same numbers only ([operations.md](operations.md#prefix-cache)).",
+    )
+    prefix_cache_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="The most that it may hold of them, in bytes and in each process; by default "
+        "a tenth of the memory (of CUDA's what is free once the model is loaded), at most 2 GiB.",
+    )
+    pinned_prompts: Path | None = Field(
+        None,
+        description="System prompts that stay there once they have been read, in up to half of the "
+        'room: a JSON file of names and texts, `{"support": "You are …"}`.',
+    )
+
     upstream: str | None = Field(
         None,
         description="Base URL of an OpenAI-compatible API that answers misses instead of a local "
@@ -367,7 +385,7 @@ class Settings(BaseModel):
     def _window(cls, value: Any) -> Any:
         return QuietHours.parse(value) if isinstance(value, str) else value
 
-    @field_validator("log_level", "mode", "dtype", "l1", mode="before")
+    @field_validator("log_level", "mode", "dtype", "l1", "prefix_cache", mode="before")
     @classmethod
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value

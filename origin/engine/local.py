@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 
 from origin.engine.contract import Engine, Event, ModelInfo
 from origin.engine.embedding_engine import EmbeddingEngine
@@ -33,9 +35,15 @@ class LocalEngine:
         """Refuse what the engine of the request's endpoint cannot honour."""
         self._engine_for(request).check(request)
 
-    def run(self, request: Request, *, tenant: str | None = None) -> AsyncGenerator[Event, None]:
+    def run(
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Run on the engine of the request's endpoint."""
-        return self._engine_for(request).run(request, tenant=tenant)
+        return self._engine_for(request).run(request, tenant=tenant, scope=scope)
+
+    def forget(self, tenant: str | None = None) -> None:
+        """Of the language model; the embedder keeps nothing."""
+        self._text.forget(tenant)
 
     async def close(self) -> None:
         """Close both."""
@@ -48,6 +56,7 @@ class LocalEngine:
 
 def load_local_engine(settings: Settings) -> LocalEngine:
     """Load model and embedder: seconds to minutes. Raises SettingsError naming the variable."""
+    pinned = _pinned_prompts(settings.pinned_prompts)
     try:
         text = TransformersEngine.load(
             settings.model,
@@ -57,6 +66,9 @@ def load_local_engine(settings: Settings) -> LocalEngine:
             chat_template=settings.chat_template,
             concurrency=settings.engine_concurrency,
             queue_limit=settings.engine_queue_limit,
+            prefix_cache=settings.prefix_cache,
+            prefix_cache_bytes=settings.prefix_cache_bytes,
+            pinned_prompts=pinned,
         )
     except (OSError, ValueError) as exc:
         raise _cannot_load("model", settings.model, exc) from exc
@@ -65,6 +77,22 @@ def load_local_engine(settings: Settings) -> LocalEngine:
     except (OSError, ValueError) as exc:
         raise _cannot_load("embedder", settings.embedder, exc) from exc
     return LocalEngine(text=text, embeddings=EmbeddingEngine(embedder))
+
+
+def _pinned_prompts(path: Path | None) -> dict[str, str]:
+    """The system prompts of a file, by name."""
+    if path is None:
+        return {}
+    label = f"{variable('pinned_prompts')}={str(path)!r}"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as exc:
+        raise SettingsError(f"{label}: not a readable file of JSON") from exc
+    if not isinstance(value, dict) or not all(
+        isinstance(text, str) and text for text in value.values()
+    ):
+        raise SettingsError(f'{label}: not a JSON object of names and texts, {{"name": "You are"}}')
+    return value
 
 
 def _cannot_load(name: str, value: str | None, exc: Exception) -> SettingsError:

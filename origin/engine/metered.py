@@ -24,11 +24,12 @@ class MeteredEngine(EngineAround):
         self._recorder = recorder
 
     async def run(
-        self, request: Request, *, tenant: str | None = None
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
     ) -> AsyncGenerator[Event, None]:
         """See Engine.run."""
         with GENERATIONS.track_inprogress():
-            async with aclosing(self._engine.run(request, tenant=tenant)) as events:
+            run = self._engine.run(request, tenant=tenant, scope=scope)
+            async with aclosing(run) as events:
                 async for event in events:
                     if isinstance(event, Finished) and tenant is not None:
                         tokens = token_counts(event.answer)

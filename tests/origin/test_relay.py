@@ -51,11 +51,11 @@ class NamedEngine(ScriptedEngine):
         self.name = name
 
     async def run(
-        self, request: Request, *, tenant: str | None = None
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
     ) -> AsyncGenerator[Event, None]:
         """Say the next answer."""
         self.usage = {"prompt_tokens": 3, "completion_tokens": 2, "said_by": self.name}
-        async for event in super().run(request, tenant=tenant):
+        async for event in super().run(request, tenant=tenant, scope=scope):
             yield event
 
 

@@ -1,0 +1,118 @@
+"""A causal language model of transformers, one sequence and one pass at a time.
+
+Knows no request, no text and no prefix cache. Of one thread, under `torch.inference_mode`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from origin.engine.kv_cache import KvCache, KvLayout, UnsupportedCacheError
+from origin.engine.sampling import Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from origin.engine.kv_cache import KvBlock
+
+DEFAULT_CONTEXT_TOKENS: Final = 2048
+
+
+@dataclass(kw_only=True, slots=True)
+class State:
+    """What the model has read of one sequence: its K/V, and the logits of the next token.
+
+    `cache` is a `KvCache`, or what transformers itself makes of a model that cannot have one.
+    `logits`: shape [vocabulary]; None where nothing has been read here. Mutable.
+    """
+
+    cache: Any
+    logits: torch.Tensor | None = None
+
+
+class CausalModel:
+    """A model that is loaded, and what its configuration says of it."""
+
+    def __init__(self, module: Any, tokenizer: Any) -> None:
+        self.module = module
+        self.vocabulary = int(module.get_input_embeddings().num_embeddings)
+        self.ends = _end_tokens(module, tokenizer)
+        """The tokens that end an answer."""
+        self.defaults = _default_sampling(module)
+        self.context_tokens = _context_tokens(module, tokenizer)
+        """The length of the context window, prompt and answer together."""
+        self.layout: KvLayout | None = None
+        self.why_no_layout = ""
+        try:
+            self.layout = KvLayout.of(module)
+        except UnsupportedCacheError as error:
+            self.why_no_layout = error.reason
+        self._keeps_logits = "logits_to_keep" in inspect.signature(module.forward).parameters
+
+    @property
+    def identity(self) -> str:
+        """What may change the bits of a pass beside the weights: dtype, attention, device."""
+        attention = getattr(self.module.config, "_attn_implementation", None)
+        return f"{self.module.dtype} {attention} {self.module.device.type}"
+
+    def begin(self, parts: Sequence[tuple[KvBlock, int]] = ()) -> State:
+        """A sequence that begins with what is known of it, nothing copied."""
+        return State(cache=None if self.layout is None else KvCache(self.layout, parts))
+
+    def read(self, state: State, ids: Sequence[int]) -> torch.Tensor:
+        """Extend a sequence by tokens, in one pass; the logits of the next, shape [vocabulary]."""
+        kept = {"logits_to_keep": 1} if self._keeps_logits else {}
+        out = self.module(
+            input_ids=torch.tensor([ids], device=self.module.device),
+            past_key_values=state.cache,
+            use_cache=True,
+            **kept,
+        )
+        state.cache = out.past_key_values
+        logits: torch.Tensor = out.logits[0, -1]
+        state.logits = logits
+        return logits
+
+    def decoding(self, state: State, *, last: bool) -> State:
+        """A sequence to be extended token by token: the given one itself if it is the last."""
+        if not isinstance(state.cache, KvCache):
+            return state if last else copy.deepcopy(state)
+        cache = state.cache if last else state.cache.fork()
+        cache.reserve()
+        return State(cache=cache, logits=state.logits)
+
+
+def _end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:
+    """The generation config's and the tokenizer's."""
+    ends: set[int] = set()
+    for given in (module.generation_config.eos_token_id, tokenizer.eos_token_id):
+        if given is not None:
+            ends.update(given if isinstance(given, list | tuple) else [given])
+    return frozenset(ends)
+
+
+def _default_sampling(module: Any) -> Sampling:
+    config = module.generation_config
+    if not config.do_sample:
+        return Sampling()
+    return Sampling(
+        temperature=1.0 if config.temperature is None else config.temperature,
+        top_p=1.0 if config.top_p is None else config.top_p,
+        top_k=config.top_k,
+    )
+
+
+def _context_tokens(module: Any, tokenizer: Any) -> int:
+    config = module.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    # transformers says 1e30 where the tokenizer does not know.
+    length = tokenizer.model_max_length
+    return int(length) if 0 < length < 2**31 else DEFAULT_CONTEXT_TOKENS
