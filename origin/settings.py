@@ -239,6 +239,17 @@ class Settings(BaseModel):
         'room: a JSON file of names and texts, `{"support": "You are …"}`.',
     )
 
+    context_window: int | None = Field(
+        None,
+        ge=2,
+        description="Tokens that the local model holds of a conversation, prompt and answer, at "
+        "most. Beyond them the oldest are forgotten and it goes on without end; unset, it ends at "
+        "the model's context. Rotary models only ([operations.md](operations.md#context-window)).",
+    )
+    context_sink: int = Field(
+        4, ge=0, description="The first tokens of a conversation that such a window never forgets."
+    )
+
     upstream: str | None = Field(
         None,
         description="Base URL of an OpenAI-compatible API that answers misses instead of a local "
