@@ -282,10 +282,6 @@ class TransformersEngine:
 def _trimmer(model: CausalModel, window: ContextWindow) -> WindowTrimmer:
     if model.layout is None:
         raise UnsupportedWindowError(f"no context window for this model: {model.why_no_layout}")
-    if model.layout.slides:
-        raise UnsupportedWindowError(
-            "no context window for this model: its layers slide by themselves"
-        )
     with torch.inference_mode():
         return WindowTrimmer.of(model.module, window)
 

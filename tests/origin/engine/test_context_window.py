@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging
 
 from origin.engine.context_window import (
@@ -23,7 +23,14 @@ from origin.engine.context_window import (
     check_window,
     window_refusal,
 )
-from tests.support.tiny_models import CONTEXT_TOKENS, VOCABULARY, measured, tiny_config, tiny_model
+from tests.support.tiny_models import (
+    CONTEXT_TOKENS,
+    VOCABULARY,
+    measured,
+    tiny_config,
+    tiny_model,
+)
+from tests.support.windowed import TrimmableCache, Windowed
 
 WINDOW = ContextWindow(tokens=36, sink=4)
 PROMPT = [(7 * place * place + 3) % (VOCABULARY - 1) + 1 for place in range(50)]
@@ -52,54 +59,6 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # theirs
     with torch.inference_mode():
         yield
-
-
-class TrimmableCache(DynamicCache):
-    """A cache of transformers with what a trim needs."""
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens it holds."""
-        return self.get_seq_length()
-
-    def keep(
-        self, first: int, last: int, moved: Callable[[int, torch.Tensor], torch.Tensor]
-    ) -> None:
-        """As `Trimmable` says."""
-        layers: list[Any] = self.layers
-        for index, layer in enumerate(layers):
-            if isinstance(layer, DummyLayer):
-                continue
-            keys, values = layer.keys, layer.values
-            kept = min(last, keys.shape[2])
-            head = first if keys.shape[2] >= first + last else 0
-            layer.keys = torch.cat((keys[:, :, :head], moved(index, keys[:, :, -kept:])), dim=2)
-            layer.values = torch.cat((values[:, :, :head], values[:, :, -kept:]), dim=2)
-            layer.cumulative_length = first + last
-
-
-class Windowed:
-    """Reads tokens in the window as a scheduler does, in blocks of at most `block` tokens."""
-
-    def __init__(self, model: Any, window: ContextWindow = WINDOW, *, block: int = 512) -> None:
-        self.model = model
-        self.block = block
-        self.trimmer = WindowTrimmer.of(model, window)
-        self.cache = TrimmableCache(config=model.config)
-        self.most_bytes = 0
-
-    def read(self, ids: Sequence[int]) -> torch.Tensor:
-        """The logits after `ids`. Shape: [vocabulary]."""
-        window, rest = self.trimmer.window, list(ids)
-        while rest:
-            if window.room(self.cache.tokens) == 0:
-                self.trimmer.trim(self.cache)
-            size = min(self.block, window.room(self.cache.tokens))
-            now, rest = rest[:size], rest[size:]
-            out = self.model(input_ids=torch.tensor([now]), past_key_values=self.cache)
-            self.most_bytes = max(self.most_bytes, sum(measured(self.cache)))
-        logits: torch.Tensor = out.logits[0, -1]
-        return logits
 
 
 class Policy:
@@ -228,7 +187,7 @@ def test_it_generates_what_unrotated_keys_would(name: str) -> None:
     """Hundreds of greedy tokens past the window, trimmed dozens of times, are the same."""
     model = tiny_model(name)
     tokens, logits = reference(model, PROMPT, STEPS)
-    windowed = Windowed(model)
+    windowed = Windowed(model, WINDOW)
     found, seen = greedy(windowed.read(PROMPT), lambda token: windowed.read([token]), STEPS)
     assert found == tokens
     torch.testing.assert_close(seen, logits, rtol=1e-3, atol=1e-4)
@@ -270,7 +229,7 @@ def test_the_naive_trim_does_not(*, counting_on: bool) -> None:
 def test_one_layer_sees_what_it_would_read_anew(name: str) -> None:
     """With one layer a key depends on its token alone: the kept tokens can be read from nothing."""
     model = tiny_model(name, **one_layer(name))
-    windowed, policy = Windowed(model), Policy()
+    windowed, policy = Windowed(model, WINDOW), Policy()
     ids = [(5 * place * place + 11) % (VOCABULARY - 1) + 1 for place in range(100)]
     for token in ids:
         logits = windowed.read([token])
@@ -295,10 +254,10 @@ def test_blocks_do_not_matter(name: str) -> None:
     """A prompt beyond the window is the same read in blocks of any size, or token by token."""
     model = tiny_model(name)
     prompt = (PROMPT * 4)[:180]
-    expected = Windowed(model, block=1).read(prompt)
+    expected = Windowed(model, WINDOW, block=1).read(prompt)
     for block in (3, 17, 512):
         torch.testing.assert_close(
-            Windowed(model, block=block).read(prompt), expected, rtol=1e-3, atol=1e-4
+            Windowed(model, WINDOW, block=block).read(prompt), expected, rtol=1e-3, atol=1e-4
         )
 
 
@@ -307,14 +266,14 @@ def test_up_to_the_window_nothing_changes() -> None:
     model = tiny_model("llama")
     ids = PROMPT[: WINDOW.tokens]
     whole = model(input_ids=torch.tensor([ids])).logits[0, -1]
-    assert torch.equal(Windowed(model).read(ids), whole)
+    assert torch.equal(Windowed(model, WINDOW).read(ids), whole)
 
 
 def test_half_precision_stays_near() -> None:
     """Keys that are turned again and again in bfloat16 are as good as ones turned once."""
     model = tiny_model("llama", torch.bfloat16)
     exact = tiny_model("llama")
-    windowed, anew = Windowed(model), Windowed(exact)
+    windowed, anew = Windowed(model, WINDOW), Windowed(exact, WINDOW)
     prompt = (PROMPT * 8)[:400]
     found, expected = windowed.read(prompt).float(), anew.read(prompt)
     alone = model(input_ids=torch.tensor([prompt[:30]])).logits[0, -1].float()
@@ -328,7 +287,7 @@ def test_memory_is_what_was_stated(name: str) -> None:
     model = tiny_model(name)
     filled = DynamicCache(config=model.config)
     model(input_ids=torch.tensor([PROMPT[: WINDOW.tokens]]), past_key_values=filled)
-    windowed = Windowed(model)
+    windowed = Windowed(model, WINDOW)
     windowed.read(PROMPT * 10)
     assert windowed.most_bytes == sum(measured(filled))
 
