@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from origin.control_commands import CommandError
+from origin.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
     from origin.engine.kv_size import KvSize, LayerSize
@@ -56,13 +57,18 @@ def kv_size(
     ] = 4,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="8GiB", help="Also say how many such sequences fit into this."),
+        typer.Option(
+            metavar="8GiB",
+            help="Say how many such sequences fit into this; by default into the prefix cache.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
     """Say how many bytes of keys and values MODEL holds, from its config alone."""
     memory_bytes = None if memory is None else bytes_of("--memory", memory)
     size = _measured(model, dtype)
+    if memory_bytes is None:
+        memory_bytes = _prefix_cache_bytes()
     if window is not None:
         _check_window(size, window, sink)
     limit = size.context_tokens
@@ -77,7 +83,7 @@ def kv_size(
     if as_json:
         sys.stdout.write(json.dumps(report, ensure_ascii=False, indent=2) + "\n")
         return
-    for part in _shown(size, report):
+    for part in _shown(size, report, is_memory_given=memory is not None):
         out.print(part)
 
 
@@ -104,6 +110,22 @@ def _measured(model: str, dtype: str | None) -> KvSize:
         raise CommandError(f"{model}: {error}") from error
 
 
+def _prefix_cache_bytes() -> int:
+    """What the prefix cache of an origin with these settings may hold on this machine."""
+    import torch  # noqa: PLC0415 - quick start
+
+    from origin.engine.transformers_engine import default_limit_bytes  # noqa: PLC0415
+
+    try:
+        told = load_settings().prefix_cache_bytes
+    except (
+        SettingsError
+    ):  # an origin would refuse to start; what a model takes is known all the same
+        told = None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return default_limit_bytes(device) if told is None else told
+
+
 def _check_window(size: KvSize, window: int, sink: int) -> None:
     """Raise CommandError where the engine would refuse to generate in this window."""
     from origin.engine.context_window import ContextWindow, check_window  # noqa: PLC0415
@@ -115,7 +137,7 @@ def _check_window(size: KvSize, window: int, sink: int) -> None:
 
 
 def _report(
-    size: KvSize, *, batch: int, tokens: int, window: int | None, memory_bytes: int | None
+    size: KvSize, *, batch: int, tokens: int, window: int | None, memory_bytes: int
 ) -> dict[str, Any]:
     seen = tokens if window is None else min(tokens, window)
     return {
@@ -143,11 +165,11 @@ def _report(
             for layer in size.layers
         ],
         "memory_bytes": memory_bytes,
-        "sequences_in_memory": memory_bytes and memory_bytes // size.size_bytes(seen),
+        "sequences_in_memory": memory_bytes // size.size_bytes(seen),
     }
 
 
-def _shown(size: KvSize, report: dict[str, Any]) -> list[Table | Text]:
+def _shown(size: KvSize, report: dict[str, Any], *, is_memory_given: bool) -> list[Table | Text]:
     """The report in one look. Names are text, never markup."""
     batch, tokens, window = report["batch"], report["tokens"], report["window"]
     many = "1 sequence" if batch == 1 else f"{batch:,} sequences"
@@ -181,9 +203,9 @@ def _shown(size: KvSize, report: dict[str, Any]) -> list[Table | Text]:
                 f"({saved:.1%} saved at {tokens:,} tokens)."
             )
         )
-    if report["memory_bytes"] is not None:
-        fit = report["sequences_in_memory"]
-        said.append(Text(f"{_human(report['memory_bytes'])} hold {fit:,} such sequences."))
+    where = "--memory" if is_memory_given else "The prefix cache"
+    memory, fit = _human(report["memory_bytes"]), report["sequences_in_memory"]
+    said.append(Text(f"{where} of {memory}: room for {fit:,} such sequences."))
     return said
 
 

@@ -66,9 +66,22 @@ def test_a_table_says_it_in_one_look(kv_size: Callable[..., Result], gemma: str)
         "2 x (12 + 12)",
         f"{total:,} bytes",
         "96 bytes",
-        f"{2**20 // (total // 2)} such sequences",
+        f"--memory of 1.0 MiB: room for {2**20 // (total // 2)} such sequences",
     ):
         assert said in result.stdout
+
+
+def test_the_prefix_cache_is_what_they_fit_into(
+    kv_size: Callable[..., Result], gemma: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit that is set; where none is, or no origin could start, this machine's default."""
+    options = (gemma, "--tokens", "40", "--dtype", "bfloat16")
+    monkeypatch.setenv("ENCORE_PREFIX_CACHE_BYTES", "52000")
+    monkeypatch.setenv("ENCORE_MODE", "development")
+    assert "The prefix cache of 50.8 KiB: room for 10 such" in kv_size(*options).stdout
+    monkeypatch.setenv("ENCORE_PREFIX_CACHE_BYTES", "many")
+    report = json.loads(kv_size(*options, "--json").stdout)
+    assert 0 < report["memory_bytes"] <= 2 << 30
 
 
 def test_json_says_what_a_real_cache_measures(kv_size: Callable[..., Result], gemma: str) -> None:
