@@ -221,6 +221,12 @@ class Settings(BaseModel):
         64, ge=0, description="Generations that may wait for their turn; more get a 503."
     )
 
+    engine_batching: Literal["on", "off"] = Field(
+        "off",
+        description="`on` makes the tokens of several answers in one pass of the local model: more "
+        "tokens a second, but what runs beside an answer may change its last bits, and so now and "
+        "then a token. For models whose layers all attend to everything.",
+    )
     prefix_cache: Literal["exact", "fast", "off"] = Field(
         "exact",
         description="What the local model keeps of the prompts it has read, by tenant and scope: "
@@ -396,7 +402,9 @@ class Settings(BaseModel):
     def _window(cls, value: Any) -> Any:
         return QuietHours.parse(value) if isinstance(value, str) else value
 
-    @field_validator("log_level", "mode", "dtype", "l1", "prefix_cache", mode="before")
+    @field_validator(
+        "log_level", "mode", "dtype", "l1", "prefix_cache", "engine_batching", mode="before"
+    )
     @classmethod
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
@@ -470,6 +478,11 @@ class Settings(BaseModel):
         if self.upstreams and (self.upstream is not None or self.model is not None):
             other = "ENCORE_MODEL" if self.upstream is None else "ENCORE_UPSTREAM"
             raise ValueError(f"ENCORE_UPSTREAMS and {other} exclude each other; unset one")
+        if self.context_window is not None and self.engine_batching == "on":
+            raise ValueError(
+                f"ENCORE_CONTEXT_WINDOW={self.context_window} and ENCORE_ENGINE_BATCHING=on "
+                "exclude each other; unset one"
+            )
         if self.ttl_s > self.max_ttl_s:
             raise ValueError(
                 f"ENCORE_TTL_S={self.ttl_s} is more than ENCORE_MAX_TTL_S={self.max_ttl_s}"

@@ -18,17 +18,20 @@ from origin.engine.sampling import Sampling
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from transformers.cache_utils import Cache
+
     from origin.engine.context_window import WindowTrimmer
     from origin.engine.kv_cache import KvBlock
 
 DEFAULT_CONTEXT_TOKENS: Final = 2048
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, eq=False)
 class State:
     """What the model has read of one sequence: its K/V, and the logits of the next token.
 
-    `cache` is a `KvCache`, or what transformers itself makes of a model that cannot have one.
+    `cache` is a `KvCache`, or what transformers itself makes of a model that cannot have one; None
+    where a batch has taken the sequence over.
     `logits`: shape [vocabulary]; None where nothing has been read here. `is_whole`: whether the K/V
     are of all that has been read; false once a context window has dropped some. Mutable.
     """
@@ -105,13 +108,36 @@ class CausalModel:
         state.logits = logits
         return logits
 
+    def read_together(
+        self, rows: Cache, tokens: Sequence[int], lengths: Sequence[int]
+    ) -> torch.Tensor:
+        """Extend several sequences by a token each, in one pass; logits [rows, vocabulary].
+
+        `rows` has the keys and values of all, each row of another length.
+        """
+        device, dtype = self.module.device, self.module.dtype
+        ends = torch.tensor(lengths, device=device)
+        hidden = torch.arange(max(lengths) + 1, device=device) > ends[:, None]
+        # Shape: [rows, 1, 1, positions]; added to scores.
+        mask = hidden[:, None, None, :].to(dtype) * torch.finfo(dtype).min
+        out = self.module(
+            input_ids=torch.tensor(tokens, device=device)[:, None],
+            position_ids=ends[:, None],
+            attention_mask=mask,
+            past_key_values=rows,
+            use_cache=True,
+        )
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits
+
     def decoding(self, state: State, *, last: bool) -> State:
         """A sequence to be extended token by token: the given one itself if it is the last."""
         if not isinstance(state.cache, KvCache):
             return state if last else copy.deepcopy(state)
-        cache = state.cache if last else state.cache.fork()
-        cache.reserve()
-        return State(cache=cache, logits=state.logits, is_whole=state.is_whole)
+        if not last:
+            state = State(cache=state.cache.fork(), logits=state.logits, is_whole=state.is_whole)
+        state.cache.reserve()
+        return state
 
 
 def _end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:

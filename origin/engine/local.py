@@ -12,6 +12,7 @@ from origin.engine.embedding_engine import EmbeddingEngine
 from origin.engine.transformers_engine import TransformersEngine
 from origin.semantic.embedder import Embedder
 from origin.settings import Settings, SettingsError, variable
+from shared.errors import ClientError
 from shared.requests import EmbeddingRequest, Request
 
 
@@ -72,11 +73,16 @@ def load_local_engine(settings: Settings) -> LocalEngine:
             prefix_cache_bytes=settings.prefix_cache_bytes,
             pinned_prompts=pinned,
             context_window=window,
+            batching=settings.engine_batching == "on",
         )
     except UnsupportedWindowError as exc:
         raise _no_window(settings, exc) from exc
     except (OSError, ValueError) as exc:
         raise _cannot_load("model", settings.model, exc) from exc
+    except ClientError as exc:
+        raise SettingsError(
+            f"{variable('pinned_prompts')}: the model's chat template takes no system message"
+        ) from exc
     try:
         embedder = Embedder.load(settings.embedder, queue_limit=settings.engine_queue_limit)
     except (OSError, ValueError) as exc:

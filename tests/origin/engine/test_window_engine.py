@@ -141,6 +141,15 @@ def test_a_model_without_rotary_positions_is_refused(gpt2_folder: Path) -> None:
         TransformersEngine.load(gpt2_folder, context_window=ContextWindow(tokens=32))
 
 
+def test_batches_are_not_trimmed(tmp_path: Path) -> None:
+    """So a window excludes them."""
+    environ = {"ENCORE_MODE": "development", "ENCORE_CONTEXT_WINDOW": "256"}
+    with pytest.raises(SettingsError, match=r"ENCORE_CONTEXT_WINDOW=256 and .*BATCHING=on exclude"):
+        load_settings(environ | {"ENCORE_ENGINE_BATCHING": "on"}, tmp_path)
+    with pytest.raises(ValueError, match="no context window with batching"):
+        TransformersEngine.load(context_window=WINDOW, batching=True)
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
