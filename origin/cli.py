@@ -33,6 +33,7 @@ from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
 from origin.doctor_command import doctor
 from origin.explain_command import explain_app
+from origin.kv_size_command import kv_size
 from origin.logs import set_up
 from origin.plan_command import plan
 from origin.semantic_commands import calibrate, eval_app
@@ -71,6 +72,7 @@ app.add_typer(eval_app, name="eval")
 app.add_typer(explain_app, name="explain")
 app.command("warm")(warm)
 app.command("plan")(plan)
+app.command("kv-size")(kv_size)
 out = Console()
 err = Console(stderr=True)
 

@@ -250,6 +250,17 @@ class Settings(BaseModel):
         'room: a JSON file of names and texts, `{"support": "You are …"}`.',
     )
 
+    context_window: int | None = Field(
+        None,
+        ge=2,
+        description="Tokens that the local model holds of a conversation, prompt and answer, at "
+        "most. Beyond them the oldest are forgotten and it goes on without end; unset, it ends at "
+        "the model's context. Rotary models only ([operations.md](operations.md#context-window)).",
+    )
+    context_sink: int = Field(
+        4, ge=0, description="The first tokens of a conversation that such a window never forgets."
+    )
+
     upstream: str | None = Field(
         None,
         description="Base URL of an OpenAI-compatible API that answers misses instead of a local "
@@ -473,6 +484,11 @@ class Settings(BaseModel):
         if self.upstreams and (self.upstream is not None or self.model is not None):
             other = "ENCORE_MODEL" if self.upstream is None else "ENCORE_UPSTREAM"
             raise ValueError(f"ENCORE_UPSTREAMS and {other} exclude each other; unset one")
+        if self.context_window is not None and self.engine_batching == "on":
+            raise ValueError(
+                f"ENCORE_CONTEXT_WINDOW={self.context_window} and ENCORE_ENGINE_BATCHING=on "
+                "exclude each other; unset one"
+            )
         if self.ttl_s > self.max_ttl_s:
             raise ValueError(
                 f"ENCORE_TTL_S={self.ttl_s} is more than ENCORE_MAX_TTL_S={self.max_ttl_s}"

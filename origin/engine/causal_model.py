@@ -16,10 +16,11 @@ from origin.engine.kv_cache import KvCache, KvLayout, UnsupportedCacheError
 from origin.engine.sampling import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from transformers.cache_utils import Cache
 
+    from origin.engine.context_window import WindowTrimmer
     from origin.engine.kv_cache import KvBlock
 
 DEFAULT_CONTEXT_TOKENS: Final = 2048
@@ -31,11 +32,13 @@ class State:
 
     `cache` is a `KvCache`, or what transformers itself makes of a model that cannot have one; None
     where a batch has taken the sequence over.
-    `logits`: shape [vocabulary]; None where nothing has been read here. Mutable.
+    `logits`: shape [vocabulary]; None where nothing has been read here. `is_whole`: whether the K/V
+    are of all that has been read; false once a context window has dropped some. Mutable.
     """
 
     cache: Any
     logits: torch.Tensor | None = None
+    is_whole: bool = True
 
 
 class CausalModel:
@@ -55,6 +58,8 @@ class CausalModel:
             self.layout = KvLayout.of(module)
         except UnsupportedCacheError as error:
             self.why_no_layout = error.reason
+        self.trimmer: WindowTrimmer | None = None
+        """Keeps sequences within a context window; None where they end at `context_tokens`."""
         self._keeps_logits = "logits_to_keep" in inspect.signature(module.forward).parameters
 
     @property
@@ -68,7 +73,29 @@ class CausalModel:
         return State(cache=None if self.layout is None else KvCache(self.layout, parts))
 
     def read(self, state: State, ids: Sequence[int]) -> torch.Tensor:
-        """Extend a sequence by tokens, in one pass; the logits of the next, shape [vocabulary]."""
+        """Extend a sequence by tokens; the logits of the next, shape [vocabulary].
+
+        One pass; several where a context window has no room for all of them at a time.
+        """
+        for part in self._parts(state, ids):
+            logits = self._pass(state, part)
+        return logits
+
+    def _parts(self, state: State, ids: Sequence[int]) -> Iterator[Sequence[int]]:
+        """What to read at a time, once the cache has been trimmed where it was full."""
+        if self.trimmer is None:
+            yield ids
+            return
+        window, start = self.trimmer.window, 0
+        while start < len(ids):
+            if window.room(state.cache.tokens) == 0:
+                self.trimmer.trim(state.cache)
+                state.is_whole = False
+            end = start + window.room(state.cache.tokens)
+            yield ids[start:end]
+            start = end
+
+    def _pass(self, state: State, ids: Sequence[int]) -> torch.Tensor:
         kept = {"logits_to_keep": 1} if self._keeps_logits else {}
         out = self.module(
             input_ids=torch.tensor([ids], device=self.module.device),
@@ -107,9 +134,10 @@ class CausalModel:
         """A sequence to be extended token by token: the given one itself if it is the last."""
         if not isinstance(state.cache, KvCache):
             return state if last else copy.deepcopy(state)
-        own = state if last else State(cache=state.cache.fork(), logits=state.logits)
-        own.cache.reserve()
-        return own
+        if not last:
+            state = State(cache=state.cache.fork(), logits=state.logits, is_whole=state.is_whole)
+        state.cache.reserve()
+        return state
 
 
 def _end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:

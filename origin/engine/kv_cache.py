@@ -216,13 +216,14 @@ class KvCache(Cache):
         """Forget all but the `first` and the `last` tokens, which close up: `tokens` shrinks.
 
         `moved(layer, keys)` returns the keys of the last tokens as they are at their new positions,
-        `tokens - first - last` below the old ones: what a rotary model needs. Raises ValueError
-        where there are not so many tokens, UnsupportedCacheError where a layer slides.
+        `tokens - first - last` below the old ones: what a rotary model needs. A layer that slides,
+        and no longer holds the first tokens, keeps what it has: fewer, the last. Raises ValueError
+        where there are not so many tokens, or such a layer has more than the last.
         """
-        if self.layout.slides:
-            raise UnsupportedCacheError("a layer with a window of its own lets go of first tokens")
         if first < 0 or last < 1 or first + last > self.tokens:
             raise ValueError(f"no {first} first and {last} last in {self.tokens} tokens")
+        for layer in self.layers:
+            layer.check_keep(last)
         for layer in self.layers:
             layer.keep(first, last, moved)
 
@@ -319,17 +320,26 @@ class _KvLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # theirs
         self.end += tokens_to_remove
         self._hold(slice(0, self.end - self.first))
 
+    def check_keep(self, last: int) -> None:
+        """Raise ValueError where the layer slides over more than the last tokens."""
+        visible = self._visible()
+        if 0 < visible < self.end - last:
+            raise ValueError(f"layer {self.index} slides over more than {last} tokens")
+
     def keep(
         self, first: int, last: int, moved: Callable[[int, torch.Tensor], torch.Tensor]
     ) -> None:
-        """Forget all but the first and last tokens; see `KvCache.keep`."""
-        past_keys, past_values = self._past(0)
+        """Forget all but the first and last tokens, as `check_keep` allows; see `KvCache.keep`."""
+        visible = self._visible()
+        past_keys, past_values = self._past(visible)
         keys, values = _joined(past_keys), _joined(past_values)
-        tail = self.end - last
-        self.keys = _joined([keys[:, :, :first], moved(self.index, keys[:, :, tail:])])
-        self.values = _joined([values[:, :, :first], values[:, :, tail:]])
+        tail = max(0, self.end - last - visible)
+        head = 0 if visible else first  # a layer that has slid holds none of the first
+        self.keys = _joined([keys[:, :, :head], moved(self.index, keys[:, :, tail:])])
+        self.values = _joined([values[:, :, :head], values[:, :, tail:]])
         self.parts, self.buffers = (), None
         self.end = first + last
+        self.first = self.end - self.keys.shape[2]
 
     def _visible(self, position: int | None = None) -> int:
         """The first position that a token at `position`, the next by default, attends to."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
+from origin.engine.context_window import ContextWindow, UnsupportedWindowError
 from origin.engine.contract import Engine, Event, ModelInfo
 from origin.engine.embedding_engine import EmbeddingEngine
 from origin.engine.transformers_engine import TransformersEngine
@@ -58,6 +59,7 @@ class LocalEngine:
 def load_local_engine(settings: Settings) -> LocalEngine:
     """Load model and embedder: seconds to minutes. Raises SettingsError naming the variable."""
     pinned = _pinned_prompts(settings.pinned_prompts)
+    window = _context_window(settings)
     try:
         text = TransformersEngine.load(
             settings.model,
@@ -70,8 +72,11 @@ def load_local_engine(settings: Settings) -> LocalEngine:
             prefix_cache=settings.prefix_cache,
             prefix_cache_bytes=settings.prefix_cache_bytes,
             pinned_prompts=pinned,
+            context_window=window,
             batching=settings.engine_batching == "on",
         )
+    except UnsupportedWindowError as exc:
+        raise _no_window(settings, exc) from exc
     except (OSError, ValueError) as exc:
         raise _cannot_load("model", settings.model, exc) from exc
     except ClientError as exc:
@@ -99,6 +104,22 @@ def _pinned_prompts(path: Path | None) -> dict[str, str]:
     ):
         raise SettingsError(f'{label}: not a JSON object of names and texts, {{"name": "You are"}}')
     return value
+
+
+def _context_window(settings: Settings) -> ContextWindow | None:
+    if settings.context_window is None:
+        return None
+    try:
+        return ContextWindow(tokens=settings.context_window, sink=settings.context_sink)
+    except ValueError as exc:
+        raise _no_window(settings, exc) from exc
+
+
+def _no_window(settings: Settings, exc: ValueError) -> SettingsError:
+    return SettingsError(
+        f"{variable('context_window')}={settings.context_window} with "
+        f"{variable('context_sink')}={settings.context_sink}: {exc}"
+    )
 
 
 def _cannot_load(name: str, value: str | None, exc: Exception) -> SettingsError:

@@ -84,7 +84,8 @@ class PrefixCache:
 
     def keep(self, root: Root, ids: Sequence[int], state: State) -> None:
         """Keep what a sequence has read of a prompt and its answer (fast mode)."""
-        if not (self.is_on and self.is_fast) or self._slides or state.cache is None:
+        is_kept = self.is_on and self.is_fast and state.is_whole and state.cache is not None
+        if not is_kept or self._slides:
             return
         ids = ids[: state.cache.tokens]
         with self.tree.match(root, ids) as match:
@@ -170,8 +171,8 @@ class Reading:
         prefixes.model.read(self.state, ids[start:end])
         self._position = end
         match = self._match
-        # A block that could not be kept has none below it.
-        if match is not None and match.tokens == start:
+        # A block that could not be kept has none below it; nor has one after a trim.
+        if match is not None and match.tokens == start and self.state.is_whole:
             if prefixes.is_fast or end < len(ids):
                 prefixes.insert(match, ids[start:end], self.state)
             if self.is_over:

@@ -32,12 +32,24 @@ class Prompt:
 
 
 class Prompts:
-    """What a tokenizer, a chat template (or none) and a context window make of requests."""
+    """What a tokenizer, a chat template (or none) and a context make of requests.
 
-    def __init__(self, tokenizer: Any, *, template: str | None, context_tokens: int) -> None:
+    `is_endless`: prompts and answers may go beyond the context; an answer without a limit may be as
+    long as it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        template: str | None,
+        context_tokens: int,
+        is_endless: bool = False,
+    ) -> None:
         self._tokenizer = tokenizer
         self._template = template or tokenizer.chat_template
         self._context_tokens = context_tokens
+        self._is_endless = is_endless
         # Undoes a truncation that a tokenizer's file may set, before threads share it.
         tokenizer("")
 
@@ -115,7 +127,7 @@ class Prompts:
     def _fitting(
         self, request: ChatRequest | CompletionRequest, ids: Sequence[int], text: str, param: str
     ) -> Prompt:
-        room = self._context_tokens - len(ids)
+        room = self._context_tokens - (0 if self._is_endless else len(ids))
         if room < 1:
             raise ClientError(
                 f"This model's maximum context length is {self._context_tokens} tokens. However, "
@@ -130,7 +142,9 @@ class Prompts:
             limit = room if limit is None else limit
         elif limit is None:
             limit = COMPLETION_MAX_TOKENS
-        return Prompt(ids=ids, text=text, max_tokens=min(limit, room))
+        return Prompt(
+            ids=ids, text=text, max_tokens=limit if self._is_endless else min(limit, room)
+        )
 
     def _begin_token(self, param: str) -> int:
         for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):

@@ -10,7 +10,8 @@ What a request leaves out
 - temperature, top_p: the checkpoint's `generation_config.json` (`do_sample` false is greedy), and
   its `top_k` in any case where it samples. Its other settings are not applied.
 - max_tokens: for chat as many as the context window leaves; for completions 16, as OpenAI's.
-A limit beyond the context window ends there, with `finish_reason` `length`.
+A limit beyond the context window ends there, with `finish_reason` `length`. With `context_window`
+(`origin.engine.context_window`) nothing ends there: the oldest tokens are dropped instead.
 
 Invariants
 1. Beyond `concurrency + queue_limit` runs that are under way a run is refused.
@@ -39,6 +40,11 @@ from transformers.utils.hub import cached_file
 
 from origin.engine.answers import Reply
 from origin.engine.causal_model import CausalModel
+from origin.engine.context_window import (
+    ContextWindow,
+    UnsupportedWindowError,
+    WindowTrimmer,
+)
 from origin.engine.contract import Event, Finished, ModelInfo
 from origin.engine.cuts import Cuts
 from origin.engine.decode_batch import DecodeBatch, works_with
@@ -103,6 +109,7 @@ class TransformersEngine:
         prefix_cache: Mode = "exact",
         prefix_cache_bytes: int | None = None,
         pinned_prompts: Mapping[str, str] | None = None,
+        context_window: ContextWindow | None = None,
         cuts: Cuts | None = None,
         batching: bool = False,
     ) -> Self:
@@ -112,7 +119,7 @@ class TransformersEngine:
         CUDA where there is one. `name` is what clients call the model. `prefix_cache_bytes` None is
         what `default_limit_bytes` says. With `batching` tokens of several answers are made in one
         pass, which changes their bits. Raises what transformers raises (OSError, ValueError) where
-        there is no such model.
+        there is no such model, UnsupportedWindowError where it cannot generate in `context_window`.
         """
         is_demo = source is None or Path(source).resolve() == DEMO_CHECKPOINT.resolve()
         source = str(DEMO_CHECKPOINT if source is None else source)
@@ -124,7 +131,16 @@ class TransformersEngine:
         tokenizer = AutoTokenizer.from_pretrained(source)
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         model = CausalModel(loaded.to(device).eval(), tokenizer)
-        prompts = Prompts(tokenizer, template=chat_template, context_tokens=model.context_tokens)
+        if context_window is not None:
+            if batching:
+                raise ValueError("a batch is not trimmed: no context window with batching")
+            model.trimmer = _trimmer(model, context_window)
+        prompts = Prompts(
+            tokenizer,
+            template=chat_template,
+            context_tokens=model.context_tokens,
+            is_endless=context_window is not None,
+        )
         cuts = cuts or Cuts()
         folder = Path(source)
         if not folder.is_dir():
@@ -144,6 +160,7 @@ class TransformersEngine:
                 model.identity,
                 cuts.identity,
                 "fast" if prefix_cache == "fast" else "exact",
+                *([] if context_window is None else [str(context_window)]),
                 "batching" if batching else "",
                 transformers.__version__,
                 torch.__version__,
@@ -283,6 +300,13 @@ class TransformersEngine:
             model=self._info.id,
             fingerprint=self._info.fingerprint,
         )
+
+
+def _trimmer(model: CausalModel, window: ContextWindow) -> WindowTrimmer:
+    if model.layout is None:
+        raise UnsupportedWindowError(f"no context window for this model: {model.why_no_layout}")
+    with torch.inference_mode():
+        return WindowTrimmer.of(model.module, window)
 
 
 def default_limit_bytes(device: torch.device) -> int:

@@ -405,11 +405,26 @@ def test_keep_closes_up() -> None:
     assert past.tokens == 25
 
 
+def test_sliding_layers_keep_what_they_have() -> None:
+    """Their last tokens, all moved; they have no first ones to keep. A step then sees as many."""
+    model = model_of("gemma3")
+    past, _, _ = prefill(model, PROMPT[:100])
+    whole = past.block(77, 100)
+    past.keep(4, 30, moved=lambda layer, keys: keys + layer)
+    assert past.tokens == 34
+    for layer, (keys, values) in enumerate(past.block(11, 34).layers):
+        assert torch.equal(keys, whole.layers[layer][0] + layer)
+        assert torch.equal(values, whole.layers[layer][1])
+    assert [layer.keys.shape[2] for layer in past.layers if layer.keys is not None] == [23, 34, 23]
+    read(model, past, [1])
+    assert [layer.keys.shape[2] for layer in past.layers if layer.keys is not None] == [24, 35, 24]
+
+
 def test_keep_refuses_what_it_cannot() -> None:
-    """Sliding layers have no first tokens to keep; nobody keeps more than there is."""
+    """Nobody keeps more than there is, nor fewer than a layer slides over."""
     past, _, _ = prefill(model_of("gemma3"), PROMPT[:100])
-    with pytest.raises(UnsupportedCacheError, match="window of its own"):
-        past.keep(4, 8)
+    with pytest.raises(ValueError, match="layer 0 slides over more than 22 tokens"):
+        past.keep(4, 22)
     past, _, _ = prefill(model_of("llama"), PROMPT[:10])
     with pytest.raises(ValueError, match="no 4 first and 8 last in 10 tokens"):
         past.keep(4, 8)
