@@ -12,7 +12,7 @@ import json
 import secrets
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,13 +35,17 @@ if TYPE_CHECKING:
     from origin.semantic.encoder import Encoder
     from origin.semantic.evaluation import Judged
     from origin.semantic.verifier import Verifier
+    from shared.veto import Conflict
 
 SHOWN_COSINES = ("0.80", "0.85", "0.90", "0.95", "0.97", "0.99")
 GZIP = b"\x1f\x8b"
 REASONS = {
     "too short": "too little is said to be matched",
     "points outside": "a text is about something that it does not carry",
+    "asks nothing": "a text states something, and asks for nothing",
     "conflict": "a veto forbids it",
+    "another order": "the two name what they share in another order",
+    "similarity": "the cosine is below what was asked for",
     "no threshold": "no score is high enough, for the bound cannot be shown",
     "score": "the verifier's score is below the threshold",
     "served": "no veto, and the verifier's score is high enough",
@@ -119,7 +123,7 @@ def explain_semantic(
     """
     from origin.semantic.evaluation import have_equal_form  # noqa: PLC0415
     from origin.semantic.verifier import Reading  # noqa: PLC0415
-    from shared.veto import read  # noqa: PLC0415
+    from shared.veto import conflicts, read  # noqa: PLC0415
 
     encoder, verifier, calibration = _decider()
     decision, basis = _decision(verifier, calibration, bound)
@@ -135,7 +139,8 @@ def explain_semantic(
         out.print(Text("match: the two are of equal form, and served without asking", "bold"))
         return
     verdict = decision.decide(*readings)
-    for line in _explained(verdict, verifier.score(*readings)):
+    vetoes = conflicts(readings[0].facts, readings[1].facts)
+    for line in _explained(verdict, vetoes, verifier.score(*readings)):
         out.print(line)
     out.print(Text(basis, "dim"))
 
@@ -268,7 +273,7 @@ def _judged(rows: list[dict[str, Any]], decision: Decision, encoder: Encoder) ->
         raise CommandError(str(error)) from error
 
 
-def _explained(verdict: Verdict, score: float) -> list[Text]:
+def _explained(verdict: Verdict, vetoes: Iterable[Conflict], score: float) -> list[Text]:
     said = "match" if verdict.hit else "no match"
     threshold = "none" if verdict.threshold is None else f"{verdict.threshold:.4f}"
     unasked = " (not asked)" if verdict.score is None else ""
@@ -276,7 +281,7 @@ def _explained(verdict: Verdict, score: float) -> list[Text]:
         Text(f"{said}: {REASONS.get(verdict.reason, verdict.reason)}", "bold"),
         *(
             Text(f"veto               {conflict.rule}: {conflict.a or '-'} / {conflict.b or '-'}")
-            for conflict in verdict.conflicts
+            for conflict in vetoes
         ),
         Text(f"verifier's score   {score:.4f}{unasked}, threshold {threshold}"),
         Text(f"cosine similarity  {verdict.similarity:.4f}"),
