@@ -96,7 +96,7 @@ def eval_semantic(
     judged = _judged(rows, decision, encoder)
     found = {**report(judged), "bound": bound, "threshold": decision.threshold, "basis": basis}
     if plot is not None and figure is not None:
-        _draw(figure, judged, found["decision"])
+        _draw(figure, judged, found)
         try:
             figure.savefig(plot)
         except OSError as error:
@@ -340,27 +340,47 @@ def _figure(file: Path) -> Figure:
     return figure
 
 
-def _draw(figure: Figure, judged: list[Judged], decision: Mapping[str, Any]) -> None:
+def _draw(figure: Figure, judged: list[Judged], found: Mapping[str, Any]) -> None:
     """Recall over the false-hit rate, of the score and of the cosine, the rate on a log axis.
 
-    Without any false hit the rate is drawn as that of half a one: there is no log of 0.
+    Without any false hit the rate is drawn as that of half a one, and named 0: it has no log.
     """
+    from matplotlib.ticker import PercentFormatter  # noqa: PLC0415 - quick start
+
     from origin.semantic.evaluation import curve  # noqa: PLC0415
 
+    decision, threshold = found["decision"], found["threshold"]
     positives, negatives = (max(1, int(decision[name])) for name in ("positives", "negatives"))
+    none = 0.5 / negatives
 
     def rate(false_hits: int) -> float:
-        return max(false_hits, 0.5) / negatives
+        return max(false_hits / negatives, none)
 
     axes = figure.subplots()
     for label, scored in (
-        ("decision, by its score", [(pair.score, pair.same) for pair in judged]),
-        ("plain cosine", [(pair.similarity, pair.same) for pair in judged]),
+        ("decision, were its threshold another", [(pair.score, pair.same) for pair in judged]),
+        ("plain cosine, by its threshold", [(pair.similarity, pair.same) for pair in judged]),
     ):
         steps = curve(scored)
         recall = [right / positives for right, _ in steps]
         axes.plot([rate(wrong) for _, wrong in steps], recall, label=label)
-    at = (decision["recall"] or 0.0, rate(decision["false_hits"]))
-    axes.plot(at[1:], at[:1], "o", color="C0", label="decision, at its threshold")
-    axes.set(xscale="log", xlabel="false-hit rate", ylabel="recall", ylim=(0, 1))
+    at_recall, at_rate = decision["recall"] or 0.0, rate(decision["false_hits"])
+    named = "no threshold" if threshold is None else f"its threshold {threshold:.3f}"
+    axes.plot([at_rate], [at_recall], "o", color="C0", label=f"decision, at {named}")
+    if interval := decision["false_hit_rate_interval"]:
+        low, high = (max(none, limit) for limit in interval)
+        label = "95 % interval of its false-hit rate"
+        axes.hlines(at_recall, low, high, color="C0", linestyle="dotted", label=label)
+    ticks = [10.0**power for power in range(-6, 1) if 10.0**power > 1.5 * none]
+    axes.set(
+        xscale="log",
+        xlim=(none / 1.3, 1.3),
+        ylim=(0, 1),
+        title="False hits and recall on labelled pairs: up and to the left is better",
+        xlabel=f"false-hit rate, log scale: of {negatives:,} pairs that must not match",
+        ylabel=f"recall: of {positives:,} pairs that match",
+    )
+    axes.set_xticks([none, *ticks], ["0", *(f"{100 * tick:g} %" for tick in ticks)])
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
     axes.legend()
