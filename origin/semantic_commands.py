@@ -187,7 +187,8 @@ def calibrate(
     except OSError as error:
         raise _unwritable(to, error) from error
     out.print(Text(found.describe(bound)))
-    out.print(Text(f"{to}: calibration {found.version}; set ENCORE_SEMANTIC_CALIBRATION={to}"))
+    told = f"{to}: calibration {found.version}; set ENCORE_SEMANTIC_CALIBRATION={to}"
+    out.print(Text(told), soft_wrap=True)  # to be copied
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
