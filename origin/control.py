@@ -29,7 +29,7 @@ from origin.purge_requests import EVERY_TENANT
 from origin.settings import Settings
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
-from origin.tasks import end
+from origin.tasks import end, until_done
 from shared.control_document import (
     ControlDocument,
     ControlError,
@@ -52,7 +52,6 @@ UNREADABLE = "control_unreadable"
 """The code of the failure that a damaged document is: of its tenant nothing is served."""
 CHANGE = Act(action="change")
 _CALIBRATION = "calibration"
-_LONGEST_PAUSE_S = 60.0
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -279,21 +278,7 @@ class Control:
 
     async def calibrate(self) -> None:
         """Let every tenant's document say by what this process matches, the edge's copies too."""
-        pause_s = 1.0
-        while self._calibration is not None:
-            try:
-                facts = await self._store.facts()
-                if facts.get(_CALIBRATION, "") != self._calibration:
-                    await self.documents(EVERY_TENANT)
-                    await self._store.keep_fact(_CALIBRATION, self._calibration)
-            except (StoreError, EncoreError) as exc:
-                # Of a tenant whose document cannot be read nothing is served.
-                if isinstance(exc, StoreError) or exc.code != UNREADABLE:
-                    log.warning("not every control document is looked at yet: %s", exc)
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                    continue
-            return
+        await until_done(self._calibrate)
 
     async def deliver(self) -> None:
         """Tell the edge what it has not been told, whoever could not; until cancelled."""
@@ -325,6 +310,22 @@ class Control:
                 if error.code != "no_tenant":
                     failures.append(error)
         return made, failures
+
+    async def _calibrate(self) -> bool:
+        """Whether every document that can be read is looked at."""
+        if self._calibration is None:
+            return True
+        try:
+            facts = await self._store.facts()
+            if facts.get(_CALIBRATION, "") != self._calibration:
+                await self.documents(EVERY_TENANT)
+                await self._store.keep_fact(_CALIBRATION, self._calibration)
+        except (StoreError, EncoreError) as exc:
+            # Of a tenant whose document cannot be read nothing is served.
+            if isinstance(exc, StoreError) or exc.code != UNREADABLE:
+                log.warning("not every control document is looked at yet: %s", exc)
+                return False
+        return True
 
     def _is_calibrated(self, document: ControlDocument) -> bool:
         return (

@@ -17,6 +17,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 from origin.edge_writes import EdgeWrites
 from origin.encryption import EncryptionError, open_segment, seal
@@ -193,14 +194,15 @@ class Generations:
             # Without a lease it counts as one of when the generation began.
             started_us = entry.header.generation_started_ms * 1000
             token = started_us if leader is None else leader.token
-            async with self._room(flight):
-                await self._writes.put(entry, token=token, leased=leader is not None)
+            then = None
             if (
                 self._learn is not None
                 and flight.finished is not None
                 and not exact_only(flight.finished.answer)
             ):
-                self._learn(query, entry.header)
+                then = partial(self._learn, query, entry.header)
+            async with self._room(flight):
+                await self._writes.put(entry, token=token, leased=leader is not None, then=then)
 
         flight = self._flights.start(
             query.key or "",

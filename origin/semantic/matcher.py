@@ -26,14 +26,14 @@ from origin.lifetimes import NO_TIERS, Tiers
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
 from origin.semantic.batcher import Batcher
 from origin.semantic.calibration import Calibration
-from origin.semantic.decision import Decision, Verdict, is_unmatched
+from origin.semantic.decision import Decision, Verdict, is_unmatched, refusal
 from origin.semantic.encoder import EncoderError
 from origin.semantic.index import Entry, SemanticIndex
 from origin.semantic.questions import Question, question_of
 from origin.semantic.verifier import Reading, Verifier
 from origin.stores.contract import StoreError
 from origin.tasks import end
-from shared.veto import Facts, conflicts, read
+from shared.veto import Facts, read
 
 if TYPE_CHECKING:
     from origin.queries import Query
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 CANDIDATES = 4
 """How many of the likest are looked at: the best is not always the one that means the same."""
+ROUNDING = 0.03
+"""How far a cosine of an index that rounds is off at most, with room to spare."""
 LEARN_TIMEOUT_S = 10.0
 MAX_LEARNING = 1000
 SWEEP_INTERVAL_S = 60.0
@@ -279,12 +281,19 @@ class Matcher:
             private=private,
         )
         least = query.controls.semantic_threshold or 0.0
+        rounding = 0.0 if self._index.is_exact else ROUNDING
+        floor = decision.floor(reading.facts) - rounding
         scored: list[tuple[float, Match]] = []
         for candidate in candidates:
             if candidate.key == query.key:
                 continue
-            # Before it is read, which costs the most: of most that are alike the veto knows better.
-            if conflicts(reading.facts, _facts(candidate.text)):
+            # Cheap before dear: what no score can save, what the words forbid, then the encoder.
+            if candidate.similarity < floor:
+                continue
+            facts = _facts(candidate.text)
+            if candidate.similarity < decision.floor(reading.facts, facts) - rounding:
+                continue
+            if refusal(reading.facts, facts, in_order=decision.in_order):
                 continue
             other = await self._read(candidate.text)
             if other is None:
