@@ -30,6 +30,7 @@ from origin.api.warm_jobs import WarmUps
 from origin.api.warming import WarmingRuns
 from origin.audit import Denials
 from origin.control import Control
+from origin.departure import Departure
 from origin.embeddings import Batches
 from origin.engine.contract import Engine
 from origin.engine.metered import MeteredEngine
@@ -80,13 +81,14 @@ def create_app(
     job_store: JobStore | None = None,
     turns: Turns | None = None,
     matcher: Matcher | None = None,
+    departure: Departure | None = None,
 ) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down.
 
     Without `leases` generations are shared in this process alone, without `usage_store` what is
     counted is kept in memory, without `events` nothing but requests and commands purges. With
     `job_store` there are warm-up jobs. `turns` are the engine's places. Without `matcher` there is
-    no semantic match.
+    no semantic match. Once `departure` has begun the origin is not ready any more.
     """
     recorder = Recorder(usage_store or MemoryUsageStore(), prices=settings.prices)
     lifetimes = settings.lifetimes
@@ -137,7 +139,11 @@ def create_app(
         terms=Terms(prices=settings.prices, tiers=settings.tiers, lifetimes=lifetimes),
     )
     health = Health(
-        store=store, control_store=control_store, engine=engine, known_models=known_models
+        store=store,
+        control_store=control_store,
+        engine=engine,
+        known_models=known_models,
+        departure=departure or Departure(),
     )
     detached = [known_models.compare_until_done, control.calibrate, control.deliver]
     if events is not None:
@@ -242,7 +248,7 @@ def create_app(
     return traced(Boundary(app, answers, denials, max_requests=settings.max_requests))
 
 
-def build_app(settings: Settings) -> ASGIApp:
+def build_app(settings: Settings, departure: Departure | None = None) -> ASGIApp:
     """The application over the parts that the settings ask for, loaded (which may take a while).
 
     `settings.redis_url` must be set. Raises SettingsError where a part cannot be had.
@@ -269,6 +275,7 @@ def build_app(settings: Settings) -> ASGIApp:
         job_store=RedisJobStore.from_url(control_url, prefix=prefix),
         turns=_turns(settings),
         matcher=_matcher(settings, url),
+        departure=departure,
     )
 
 

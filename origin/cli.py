@@ -45,6 +45,8 @@ from shared.keys import DEVELOPMENT_API_KEY
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from origin.departure import Patience
+
 ROOT = Path(__file__).resolve().parent.parent
 EDGE_SCRIPT = ROOT / "worker" / "local" / "edge.mjs"
 NODE = ROOT / "node_modules" / ".bin" / "node"
@@ -52,6 +54,8 @@ QUESTION = "Describe 12 Oak Street: 3 bedrooms, 2 bathrooms, 1,500 sq ft, $450,0
 POLL_S = 0.1
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 EDGE_PATIENCE_S = 5.0
+WORKER_MARGIN_S = 5.0
+"""What the parent waits for a worker beyond the worker's own patience."""
 EXIT_USER_ERROR = 2
 EXIT_PART_DIED = 1
 
@@ -143,23 +147,27 @@ def origin(
         for warning in check_redis_of(settings):
             logging.getLogger(__name__).warning(warning)
         if workers > 1:
-            _serve_by_workers(workers, listener, redis_url)
+            _serve_by_workers(workers, listener, redis_url, settings.patience)
         else:
             _serve(settings, listener)
 
 
 def _serve(settings: Settings, listener: socket.socket) -> None:
     from origin.app import build_app  # noqa: PLC0415 - quick start
+    from origin.departure import Departure  # noqa: PLC0415
     from origin.server import server as server_of  # noqa: PLC0415
 
-    server = server_of(build_app(settings))
+    departure = Departure()
+    server = server_of(build_app(settings, departure), departure, settings.patience)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     if not server.started:
         raise typer.Exit(EXIT_PART_DIED)
 
 
-def _serve_by_workers(count: int, listener: socket.socket, redis_url: str) -> None:
+def _serve_by_workers(
+    count: int, listener: socket.socket, redis_url: str, patience: Patience
+) -> None:
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - quick start
 
     from origin.workers import WorkerRefusedError, run_workers  # noqa: PLC0415
@@ -174,7 +182,8 @@ def _serve_by_workers(count: int, listener: socket.socket, redis_url: str) -> No
                     command,
                     count,
                     environ=environ,
-                    listener_fd=listener.fileno(),
+                    listener=listener,
+                    stop_timeout_s=patience.total_s + WORKER_MARGIN_S,
                     on_death=partial(mark_process_dead, path=metrics),
                 )
             )
@@ -304,6 +313,7 @@ def _origin_part(settings: Settings, redis_url: str) -> Part:
         "ENCORE_SECRET": settings.secret.get_secret_value(),
         "ENCORE_EDGE_URL": settings.edge_url or _edge_url(settings),
         "REDIS_URL": redis_url,
+        "ENCORE_DRAIN_S": "0",  # nobody spreads requests here
     }
     return Part(
         name="origin",

@@ -29,6 +29,7 @@ from pydantic import (
     model_validator,
 )
 
+from origin.departure import Patience
 from origin.lifetimes import Tiers
 from origin.logs import LogFormat
 from origin.prices import Prices
@@ -378,6 +379,13 @@ class Settings(BaseModel):
         description="The longest an answer may take before a 504, and a request's body before a "
         "408.",
     )
+    drain_s: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="How long the origin takes requests after SIGTERM, with `/readyz` 503, so that "
+        "what spreads requests over origins turns away from it first.",
+    )
     max_requests: int = Field(
         2048,
         ge=1,
@@ -532,6 +540,11 @@ class Settings(BaseModel):
             timeout_s=self.upstream_timeout_s,
         )
         return (only,)
+
+    @property
+    def patience(self) -> Patience:
+        """How long a process that is told to stop takes for each step of it."""
+        return Patience(drain_s=self.drain_s, finish_s=self.request_deadline_s)
 
     @property
     def keys(self) -> KeyRings:
