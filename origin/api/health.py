@@ -46,6 +46,16 @@ class Health:
 
     async def ready(self, _request: Request) -> JSONResponse:
         """Answer 200 when every part does, else 503 and which does not."""
+        parts = await self.parts()
+        ready = all(state == "ok" for state in parts.values())
+        return JSONResponse(
+            {"status": "ready" if ready else "not ready", "parts": parts},
+            200 if ready else 503,
+            headers=_HEADERS,
+        )
+
+    async def parts(self) -> dict[str, str]:
+        """How each part does, "ok" or what is wrong, as this process sees it."""
         parts: dict[str, str] = {}
         for name, ping in self._pings.items():
             try:
@@ -60,12 +70,7 @@ class Health:
         parts["engine"] = self._engine_state
         # Nobody is sent here before what a model's predecessor of the same name said is purged.
         parts["models"] = "ok" if await self._known_models.compare() else "not compared"
-        ready = all(state == "ok" for state in parts.values())
-        return JSONResponse(
-            {"status": "ready" if ready else "not ready", "parts": parts},
-            200 if ready else 503,
-            headers=_HEADERS,
-        )
+        return parts
 
     async def _ask_engine(self) -> str:
         try:
