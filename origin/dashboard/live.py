@@ -89,7 +89,6 @@ class Live:
         *,
         operator: bool,
         still: Callable[[], Awaitable[bool]],
-        stream_s: float = STREAM_S,
     ) -> AsyncGenerator[bytes, None]:
         """The stream of one page: a `state` whenever something has changed, else a `beat`.
 
@@ -98,7 +97,7 @@ class Live:
         self._room.take()
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
-            ends_s = time.monotonic() + stream_s
+            ends_s = time.monotonic() + STREAM_S
             told = b""
             while True:
                 state = await self.state(tenant, operator=operator)

@@ -28,10 +28,9 @@ const bytes = (size) => {
   return `${power ? (size / 1024 ** power).toFixed(1) : size} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
 };
 const ago = (seconds) => {
-  if (seconds < 60) return "less than a minute ago";
-  const [size, name] = [[86400, "day"], [3600, "hour"], [60, "minute"]].find(([each]) => seconds >= each);
-  const number = Math.floor(seconds / size);
-  return `${number} ${name}${number === 1 ? "" : "s"} ago`;
+  if (seconds < 60) return "just now";
+  const [size, name] = [[86400, "d"], [3600, "h"], [60, "min"]].find(([each]) => seconds >= each);
+  return `${Math.floor(seconds / size)} ${name} ago`;
 };
 const day = (iso) => new Date(iso).toLocaleDateString("en", { day: "numeric", month: "short", year: "numeric" });
 const sum = (numbers) => Object.values(numbers).reduce((a, b) => a + b, 0);
@@ -156,7 +155,7 @@ function renderTables(report) {
   rows($("tiers"), [
     line("Requests", (tier) => count(tier.requests)),
     line("Hit rate", (tier) => percent(tier.hit_rate)),
-    ...Object.keys(report.edge.outcomes).map((outcome) => line(outcome.replaceAll("_", " "), (tier) => count(tier.outcomes[outcome]))),
+    ...Object.keys(report.edge.outcomes).map((outcome) => line(outcome[0].toUpperCase() + outcome.slice(1).replaceAll("_", " "), (tier) => count(tier.outcomes[outcome]))),
     line("Hit p50", latency("hit", "p50")), line("Hit p90", latency("hit", "p90")), line("Hit p99", latency("hit", "p99")),
     line("Sent from entries", (tier) => bytes(tier.bytes)),
   ], ([label, edge, origin]) => [html("th", { scope: "row" }, label), number(edge), number(origin)]);
