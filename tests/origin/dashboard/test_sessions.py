@@ -279,7 +279,7 @@ async def test_a_session_is_worth_what_its_key_is(becomes: dict[str, str]) -> No
 async def test_a_replaced_secret_ends_its_sessions() -> None:
     """Not while it is accepted beside the new one."""
     sessions, control = MemorySessionStore(), control_store(CLIENT, admins=[ADMIN])
-    kept = {"sessions": sessions, "control": control}
+    kept: dict[str, Any] = {"sessions": sessions, "control": control}
     new = SecretStr("another secret of the tests, long too")
     async with visiting(sessions=sessions, control=control) as visitor:
         await visitor.login(ADMIN)
@@ -311,7 +311,7 @@ async def test_a_replaced_secret_ends_its_sessions() -> None:
 async def test_made_up_cookies_are_nobodys(cookie: str) -> None:
     """And no error."""
     async with visiting() as visitor:
-        headers = {"cookie": cookie.encode("latin-1")}
+        headers = [(b"cookie", cookie.encode("latin-1"))]
         response = await visitor.client.get("/dashboard", headers=headers)
         assert response.status_code == 200
         assert 'class="login"' in response.text
@@ -382,8 +382,8 @@ async def signed_in_by_the_development_key(
     base_url: str, address: str
 ) -> tuple[httpx.Response, Visitor]:
     """The answer to its login."""
-    settings = {"mode": "development", "base_url": base_url, "address": address}
-    async with visiting(**settings) as visitor:
+    settings: dict[str, Any] = {"base_url": base_url, "address": address}
+    async with visiting(mode="development", **settings) as visitor:
         headers = {"origin": base_url}
         response = await visitor.client.post(
             "/dashboard/login", data={"api_key": DEVELOPMENT_API_KEY}, headers=headers
@@ -416,8 +416,9 @@ async def test_its_session_is_none_from_elsewhere_either() -> None:
     """Whoever carries the cookie away."""
     sessions = MemorySessionStore()
     settings: dict[str, Any] = {"mode": "development", "sessions": sessions}
-    local = {"base_url": "http://127.0.0.1:8000", "address": "127.0.0.1"}
-    async with visiting(**settings, **local) as visitor:
+    async with visiting(
+        **settings, base_url="http://127.0.0.1:8000", address="127.0.0.1"
+    ) as visitor:
         await visitor.client.post(
             "/dashboard/login",
             data={"api_key": DEVELOPMENT_API_KEY},
