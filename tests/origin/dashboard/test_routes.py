@@ -299,12 +299,13 @@ async def test_a_purge_ends_what_it_names(by: str) -> None:
     async with visiting() as visitor:
         await visitor.login(ADMIN)
         key = await stored(visitor, "Hello", **{"encore-tags": "homes"})
-        what: dict[str, Any] = {
+        ways: dict[str, dict[str, Any]] = {
             "tags": {"tags": ["homes"]},
             "keys": {"keys": [key]},
             "models": {"models": ["scripted"]},
             "everything": {"everything": True},
-        }[by]
+        }
+        what = ways[by]
         looked = await visitor.purge({**what, "tenant": "acme", "dry_run": True})
         assert looked.status_code == 200
         assert (looked.json()["entries"], looked.json()["complete"]) == (1, True)
