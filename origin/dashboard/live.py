@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from origin.semantic.matcher import Matcher
 
 TICK_S = 2.0
-STREAM_S = 20.0
+STREAM_S = 10.0
 RETRY_MS = 500
 MAX_STREAMS = 64
 """Pages that are told at once by one process; each takes the room of a request."""
@@ -139,36 +139,38 @@ class Live:
             # What this process has counted so far; others' last seconds are missing.
             await self._recorder.flush()
             report = await read_report(self._recorder.store, tenant, self._terms)
-            counted = {
-                "report": _shown(report),
-                **series(await self._recorder.store.recent(tenant)),
-            }
+            recent = await self._recorder.store.recent(tenant)
+            # Some thousand numbers take milliseconds.
+            counted = {"report": _shown(report), **await asyncio.to_thread(series, recent)}
         except StoreError:
             pass  # told by what is missing, and by the health of Redis
-        heard_s = None if counted is None else counted["edge_heard_s"]
         state = {
             "tenant": tenant,
             "operator": operator,
             "counted": counted,
-            "health": await self._parts(heard_s, operator=operator),
+            "health": await self._parts(counted, operator=operator),
             "redis": await self._redis() if operator else None,
             "process": f"{socket.gethostname()}, process {os.getpid()}" if operator else None,
         }
         return json_text.dumps(state)
 
-    async def _parts(self, edge_heard_s: int | None, *, operator: bool) -> list[dict[str, Any]]:
+    async def _parts(
+        self, counted: Mapping[str, Any] | None, *, operator: bool
+    ) -> list[dict[str, Any]]:
         states = await self._health.parts()
         parts: list[dict[str, Any]] = [
             {"name": label, "state": states[name], "here": name not in {"redis", "control"}}
             for name, label in _PARTS.items()
         ]
         parts.append({"name": "Embedder", "state": await self._ask_embedder(), "here": True})
+        heard_s = None if counted is None else counted["edge_heard_s"]
+        heard = "ok" if heard_s is not None else "unknown" if counted is None else "quiet"
         pending = await self._pending() if operator and self._pushes else None
         parts.append(
             {
                 "name": "Edge",
-                "state": "quiet" if edge_heard_s is None else "ok",
-                "heard_s": edge_heard_s,
+                "state": heard,
+                "heard_s": heard_s,
                 "pending": pending,
                 "here": False,
             }

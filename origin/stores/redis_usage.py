@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Mapping
+from functools import lru_cache
 from typing import Any, Self, cast
 
 from origin.stores.redis_store import RedisClient, outages_told, redis_client
@@ -22,6 +23,7 @@ from origin.stores.usage_contract import (
     SLOT_S,
     HotKey,
     Kept,
+    Name,
     Recent,
     Usage,
     folded,
@@ -174,7 +176,7 @@ class RedisUsageStore:
             now_ms=int(now_ms),
             slots={
                 int(start) * 1000: {
-                    (None, None, *json.loads(name)): int(number)
+                    _decoded_over_time(name): int(number)
                     for name, number in zip(flat[::2], flat[1::2], strict=True)
                 }
                 for start, flat in slots
@@ -198,6 +200,12 @@ class RedisUsageStore:
         """One tenant's keys share a slot."""
         numbers = f"{self._prefix}:usage:{{{tenant}}}"
         return numbers, f"{numbers}:hits", f"{numbers}:last"
+
+
+@lru_cache(1024)
+def _decoded_over_time(name: bytes) -> Name:
+    """There are some hundred of them, in every slot again."""
+    return (None, None, *json.loads(name))
 
 
 def _encoded(name: tuple[str | None, ...]) -> str:

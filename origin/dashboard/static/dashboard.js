@@ -14,7 +14,7 @@ let evictedBefore = null;
 const whole = new Intl.NumberFormat("en");
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const count = (number) => (number < 100000 ? whole.format(Math.round(number)) : compact.format(number));
-const few = (number) => (number < 10 && number % 1 ? number.toFixed(1) : count(number));
+const few = (number) => (number > 0 && number < 0.05 ? "< 0.1" : number < 10 && number % 1 ? number.toFixed(1) : count(number));
 const percent = (share) => (share === null || share === undefined ? "–" : `${(share * 100).toFixed(share > 0.9995 || share === 0 ? 0 : 1)} %`);
 const usd = (amount) => {
   const digits = amount >= 1000 ? 0 : amount >= 1 || amount === 0 ? 2 : 4;
@@ -56,11 +56,8 @@ const charts = {
 
 function render(state) {
   renderHealth(state);
-  $("banner").hidden = state.counted !== null;
-  if (state.counted === null) {
-    show("banner", "The counters cannot be reached: Redis does not answer. What is shown below is what was known last.");
-    return;
-  }
+  warn(state.counted ? "" : "The counters cannot be reached: Redis does not answer. What is shown below is what was known last.");
+  if (!state.counted) return;
   renderCharts(state.counted);
   renderTiles(state.counted);
   renderTables(state.counted.report);
@@ -170,6 +167,7 @@ function renderTables(report) {
 
 const STATES = {
   ok: ["✓", "is-ok", "ok"], off: ["–", "is-off", "not used"], quiet: ["–", "is-off", "not heard of in the last hour"],
+  unknown: ["–", "is-off", "not known now"],
 };
 
 function renderHealth({ health, redis, process }) {
@@ -241,16 +239,24 @@ if (operator) {
 
 // ---- live
 
+const SILENCE_MS = 8000;
 let stream = null;
 let again = null;
+let heardAt = 0;
 
 function live(state, text) { $("live").dataset.state = state; show("live-text", text); }
+
+function warn(text) { $("banner").hidden = !text; show("banner", text); }
+
+setInterval(() => {
+  if (heardAt && Date.now() - heardAt > SILENCE_MS) live("off", `Not heard of since ${time(new Date(heardAt))}`);
+}, 1000);
 
 function listen() {
   clearTimeout(again);
   stream?.close();
   stream = new EventSource(`/dashboard/events?tenant=${encodeURIComponent(view)}`);
-  const heard = () => live("on", `Live · ${time(new Date())}`);
+  const heard = () => { heardAt = Date.now(); live("on", `Live · ${time(new Date())}`); };
   stream.addEventListener("state", (event) => { heard(); render(JSON.parse(event.data)); });
   stream.addEventListener("beat", heard);
   stream.addEventListener("signed-out", () => location.reload());
@@ -261,12 +267,15 @@ function listen() {
   });
 }
 
-// A stream that was refused does not say why: the page itself does.
+// A stream that was refused does not say why: the page itself does, and the probe which part is away.
 async function checkSession() {
   try {
-    const page = await (await fetch("/dashboard", { cache: "no-store" })).text();
-    if (page.includes('class="login"')) { location.reload(); return; }
-  } catch { /* the origin is away: try again */ }
+    const page = await fetch("/dashboard", { cache: "no-store" });
+    if (page.ok && (await page.text()).includes('class="login"')) { location.reload(); return; }
+    const { parts = {} } = await (await fetch("/readyz", { cache: "no-store" })).json();
+    const ill = Object.entries(parts).filter(([, state]) => state !== "ok").map(([name, state]) => `${name} (${state})`);
+    if (ill.length) warn(`Not as it should be: ${ill.join(", ")}. What is shown below is what was known last.`);
+  } catch { warn("The origin does not answer. What is shown below is what was known last."); }
   listen();
 }
 
