@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import socket
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from origin.api.http import STOPPING
 
 
 def server(app: ASGIApp) -> uvicorn.Server:
@@ -14,7 +18,7 @@ def server(app: ASGIApp) -> uvicorn.Server:
     # million objects, and requests would wait meanwhile).
     gc.collect()
     gc.freeze()
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             loop="uvloop",
@@ -27,3 +31,15 @@ def server(app: ASGIApp) -> uvicorn.Server:
             timeout_graceful_shutdown=30,
         )
     )
+
+
+class _Server(uvicorn.Server):
+    """Tells what runs without end that the end has come."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.lifespan.state[STOPPING] = asyncio.Event()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.lifespan.state[STOPPING].set()
+        await super().shutdown(sockets)

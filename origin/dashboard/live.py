@@ -8,8 +8,8 @@ Invariants
 1. Counts are of all processes and of the edge: they come from the usage store. What is of this
    process alone is marked so.
 2. Of Redis, other tenants and this process nobody but the operator is told.
-3. A stream ends after `STREAM_S` and the page begins another one, so that a process that is to stop
-   need not wait for pages.
+3. A stream ends when its process is to stop, and after `STREAM_S` under a server that does not say
+   so; the page begins another one, where there is one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from origin.semantic.matcher import Matcher
 
 TICK_S = 2.0
-STREAM_S = 10.0
+STREAM_S = 20.0
 RETRY_MS = 500
 MAX_STREAMS = 64
 """Pages that are told at once by one process; each takes the room of a request."""
@@ -89,14 +90,17 @@ class Live:
         *,
         operator: bool,
         still: Callable[[], Awaitable[bool]],
+        stopping: asyncio.Event | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """The stream of one page: a `state` whenever something has changed, else a `beat`.
 
-        It ends, with `signed-out`, once `still` says no. Raises InternalError 503 at its beginning.
+        It ends when the process is `stopping`, and, with `signed-out`, once `still` says no.
+        Raises InternalError 503 at its beginning.
         """
         self._room.take()
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
+            stopping = stopping or asyncio.Event()
             ends_s = time.monotonic() + STREAM_S
             told = b""
             while True:
@@ -108,7 +112,11 @@ class Live:
                     told = state
                 if time.monotonic() >= ends_s:
                     return
-                await asyncio.sleep(TICK_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S):
+                        await stopping.wait()
+                if stopping.is_set():
+                    return
                 if not await still():
                     yield _event("signed-out", b"{}")
                     return

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from origin.api.admin import Purges, check_reach
-from origin.api.http import ClientLeftError, headers_of, read_body, send_json
+from origin.api.http import STOPPING, ClientLeftError, headers_of, read_body, send_json
 from origin.audit import WHY
 from origin.dashboard.live import Live
 from origin.dashboard.sessions import Sessions, check_site, check_write
@@ -153,7 +153,8 @@ class Dashboard:
                 pass  # it was a moment ago; the stream that comes next asks again
             return True
 
-        events = self._live.events(tenant, operator=operator, still=still)
+        stopping = scope.get("state", {}).get(STOPPING)
+        events = self._live.events(tenant, operator=operator, still=still, stopping=stopping)
         more = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
         # Its beginning is made here: a refusal still has a status of its own.
         first = await anext(events)

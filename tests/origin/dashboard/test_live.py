@@ -124,12 +124,29 @@ async def test_only_what_has_changed_is_told() -> None:
     assert other[1]["counted"]["hour"]["answers"]["generated"] == 1
 
 
-async def test_a_stream_ends_so_that_a_process_can(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_ends_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page begins the next one; it has been told the newest by then."""
     monkeypatch.setattr(live_module, "STREAM_S", 0)
     live = live_of(Recorder(MemoryUsageStore()))
     events = await told(live, 100)
     assert [name for name, _ in events] == ["state"]
+
+
+async def test_a_stream_ends_when_its_process_is_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not as if the session had ended."""
+    monkeypatch.setattr(live_module, "TICK_S", 1000)
+    live = live_of(Recorder(MemoryUsageStore()))
+    stopping = asyncio.Event()
+
+    async def still() -> bool:
+        return True
+
+    pieces: list[bytes] = []
+    async for piece in live.events("acme", operator=False, still=still, stopping=stopping):
+        pieces.append(piece)
+        if len(pieces) == 2:
+            stopping.set()
+    assert [name for name, _ in events_in(pieces)] == ["state"]
 
 
 async def test_who_is_signed_out_is_told_no_more() -> None:
