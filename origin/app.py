@@ -30,6 +30,9 @@ from origin.api.warm_jobs import WarmUps
 from origin.api.warming import WarmingRuns
 from origin.audit import Denials
 from origin.control import Control
+from origin.dashboard.live import Live
+from origin.dashboard.routes import Dashboard
+from origin.dashboard.sessions import Sessions
 from origin.departure import Departure
 from origin.embeddings import Batches
 from origin.engine.contract import Engine
@@ -46,13 +49,17 @@ from origin.stores.control_contract import ControlStore
 from origin.stores.handover import HandoverStore
 from origin.stores.job_contract import JobStore
 from origin.stores.lease_contract import Leases
+from origin.stores.memory_sessions import MemorySessionStore
 from origin.stores.memory_usage import MemoryUsageStore
 from origin.stores.redis_control import RedisControlStore
 from origin.stores.redis_events import RedisEvents
+from origin.stores.redis_facts import RedisFacts
 from origin.stores.redis_jobs import RedisJobStore
 from origin.stores.redis_leases import RedisLeases
+from origin.stores.redis_sessions import RedisSessionStore
 from origin.stores.redis_store import RedisStore
 from origin.stores.redis_usage import RedisUsageStore
+from origin.stores.session_contract import SessionStore
 from origin.stores.usage_contract import UsageStore
 from origin.tasks import end
 from origin.tracing import traced
@@ -82,13 +89,17 @@ def create_app(
     turns: Turns | None = None,
     matcher: Matcher | None = None,
     departure: Departure | None = None,
+    session_store: SessionStore | None = None,
+    redis_facts: RedisFacts | None = None,
 ) -> ASGIApp:
     """The application over parts that are ready; it closes them when it shuts down.
 
     Without `leases` generations are shared in this process alone, without `usage_store` what is
     counted is kept in memory, without `events` nothing but requests and commands purges. With
     `job_store` there are warm-up jobs. `turns` are the engine's places. Without `matcher` there is
-    no semantic match. Once `departure` has begun the origin is not ready any more.
+    no semantic match. Once `departure` has begun the origin is not ready any more. Without
+    `session_store` a login counts at this process alone; the dashboard shows the operator
+    `redis_facts`.
     """
     recorder = Recorder(usage_store or MemoryUsageStore(), prices=settings.prices)
     lifetimes = settings.lifetimes
@@ -133,17 +144,34 @@ def create_app(
     models = Models(engine=engine, access=access)
     documents = ControlDocuments(control=control, access=access, store=store)
     purges = Purges(control=control, access=access, keys=keys, store=store)
-    stats = Stats(
-        recorder=recorder,
-        access=access,
-        terms=Terms(prices=settings.prices, tiers=settings.tiers, lifetimes=lifetimes),
-    )
+    terms = Terms(prices=settings.prices, tiers=settings.tiers, lifetimes=lifetimes)
+    stats = Stats(recorder=recorder, access=access, terms=terms)
     health = Health(
         store=store,
         control_store=control_store,
         engine=engine,
         known_models=known_models,
         departure=departure or Departure(),
+    )
+    dashboard = Dashboard(
+        sessions=Sessions(
+            session_store or MemorySessionStore(),
+            access=access,
+            control=control,
+            keys=keys,
+            denials=denials,
+            development=settings.development,
+        ),
+        live=Live(
+            recorder=recorder,
+            terms=terms,
+            health=health,
+            control_store=control_store,
+            matcher=matcher,
+            facts=redis_facts,
+            pushes=settings.edge_url is not None,
+        ),
+        purges=purges,
     )
     detached = [known_models.compare_until_done, control.calibrate, control.deliver]
     if events is not None:
@@ -154,10 +182,11 @@ def create_app(
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as closing:
             parts = (store, leases, recorder, control, engine, matcher, pipeline, denials, events)
-            for part in parts:
+            for part in (*parts, dashboard):
                 if part is not None:
                     closing.push_async_callback(part.close)
             if matcher is not None:
+                matcher.tell = recorder.count_semantic
                 await matcher.start()
             recorder.start()
             closing.push_async_callback(end, [asyncio.create_task(run()) for run in detached])
@@ -184,19 +213,9 @@ def create_app(
         )
         for endpoint in Endpoint
     }
-    warm_ups: list[Route] = []
-    if jobs is not None:
-        max_bytes = settings.max_cached_body_bytes
-        warm_up = WarmUps(
-            jobs=jobs, access=access, control=control, max_cached_body_bytes=max_bytes
-        )
-        warm_ups = [
-            Route("/cache/warm", warm_up, methods=["POST"]),
-            Route("/cache/warm/{job}", warm_up, methods=["GET"]),
-        ]
     app = Starlette(
         routes=[
-            *warm_ups,
+            *_warm_ups(jobs, access, control, settings),
             *(Route(path, answer, methods=["POST"]) for path, answer in answers.items()),
             Route(
                 ENTRY_PATH + "{key}",
@@ -224,6 +243,7 @@ def create_app(
             Route("/cache/stats", stats.one, methods=["GET"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),
+            *dashboard.routes(),
             Route("/metrics", Metrics(access=access, recorder=recorder).all, methods=["GET"]),
             Route("/healthz", health.live, methods=["GET"]),
             Route("/readyz", health.ready, methods=["GET"]),
@@ -276,7 +296,22 @@ def build_app(settings: Settings, departure: Departure | None = None) -> ASGIApp
         turns=_turns(settings),
         matcher=_matcher(settings, url),
         departure=departure,
+        session_store=RedisSessionStore.from_url(control_url, prefix=prefix),
+        redis_facts=RedisFacts.from_url(url),
     )
+
+
+def _warm_ups(
+    jobs: WarmJobs | None, access: Access, control: Control, settings: Settings
+) -> list[Route]:
+    if jobs is None:
+        return []
+    max_bytes = settings.max_cached_body_bytes
+    warm_up = WarmUps(jobs=jobs, access=access, control=control, max_cached_body_bytes=max_bytes)
+    return [
+        Route("/cache/warm", warm_up, methods=["POST"]),
+        Route("/cache/warm/{job}", warm_up, methods=["GET"]),
+    ]
 
 
 def _turns(settings: Settings) -> Turns:

@@ -34,6 +34,8 @@ MAX_FOLDED = 1000
 """Different refusals in that time; of more only the number is kept (a metric)."""
 WHO = "encore.who"
 """Where a request's scope has the arguments of `actor_of_key`, once a key is known to be ours."""
+WHY = "encore.why"
+"""Where it has the code of a refusal whose body is no error in OpenAI's shape."""
 _DENIALS = frozenset({401, 403})
 log = logging.getLogger(__name__)
 
@@ -117,7 +119,8 @@ class Denials:
             elif denied:
                 denied = False
                 actor = actor_of_key(*scope[WHO]) if WHO in scope else NOBODY
-                self.note(_reason(message.get("body", b"")), placed(actor, scope))
+                reason = scope.get(WHY) or _reason(message.get("body", b""))
+                self.note(reason, placed(actor, scope))
             await send(message)
 
         return watched

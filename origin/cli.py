@@ -357,7 +357,7 @@ async def _print_ready(settings: Settings) -> None:
     )
     lines = (
         f"edge    {edge_url}/v1   (the base_url for your OpenAI client)\n"
-        f"origin  {settings.local_origin_url}/v1\n"
+        f"origin  {settings.local_origin_url}/v1   (and /dashboard, which the key opens)\n"
         f"key     {DEVELOPMENT_API_KEY}   (this machine only)\n\n"
         "Paste this twice; the second answer comes from the edge (see Cache-Status). Ctrl-C stops."
     )

@@ -116,7 +116,7 @@ def _neighbour(found: Neighbour) -> dict[str, Any]:
         "threshold": None if verdict.threshold is None else round(verdict.threshold, 4),
         "conflicts": [
             {"rule": conflict.rule, "asked": conflict.a, "known": conflict.b}
-            for conflict in verdict.conflicts
+            for conflict in found.conflicts
         ],
     }
 

@@ -180,6 +180,7 @@ WARM_UPS = Counter(
 )
 """`outcome`: cached (known already), generated, failed."""
 
+SEMANTIC_OUTCOMES = ("hit", "none", "refused", "gone", "unread", "late", "failed")
 SEMANTIC = Counter(
     "encore_semantic_total",
     "Requests that exact match could not answer, by what semantic match made of them.",
@@ -211,7 +212,7 @@ for _counter, _values in (
     (USAGE_FLUSHES, ("stored", "failed")),
     (PREFIX_EVICTIONS, ("limit", "dropped")),
     (WARM_UPS, ("cached", "generated", "failed")),
-    (SEMANTIC, ("hit", "none", "refused", "gone", "unread", "late", "failed")),
+    (SEMANTIC, SEMANTIC_OUTCOMES),
     (SEMANTIC_ENTRIES, ("indexed", "unread", "failed", "dropped")),
 ):
     for _value in _values:

@@ -7,13 +7,16 @@ requests: whoever had just been sent here would lose its request. So a drain com
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import socket
 import time
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from origin.api.http import STOPPING
 from origin.departure import Departure, Patience
 
 KEEP_ALIVE_S = 75
@@ -70,3 +73,13 @@ class _Server(uvicorn.Server):
         if self._leaves_s is None:
             self._leaves_s = time.monotonic() + self._drain_s
         return self.force_exit or time.monotonic() >= self._leaves_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin, with an event that tells what runs without end that the end has come."""
+        self.lifespan.state[STOPPING] = asyncio.Event()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and wait for what is under way."""
+        self.lifespan.state[STOPPING].set()
+        await super().shutdown(sockets)

@@ -57,6 +57,9 @@ REUSE_BOUNDS_S = (
 )
 """Upper bounds, inclusive, of the buckets of intervals; one bucket more takes the rest."""
 REUSE_BUCKETS = (*(str(bound) for bound in REUSE_BOUNDS_S), "inf")
+SIMILARITY_BOUNDS = tuple(step / 40 for step in range(20, 41))
+"""Upper bounds, inclusive, of the buckets of cosines: up to 0.5, then by steps of 0.025 to 1."""
+SIMILARITY_BUCKETS = tuple(f"{bound:g}" for bound in SIMILARITY_BOUNDS)
 log = logging.getLogger(__name__)
 
 _What = tuple[str | None, str | None, Strategy | None, TokenCounts, int, str | None]
@@ -99,6 +102,7 @@ class Recorder:
         }
         self._counts = Counts(max_tenant_keys=MAX_TENANT_KEYS)
         self._spent: dict[tuple[str, str], list[int]] = {}
+        self._semantic: dict[str, Usage] = {}
         # Keys of all tenants, the one asked for least lately first.
         self._seen: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
         self._reuses: dict[tuple[str, str, str | None], list[int]] = {}
@@ -183,11 +187,19 @@ class Recorder:
         spent[0] += tokens.prompt
         spent[1] += tokens.completion
 
+    def count_semantic(self, tenant: str, outcome: str, similarity: float | None) -> None:
+        """Count a decision of semantic match; see `origin.semantic.matcher.Tell`."""
+        usage = self._semantic.setdefault(tenant, Usage())
+        usage.add((None, None, "semantic", outcome), 1)
+        if similarity is not None:
+            place = bisect_left(SIMILARITY_BOUNDS, min(similarity, 1.0))
+            usage.add((None, None, "similarity", outcome, SIMILARITY_BUCKETS[place]), 1)
+
     async def take_edge(self, tenants: Mapping[str, TenantCounts]) -> None:
         """Keep what an isolate of the edge has counted. Raises InternalError 503."""
         try:
             await self.store.add(
-                {tenant: usage_of(counts, "edge") for tenant, counts in tenants.items()}
+                {tenant: _edge_usage(counts) for tenant, counts in tenants.items()}
             )
         except StoreError as exc:
             raise usage_unavailable() from exc
@@ -273,6 +285,9 @@ class Recorder:
                 usage.add((model, None, "spent", what), number)
             self._pend(tenant, usage)
         self._spent = {}
+        for tenant, usage in self._semantic.items():
+            self._pend(tenant, usage)
+        self._semantic = {}
         for (tenant, model, content_class), reuses in self._reuses.items():
             usage = Usage()
             for bucket, number in zip(REUSE_BUCKETS, reuses, strict=True):
@@ -283,6 +298,13 @@ class Recorder:
     def _pend(self, tenant: str, usage: Usage) -> None:
         if usage.numbers or usage.hits:
             self._pending.setdefault(tenant, Usage()).merge(usage)
+
+
+def _edge_usage(counts: TenantCounts) -> Usage:
+    """With the flush itself: over time it says when the edge was heard of."""
+    usage = usage_of(counts, "edge")
+    usage.add((None, None, "flush", "edge"), 1)
+    return usage
 
 
 def usage_of(counts: TenantCounts, tier: Tier) -> Usage:

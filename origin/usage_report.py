@@ -15,9 +15,10 @@ from itertools import accumulate
 from typing import Any
 
 from origin.lifetimes import Tiers
+from origin.metrics import SEMANTIC_OUTCOMES
 from origin.prices import Prices
 from origin.stores.usage_contract import EVERY_TENANT, Kept, Name, UsageStore
-from origin.usage import REUSE_BOUNDS_S, REUSE_BUCKETS
+from origin.usage import REUSE_BOUNDS_S, REUSE_BUCKETS, SIMILARITY_BUCKETS
 from shared.counts import (
     BUCKETS,
     CACHED,
@@ -89,6 +90,7 @@ def report(tenant: str, kept: Mapping[str, Kept], terms: Terms) -> dict[str, Any
             }
             for strategy in STRATEGIES
         },
+        "semantic": _semantic(numbers),
         "tokens": _tokens(numbers),
         "usd": _usd(models),
         "top_keys": _top_keys(kept),
@@ -181,6 +183,23 @@ def _tokens(numbers: Mapping[Name, int]) -> dict[str, dict[str, int]]:
             for part in ("prompt", "completion")
         }
         for what in ("saved", "spent")
+    }
+
+
+def _semantic(numbers: Mapping[Name, int]) -> dict[str, Any]:
+    """What came of its decisions, and how like the likest question was, by an upper bound."""
+    return {
+        "outcomes": {
+            outcome: numbers.get((None, None, "semantic", outcome), 0)
+            for outcome in SEMANTIC_OUTCOMES
+        },
+        "similarity": {
+            outcome: {
+                bucket: numbers.get((None, None, "similarity", outcome, bucket), 0)
+                for bucket in SIMILARITY_BUCKETS
+            }
+            for outcome in ("hit", "refused")
+        },
     }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.support.chromium import chromium
 from tests.support.redis_servers import REDIS_8
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def pytest_report_header() -> list[str]:
     """Say what stands behind the tests that take what there is."""
     return [
         f"redis-server: {shutil.which('redis-server') or 'not on PATH'}",
+        f"Chromium: {chromium() or 'not there: the dashboard is not looked at'}",
         f"Redis 8: {REDIS_8 if REDIS_8.exists() else 'not there; tools/redis8.sh fetches it'}",
     ]
 

@@ -13,7 +13,14 @@ from origin.audit import WHO, Actor, actor_of_key
 from origin.control import Control
 from shared.control_document import ControlDocument
 from shared.errors import ClientError
-from shared.keys import KeyRing, KeyRings, authenticate, ring_of_edge, unknown_api_key
+from shared.keys import (
+    Client,
+    KeyRing,
+    KeyRings,
+    authenticate,
+    ring_of_edge,
+    unknown_api_key,
+)
 from shared.wire import EDGE_AUTHORIZATION
 
 MAX_REMEMBERED_KEYS = 10_000
@@ -62,6 +69,9 @@ class Access:
             headers.get("authorization"),
             development=self._development and is_loopback(scope, headers),
         )
+        return await self._caller(scope, client, edge)
+
+    async def _caller(self, scope: Scope, client: Client, edge: KeyRing | None) -> Caller:
         document = await self._control.document(client.tenant)
         role = None
         if document is not None:
@@ -81,12 +91,19 @@ class Access:
 
     async def admin(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
         """The client that asks, which must be an admin. Raises as `caller`, and ClientError 403."""
-        caller = await self.caller(scope, headers)
-        if caller.role != "admin":
-            raise ClientError(
-                "This needs an API key of the role 'admin'.", status=403, code="admin_required"
-            )
-        return caller
+        return _checked_admin(await self.caller(scope, headers))
+
+    async def admin_again(
+        self, scope: Scope, headers: Mapping[str, str], *, tenant: str, key_id: str | None
+    ) -> Caller:
+        """An admin whose API key was shown before: by its id (None: the development key).
+
+        Raises as `admin`: what the key may do is what it may now.
+        """
+        if key_id is None and not (self._development and is_loopback(scope, headers)):
+            raise unknown_api_key()
+        client = Client(tenant=tenant, key_id=key_id)
+        return _checked_admin(await self._caller(scope, client, None))
 
     def require_edge(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Hide an internal route from all but our edge.
@@ -109,3 +126,11 @@ class Access:
                 code="edge_not_trusted",
             )
         return ring
+
+
+def _checked_admin(caller: Caller) -> Caller:
+    if caller.role != "admin":
+        raise ClientError(
+            "This needs an API key of the role 'admin'.", status=403, code="admin_required"
+        )
+    return caller

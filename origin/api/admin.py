@@ -39,7 +39,12 @@ class Purges:
     async def _purge(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         headers = headers_of(scope)
         caller = await self._access.admin(scope, headers)
-        asked = read_purge_request(await read_body(receive, headers, MAX_REQUEST_BYTES))
+        body = await read_body(receive, headers, MAX_REQUEST_BYTES)
+        return await self.purge(scope, caller, body)
+
+    async def purge(self, scope: Scope, caller: Caller, body: bytes) -> dict[str, Any]:
+        """Do what a body asks for, for an admin; what is answered. Raises EncoreError."""
+        asked = read_purge_request(body)
         tenant = asked.tenant or caller.tenant
         check_reach(caller, tenant, or_every=True)
         try:

@@ -52,6 +52,16 @@ class Health:
         if self._departure.has_begun:
             going = {"status": "stopping", "parts": {"origin": "stopping"}}
             return JSONResponse(going, 503, headers=_HEADERS)
+        parts = await self.parts()
+        ready = all(state == "ok" for state in parts.values())
+        return JSONResponse(
+            {"status": "ready" if ready else "not ready", "parts": parts},
+            200 if ready else 503,
+            headers=_HEADERS,
+        )
+
+    async def parts(self) -> dict[str, str]:
+        """How each part does, "ok" or what is wrong, as this process sees it."""
         parts: dict[str, str] = {}
         for name, ping in self._pings.items():
             try:
@@ -66,12 +76,7 @@ class Health:
         parts["engine"] = self._engine_state
         # Nobody is sent here before what a model's predecessor of the same name said is purged.
         parts["models"] = "ok" if await self._known_models.compare() else "not compared"
-        ready = all(state == "ok" for state in parts.values())
-        return JSONResponse(
-            {"status": "ready" if ready else "not ready", "parts": parts},
-            200 if ready else 503,
-            headers=_HEADERS,
-        )
+        return parts
 
     async def _ask_engine(self) -> str:
         try:

@@ -23,6 +23,9 @@ from shared.wire import PRIVATE
 BODY_DEADLINE_S = 60.0
 LARGEST_BODIES = 16
 """How many bodies of the largest size there is room for."""
+STOPPING = "encore.stopping"
+"""Where the `state` of a request's scope has an `asyncio.Event` that the server sets when it is to
+stop: an answer that has no end of its own ends then. Not every server has one."""
 _JSON_HEADERS = {"content-type": "application/json", "cache-control": PRIVATE}
 
 

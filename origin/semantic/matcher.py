@@ -33,7 +33,7 @@ from origin.semantic.questions import Question, question_of
 from origin.semantic.verifier import Reading, Verifier
 from origin.stores.contract import StoreError
 from origin.tasks import end
-from shared.veto import Facts, read
+from shared.veto import Conflict, Facts, conflicts, read
 
 if TYPE_CHECKING:
     from origin.queries import Query
@@ -56,12 +56,13 @@ log = logging.getLogger(__name__)
 class Neighbour:
     """A question near one that is asked, and what would be decided about the two.
 
-    `verdict` is None where the two are of equal form, which decides.
+    `verdict` is None where the two are of equal form, which decides; `conflicts` are the veto's.
     """
 
     key: str
     text: str
     verdict: Verdict | None
+    conflicts: tuple[Conflict, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +73,18 @@ class Match:
     similarity: float
 
 
+Tell = Callable[[str, str, float | None], None]
+"""Of a decision: the tenant, what came of it (as in `origin.metrics.SEMANTIC`), the cosine."""
+
+
 class Matcher:
     """One per process. Safe to call from many tasks of one event loop; owns encoder and index.
 
     `deadline_s` is how long a request waits for it at most; `tiers` say which classes are sealed.
     """
+
+    tell: Tell | None = None
+    """Told of every decision, once what came of it is known."""
 
     def __init__(
         self,
@@ -133,9 +141,10 @@ class Matcher:
         self._follow(query.document)
         began_s = time.perf_counter()
         outcome = "failed"
+        similarity: float | None = None
         try:
             async with asyncio.timeout(self._deadline_s):
-                found, outcome = await self._matches(query, question)
+                found, outcome, similarity = await self._matches(query, question)
         except TimeoutError:
             outcome = "late"
             return []
@@ -148,7 +157,7 @@ class Matcher:
         finally:
             SEMANTIC_SECONDS.observe(time.perf_counter() - began_s)
             if outcome != "hit":  # that is known when the entry is read
-                SEMANTIC.labels(outcome).inc()
+                self.count(query.tenant, outcome, similarity)
         return found
 
     async def neighbours(self, query: Query, count: int) -> list[Neighbour] | str:
@@ -186,8 +195,31 @@ class Matcher:
             if other is None:
                 continue
             verdict = decision.decide(reading, other, min_similarity=least)
-            found.append(Neighbour(key=candidate.key, text=candidate.text, verdict=verdict))
+            found.append(
+                Neighbour(
+                    key=candidate.key,
+                    text=candidate.text,
+                    verdict=verdict,
+                    conflicts=conflicts(reading.facts, other.facts),
+                )
+            )
         return found
+
+    def count(self, tenant: str, outcome: str, similarity: float | None = None) -> None:
+        """Count what came of a request: `similarity` is the likest question's, where one is."""
+        SEMANTIC.labels(outcome).inc()
+        if self.tell is not None:
+            self.tell(tenant, outcome, similarity)
+
+    async def check(self) -> str:
+        """How the encoder does now: ok, late or failed."""
+        try:
+            await self._encoder.encode(f"Is anybody there? {self._clock_ms()}", self._deadline_s)
+        except TimeoutError:
+            return "late"
+        except EncoderError:
+            return "failed"
+        return "ok"
 
     def learn(self, query: Query, header: Header) -> None:
         """Index, behind the answer, what was generated and stored."""
@@ -254,7 +286,10 @@ class Matcher:
         except StoreError as exc:
             log.warning("semantic index: %s", exc)
 
-    async def _matches(self, query: Query, question: Question) -> tuple[list[Match], str]:
+    async def _matches(
+        self, query: Query, question: Question
+    ) -> tuple[list[Match], str, float | None]:
+        """(matches, what came of it, the likest question's cosine where one was looked at)."""
         now_ms = self._clock_ms()
         tenant, partition = question.tenant, question.partition
         private = self._is_private(query)
@@ -262,16 +297,16 @@ class Matcher:
             tenant, partition, question.form, now_ms=now_ms, private=private
         )
         if same is not None and same.key != query.key:
-            return [Match(key=same.key, similarity=1.0)], "hit"
+            return [Match(key=same.key, similarity=1.0)], "hit", 1.0
         decision = self._decision(query.document.policy)
         if decision.threshold is None:
-            return [], "refused"
+            return [], "refused", None
         # The encoder first: what is past its window is not for the veto, which reads on this loop.
         reading = await self._read(question.text)
         if reading is None:
-            return [], "unread"
+            return [], "unread", None
         if is_unmatched(reading.facts):
-            return [], "refused"
+            return [], "refused", None
         candidates = await self._index.search(
             tenant,
             partition,
@@ -304,7 +339,8 @@ class Matcher:
                 scored.append((verdict.score or 0.0, match))
         scored.sort(key=lambda each: each[0], reverse=True)
         outcome = "hit" if scored else "refused" if candidates else "none"
-        return [match for _, match in scored], outcome
+        others = (each.similarity for each in candidates if each.key != query.key)
+        return [match for _, match in scored], outcome, max(others, default=None)
 
     async def _read(self, text: str) -> Reading | None:
         """A text, read for the decision; None where the encoder's window is too short for it."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from origin.entries import decoded
-from origin.metrics import L1_ERRORS, SEMANTIC
+from origin.metrics import L1_ERRORS
 from origin.semantic.promotion import promoted
 from origin.stores.contract import Store, StoreError
 from origin.writes import head_of
@@ -72,10 +72,10 @@ class SemanticTier:
             elif isinstance(decision, Serve) and not decision.revalidate:
                 hit = await self._promote(query, source.envelope, match.similarity)
                 if hit is not None:
-                    SEMANTIC.labels("hit").inc()
+                    self._matcher.count(query.tenant, "hit", match.similarity)
                     return hit
         if matches:
-            SEMANTIC.labels("gone").inc()
+            self._matcher.count(query.tenant, "gone")
         return None
 
     async def close(self) -> None:

@@ -9,7 +9,19 @@ import heapq
 import time
 from collections.abc import Callable, Mapping
 
-from origin.stores.usage_contract import MAX_KEYS, MAX_NAMES, HotKey, Kept, Usage, folded
+from origin.stores.usage_contract import (
+    MAX_KEYS,
+    MAX_NAMES,
+    RECENT_SLOTS,
+    SLOT_S,
+    HotKey,
+    Kept,
+    Name,
+    Recent,
+    Usage,
+    folded,
+    together,
+)
 
 
 class MemoryUsageStore:
@@ -28,6 +40,7 @@ class MemoryUsageStore:
         self._tenants: dict[str, Usage] = {}
         self._since_ms: dict[str, int] = {}
         self._last_ms: dict[str, dict[str, int]] = {}
+        self._slots: dict[str, dict[int, dict[Name, int]]] = {}
 
     async def add(self, tenants: Mapping[str, Usage]) -> None:
         """See UsageStore.add."""
@@ -44,6 +57,12 @@ class MemoryUsageStore:
                 last_ms[key] = self._now_ms()
             for key in sorted(last_ms, key=lambda key: (last_ms[key], key))[: -self._max_keys]:
                 del last_ms[key], kept.hits[key]
+        now_ms = self._now_ms()
+        for tenant, numbers in together(tenants).items():
+            slots = self._slots[tenant] = self._recent(tenant, now_ms)
+            slot = slots.setdefault(_slot_ms(now_ms), {})
+            for name, number in numbers.items():
+                slot[name] = slot.get(name, 0) + number
 
     async def read(self, tenant: str, *, top: int) -> Kept:
         """See UsageStore.read."""
@@ -58,9 +77,24 @@ class MemoryUsageStore:
             ),
         )
 
+    async def recent(self, tenant: str) -> Recent:
+        """See UsageStore.recent."""
+        now_ms = self._now_ms()
+        slots = self._recent(tenant, now_ms)
+        return Recent(now_ms=now_ms, slots={at: dict(numbers) for at, numbers in slots.items()})
+
     async def tenants(self) -> frozenset[str]:
         """See UsageStore.tenants."""
         return frozenset(self._tenants)
 
     async def close(self) -> None:
         """See UsageStore.close."""
+
+    def _recent(self, tenant: str, now_ms: int) -> dict[int, dict[Name, int]]:
+        first_ms = _slot_ms(now_ms) - (RECENT_SLOTS - 1) * SLOT_S * 1000
+        slots = self._slots.get(tenant, {})
+        return {at_ms: numbers for at_ms, numbers in slots.items() if at_ms >= first_ms}
+
+
+def _slot_ms(now_ms: int) -> int:
+    return now_ms - now_ms % (SLOT_S * 1000)

@@ -3,16 +3,32 @@
 Layout, without an end: `PREFIX:usage:tenants` is a set. Of a tenant `PREFIX:usage:{TENANT}` is a
 hash, a field a number (its name as a JSON array; `since_ms` is the time of the first), `…:hits` a
 sorted set of short keys by hits, `…:last` one of the same keys by the time of the last hit, in ms.
+
+With an end: `PREFIX:usage:{TENANT}:at:SLOT` is a hash of what was added in a slot that began at
+SLOT (Unix time, s), names without model and class; TENANT is `*` for all of them together.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Mapping
+from functools import lru_cache
 from typing import Any, Self, cast
 
 from origin.stores.redis_store import RedisClient, outages_told, redis_client
-from origin.stores.usage_contract import MAX_KEYS, MAX_NAMES, HotKey, Kept, Usage, folded
+from origin.stores.usage_contract import (
+    MAX_KEYS,
+    MAX_NAMES,
+    RECENT_SLOTS,
+    SLOT_S,
+    HotKey,
+    Kept,
+    Name,
+    Recent,
+    Usage,
+    folded,
+    together,
+)
 
 DEFAULT_TIMEOUT_S = 1.0
 """No request waits for it, and it has more to say than a hit."""
@@ -59,6 +75,28 @@ end
 return {redis.call('HGETALL', KEYS[1]), hottest}
 """
 
+# KEYS: numbers; a slot's name is made of it, and is in its slot of a Cluster. ARGV: a slot's and
+# its life's seconds; then name and number by turns.
+_ADD_OVER_TIME = """
+local now = tonumber(redis.call('TIME')[1])
+local slot = KEYS[1] .. ':at:' .. string.format('%.0f', now - now % ARGV[1])
+for at = 3, #ARGV, 2 do redis.call('HINCRBY', slot, ARGV[at], ARGV[at + 1]) end
+redis.call('EXPIRE', slot, ARGV[2])
+"""
+
+# KEYS: as above. ARGV: a slot's seconds, how many slots.
+_RECENT = """
+local time = redis.call('TIME')
+local now = tonumber(time[1])
+local found = {}
+for back = ARGV[2] - 1, 0, -1 do
+  local start = string.format('%.0f', now - now % ARGV[1] - back * ARGV[1])
+  local numbers = redis.call('HGETALL', KEYS[1] .. ':at:' .. start)
+  if #numbers > 0 then found[#found + 1] = {start, numbers} end
+end
+return {string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), found}
+"""
+
 
 class RedisUsageStore:
     """The contract on one `redis.asyncio` client, which it owns."""
@@ -101,6 +139,14 @@ class RedisUsageStore:
                 ]
                 hits = [argument for each in usage.hits.items() for argument in each]
                 pipeline.eval(_ADD, len(names), *names, *bounds, *numbers, *hits)
+            for tenant, over_time in together(tenants).items():
+                pairs = [
+                    argument
+                    for name, number in over_time.items()
+                    for argument in (_encoded(name[2:]), number)
+                ]
+                life_s = (RECENT_SLOTS + 1) * SLOT_S
+                pipeline.eval(_ADD_OVER_TIME, 1, self._names(tenant)[0], SLOT_S, life_s, *pairs)
             await pipeline.execute()
 
     async def read(self, tenant: str, *, top: int) -> Kept:
@@ -120,6 +166,23 @@ class RedisUsageStore:
             ),
         )
 
+    async def recent(self, tenant: str) -> Recent:
+        """See UsageStore.recent. One round trip."""
+        name = self._names(tenant)[0]
+        with outages_told():
+            reply: Any = await self._client.eval(_RECENT, 1, name, SLOT_S, RECENT_SLOTS)
+        now_ms, slots = reply
+        return Recent(
+            now_ms=int(now_ms),
+            slots={
+                int(start) * 1000: {
+                    _decoded_over_time(name): int(number)
+                    for name, number in zip(flat[::2], flat[1::2], strict=True)
+                }
+                for start, flat in slots
+            },
+        )
+
     async def tenants(self) -> frozenset[str]:
         """See UsageStore.tenants."""
         with outages_told():
@@ -137,6 +200,12 @@ class RedisUsageStore:
         """One tenant's keys share a slot."""
         numbers = f"{self._prefix}:usage:{{{tenant}}}"
         return numbers, f"{numbers}:hits", f"{numbers}:last"
+
+
+@lru_cache(1024)
+def _decoded_over_time(name: bytes) -> Name:
+    """There are some hundred of them, in every slot again."""
+    return (None, None, *json.loads(name))
 
 
 def _encoded(name: tuple[str | None, ...]) -> str:

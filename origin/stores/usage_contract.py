@@ -6,6 +6,8 @@ process had not flushed when it was killed is lost. No request waits for it.
 Invariants
 1. Adding is all there is: flushes of many processes add up in any order.
 2. What is kept of a tenant is bounded, by `MAX_NAMES` numbers and `MAX_KEYS` keys, whatever comes.
+3. Over time, by slots of `SLOT_S`, only what no client can name is told apart (`over_time`), and
+   only for the last `RECENT_SLOTS` of them.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ EVERY_TENANT = "*"
 MAX_NAMES = 20_000
 MAX_KEYS = 10_000
 """Of the keys hit, those hit last are known."""
+SLOT_S = 30
+RECENT_SLOTS = 120
+"""An hour of them, the one that is under way included."""
+_OVER_TIME = frozenset({"requests", "latency", "saved", "spent", "semantic", "similarity", "flush"})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,6 +74,17 @@ class Kept:
     hottest: tuple[HotKey, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recent:
+    """What was added in the slots before `now_ms` (Unix time, the store's), by a slot's start.
+
+    A slot in which nothing was added is left out. Names are as `over_time` gives them.
+    """
+
+    now_ms: int
+    slots: Mapping[int, Mapping[Name, int]] = field(default_factory=dict)
+
+
 class UsageStore(Protocol):
     """Numbers by tenant. Safe to call from many tasks of one event loop."""
 
@@ -77,6 +94,10 @@ class UsageStore(Protocol):
 
     async def read(self, tenant: str, *, top: int) -> Kept:
         """All that was added for a tenant, and its `top` keys by hits. Raises StoreError."""
+        ...
+
+    async def recent(self, tenant: str) -> Recent:
+        """What was added for a tenant, or for `EVERY_TENANT`, of late. Raises StoreError."""
         ...
 
     async def tenants(self) -> frozenset[str]:
@@ -92,6 +113,26 @@ def folded(name: Name) -> Name:
     """The name that takes a number whose own would be one too many."""
     model, content_class, *what = name
     return (model and OTHER, content_class and OTHER, *what)
+
+
+def over_time(numbers: Mapping[Name, int]) -> dict[Name, int]:
+    """What is kept of numbers over time: models and classes together, and not every kind."""
+    kept: dict[Name, int] = {}
+    for (_, _, what, *rest), number in numbers.items():
+        if what in _OVER_TIME:
+            name = (None, None, what, *rest)
+            kept[name] = kept.get(name, 0) + number
+    return kept
+
+
+def together(tenants: Mapping[str, Usage]) -> dict[str, dict[Name, int]]:
+    """What a flush adds over time: by tenant, and of `EVERY_TENANT`; without those it adds none."""
+    kept = {tenant: over_time(usage.numbers) for tenant, usage in tenants.items()}
+    every: dict[Name, int] = {}
+    for numbers in kept.values():
+        for name, number in numbers.items():
+            every[name] = every.get(name, 0) + number
+    return {tenant: numbers for tenant, numbers in {**kept, EVERY_TENANT: every}.items() if numbers}
 
 
 def usage_unavailable() -> InternalError:

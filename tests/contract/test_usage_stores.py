@@ -15,7 +15,15 @@ from origin.stores.contract import StoreError
 from origin.stores.memory_usage import MemoryUsageStore
 from origin.stores.redis_store import redis_client
 from origin.stores.redis_usage import RedisUsageStore
-from origin.stores.usage_contract import Kept, Name, Usage, UsageStore
+from origin.stores.usage_contract import (
+    EVERY_TENANT,
+    RECENT_SLOTS,
+    SLOT_S,
+    Kept,
+    Name,
+    Usage,
+    UsageStore,
+)
 from shared.counts import OTHER
 
 MAX_NAMES = 8
@@ -153,7 +161,8 @@ async def test_an_outage_is_told() -> None:
     """No Redis, no zeros."""
     store = RedisUsageStore.from_url("redis://127.0.0.1:1")
     usage = {"acme": Usage(numbers={A: 1})}
-    for operation in (store.add(usage), store.read("acme", top=1), store.tenants()):
+    asked = (store.add(usage), store.read("acme", top=1), store.recent("acme"), store.tenants())
+    for operation in asked:
         with pytest.raises(StoreError, match=r"^Redis: ConnectionError$"):
             await operation
     await store.close()
@@ -173,3 +182,49 @@ def test_merging_is_adding(parts: list[Usage]) -> None:
         assert whole.numbers.get(name, 0) == sum(part.numbers.get(name, 0) for part in parts)
     for key in "abc":
         assert whole.hits.get(key, 0) == sum(part.hits.get(key, 0) for part in parts)
+
+
+SLOT_MS = SLOT_S * 1000
+HIT: Name = (None, None, "requests", "edge", "hit", "exact")
+
+
+async def test_of_late_models_and_classes_are_one(store: UsageStore) -> None:
+    """By tenant, and of all of them; what is not for charts is left out."""
+    began_ms = (await store.recent("acme")).now_ms
+    other: Name = ("m", "c", "requests", "edge", "hit", "exact")
+    await store.add({"acme": Usage(numbers={A: 1, other: 2, BYTES: 7}), "b": Usage()})
+    await store.add({"b": Usage(numbers={A: 4})})
+    for tenant, hits in {"acme": 3, "b": 4, EVERY_TENANT: 7, "nobody": 0}.items():
+        recent = await store.recent(tenant)
+        assert all(set(numbers) == {HIT} for numbers in recent.slots.values())
+        assert sum(numbers[HIT] for numbers in recent.slots.values()) == hits
+        for start_ms in recent.slots:
+            assert start_ms % SLOT_MS == 0
+            assert began_ms - SLOT_MS < start_ms <= recent.now_ms
+    assert EVERY_TENANT not in await store.tenants()
+
+
+async def test_slots_end(bundled_redis: str) -> None:
+    """What is older than the charts is not kept."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+        store = RedisUsageStore.from_url(bundled_redis)
+        await store.add({"acme": Usage(numbers={A: 1})})
+        names = await client.keys("encore:usage:*:at:*")
+        assert len(names) == 2
+        for name in names:
+            assert RECENT_SLOTS * SLOT_S < await client.ttl(name) <= (RECENT_SLOTS + 1) * SLOT_S
+        await store.close()
+
+
+async def test_only_the_last_slots_are_told() -> None:
+    """The oldest of them goes when one more begins."""
+    now_ms = 1_700_000_000_000
+    store = MemoryUsageStore(now_ms=lambda: now_ms)
+    await store.add({"acme": Usage(numbers={A: 1})})
+    for _ in range(RECENT_SLOTS - 1):
+        now_ms += SLOT_MS
+        await store.add({"acme": Usage(numbers={A: 1})})
+    assert len((await store.recent("acme")).slots) == RECENT_SLOTS
+    now_ms += SLOT_MS
+    assert len((await store.recent("acme")).slots) == RECENT_SLOTS - 1

@@ -40,6 +40,7 @@ ADMIN = make_api_key(KEYS, "other", bytes([1] * 15))
 TAG = "a-tag-of-the-victim"
 ANSWER = "what the victim was told"
 QUESTION = {"messages": [{"role": "user", "content": "what the victim asked"}]}
+FROM_PAGE = {"sec-fetch-site": "same-origin", "encore-csrf": "$key"}
 EDGE_BEARER = {EDGE_AUTHORIZATION: f"Bearer {edge_bearer(KEYS)}"}
 
 
@@ -177,6 +178,30 @@ PROBES: dict[str, list[Probe]] = {
         Probe(method="GET", path="/cache/warm/$short"),
         Probe(method="GET", path="/cache/warm/$key?tenant=$tenant"),
     ],
+    "/dashboard": [
+        Probe(method="GET", path="/dashboard"),
+        Probe(method="GET", path="/dashboard?tenant=$tenant&api_key=$key"),
+        Probe(method="GET", path="/dashboard", headers={"cookie": "__Host-encore-session=$key"}),
+    ],
+    "/dashboard/login": [
+        Probe(method="POST", path="/dashboard/login", body={"api_key": "$key"}, headers=headers)
+        for headers in ({}, {"sec-fetch-site": "same-origin"})
+    ],
+    "/dashboard/logout": [
+        Probe(method="POST", path="/dashboard/logout", body={"csrf": "$key"}, headers=FROM_PAGE),
+    ],
+    "/dashboard/events": [
+        Probe(method="GET", path="/dashboard/events?tenant=" + tenant, headers=headers)
+        for tenant in ("$tenant", "*")
+        for headers in ({}, {"cookie": "__Host-encore-session=$key"}, EDGE_BEARER)
+    ],
+    "/dashboard/purge": [
+        Probe(method="POST", path="/dashboard/purge", body=body, headers=FROM_PAGE)
+        for body in ({"keys": ["$key"], "tenant": "$tenant"}, {"everything": True, "tenant": "*"})
+    ],
+    "/dashboard/{file}": [
+        Probe(method="GET", path="/dashboard/" + name) for name in ("$key", "icon.svg")
+    ],
     "/metrics": [Probe(method="GET", path="/metrics?tenant=$tenant")],
     "/v1/models": [Probe(method="GET", path="/v1/models?tenant=$tenant")],
     "/v1/models/{model:path}": [
@@ -241,6 +266,21 @@ def alike(response: httpx.Response, names: Names) -> tuple[int, dict[str, str], 
 def test_every_route_has_its_probes(stack: Stack) -> None:
     """And no probe is for a route that is not there."""
     assert set(PROBES) == {route.path for route in routes_of(stack)}
+
+
+@pytest.mark.parametrize("path", [path for path in PROBES if path.startswith("/dashboard")])
+def test_the_dashboard_is_the_origins_alone(stack: Stack, path: str) -> None:
+    """The edge knows no such path, whoever asks: no session crosses it."""
+    before = len(stack.front.asked)
+    for method in ("GET", "POST"):
+        answer = httpx.request(
+            method,
+            stack.edge.url + path.replace("{file}", "icon.svg"),
+            headers={"authorization": f"Bearer {ADMIN}", "sec-fetch-site": "same-origin"},
+        )
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "unknown_url"
+    assert not [each for each in stack.front.asked[before:] if "/dashboard" in each]
 
 
 @pytest.mark.parametrize("caller", CALLERS)

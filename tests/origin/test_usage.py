@@ -253,6 +253,37 @@ async def test_the_edges_hits_are_reuses() -> None:
     }
 
 
+async def test_the_edges_flushes_are_counted() -> None:
+    """Each once, whatever is in it: over time they say that the edge is there."""
+    store = MemoryUsageStore()
+    recorder = Recorder(store)
+    for _ in range(2):
+        counts = Counts()
+        for _ in range(3):
+            counts.count("acme", "hit", latency_ms=1)
+        await recorder.take_edge(parse(counts.take() or b"").tenants)
+    flush: Name = (None, None, "flush", "edge")
+    assert (await kept(recorder)).numbers[flush] == 2
+    (slot,) = (await store.recent("acme")).slots.values()
+    assert slot[flush] == 2
+
+
+@pytest.mark.parametrize(
+    ("similarity", "bucket"),
+    [(-1, "0.5"), (0.5, "0.5"), (0.501, "0.525"), (0.975, "0.975"), (1, "1"), (1.0000001, "1")],
+)
+async def test_decisions_are_counted_by_similarity(similarity: float, bucket: str) -> None:
+    """By the upper bound of its bucket; rounding may bring a cosine above 1."""
+    recorder = Recorder(MemoryUsageStore())
+    recorder.count_semantic("acme", "refused", similarity)
+    recorder.count_semantic("acme", "none", None)
+    assert (await kept(recorder)).numbers == {
+        (None, None, "semantic", "refused"): 1,
+        (None, None, "semantic", "none"): 1,
+        (None, None, "similarity", "refused", bucket): 1,
+    }
+
+
 async def test_the_edge_hears_of_an_outage() -> None:
     """It keeps what it has counted; nothing of it is counted here."""
     store = FailingStore()

@@ -262,6 +262,40 @@ async def test_a_text_past_the_window_is_not_read(
     assert value_of(SEMANTIC.labels("failed")) == before
 
 
+async def test_decisions_are_told(bench: Bench) -> None:
+    """Whose, what came of it, and how alike the likest was; a hit by who reads its entry."""
+    told: list[tuple[str, str, float | None]] = []
+    bench.matcher.tell = lambda *decision: told.append(decision)
+    await bench.matches(OTHER)
+    await bench.learn(NEAR_MISS)
+    await bench.matches(ORIGINAL)
+    await bench.learn(ORIGINAL)
+    (match,) = await bench.matches(PARAPHRASE)
+    assert [outcome for _, outcome, _ in told] == ["none", "refused"]
+    assert {tenant for tenant, _, _ in told} == {"acme"}
+    vectors = [e.vector for e in encoder().encode([ORIGINAL, NEAR_MISS]) if e is not None]
+    assert told[0][2] is None
+    assert told[1][2] == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-6)
+    bench.matcher.count("acme", "hit", match.similarity)
+    assert told[2] == ("acme", "hit", match.similarity)
+
+
+async def test_it_says_how_it_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By asking its encoder what it cannot remember."""
+    assert await bench.matcher.check() == "ok"
+    asked: list[str] = []
+
+    async def encode(text: str, _timeout_s: float) -> Encoding:
+        asked.append(text)
+        raise TimeoutError if len(asked) == 1 else EncoderError("it broke")
+
+    monkeypatch.setattr(bench.batcher, "encode", encode)
+    assert await bench.matcher.check() == "late"
+    bench.now_ms += 1
+    assert await bench.matcher.check() == "failed"
+    assert len(set(asked)) == 2
+
+
 async def test_what_takes_too_long_is_no_match(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request goes on at its deadline."""
     bench = Bench(deadline_s=0.01)

@@ -442,3 +442,15 @@ async def test_a_class_that_must_not_leave_stays(bench: Bench) -> None:
     bench = Bench(tiers=Tiers.parse('{"classes": {"own": {"sensitivity": "internal"}}}'))
     await bench.ask("one", {"encore-class": "own"})
     assert (await bench.hit("two", {"encore-class": "own"})).origin_only
+
+
+async def test_what_came_of_a_match_is_told(bench: Bench) -> None:
+    """A hit with its similarity; one whose entries have gone without."""
+    told: list[tuple[str, str, float | None]] = []
+    bench.matcher.tell = lambda *decision: told.append(decision)
+    await bench.ask("one way to ask it")
+    await bench.hit("another way to ask it")
+    assert told == [("acme", "hit", SIMILARITY)]
+    bench.purge(everything=True)
+    await bench.ask("a third way to ask it")
+    assert told[1:] == [("acme", "gone", None)]
