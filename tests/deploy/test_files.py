@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,12 +15,14 @@ from typing import Any
 
 import pytest
 import yaml
+from starlette.types import Receive, Scope, Send
 
 from origin.cli import WORKER_MARGIN_S
 from origin.server import KEEP_ALIVE_S
-from origin.settings import Settings, variable
+from origin.settings import Settings, load_settings, variable
 from origin.stores.redis_checks import check_redis
 from tests.support.redis_servers import Node, programs
+from tests.support.serving import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -84,6 +88,45 @@ def test_compose_starts_redis_first_and_lets_the_origin_finish() -> None:
         mount.partition(":")[0] for s in COMPOSE["services"].values() for mount in s["volumes"]
     }
     assert volumes == set(COMPOSE["volumes"])
+
+
+def test_settings_of_compose_are_understood_with_only_a_secret_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the caller leaves out arrives empty, and counts as unset."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in COMPOSE["services"]["origin"]["environment"].items():
+        given = "s" * 32 if name == "ENCORE_SECRET" else ""
+        monkeypatch.setenv(name, re.sub(r"\$\{.*\}", given, value))
+    settings = load_settings()
+    assert settings.upstream is settings.model is settings.previous_secret is None
+    assert settings.redis_url is not None
+
+
+@pytest.mark.parametrize(("status", "is_healthy"), [(200, True), (503, False)])
+def test_health_of_the_image_is_its_readiness(status: int, is_healthy: bool) -> None:
+    """By the very command of the Dockerfile, asked of a server."""
+    (command,) = re.findall(r"^    CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    python, *arguments = json.loads(command)
+    assert python == "python"
+    asked: list[str] = []
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    with serving(app) as url:
+        port = url.rpartition(":")[2]
+        run = subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "ENCORE_ORIGIN_PORT": port},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    assert (run.returncode == 0) is is_healthy
+    assert asked == ["/readyz"]
 
 
 def test_nothing_is_said_of_the_redis_of_compose(tmp_path: Path) -> None:
