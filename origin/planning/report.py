@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from origin.planning.tally import CHOICES, OUTCOMES, Setting, Tally, Tokens
+from shared.control_document import Policy
 
 if TYPE_CHECKING:
     from origin.planning.log import Bad
@@ -21,7 +22,7 @@ VERSION = 1
 ENOUGH = 0.95
 """A shorter lifetime will do if it saves this much of what the best one does."""
 WORTHWHILE_POINTS = 0.5
-"""Another profile, or matching by meaning, is worth it from so many points of hit rate on."""
+"""Another profile, or matching by meaning, is worth so many points of hit rate at least."""
 EDGE_POINTS = 1.0
 """Admission may move so many points of hits from the edge to the origin."""
 _TITLES = {
@@ -179,17 +180,24 @@ def _admission(
 def _semantic(
     beside: Mapping[Any, Tally],
     base: Any,
-    priced: bool,  # noqa: FBT001
+    _: bool,  # noqa: FBT001
 ) -> tuple[str | None, str]:
     others = [mode for mode in beside if mode != "off"]
     if not others:
         return None, "was not replayed (--semantic strict does, at some milliseconds a miss)."
     if "off" not in beside:
         return base, "was not replayed without."
-    best = max(others, key=lambda mode: _value(beside[mode], priced=priced))
-    points = _points(beside[best], beside["off"])
-    choose = best if points >= WORTHWHILE_POINTS else "off"
-    return choose, f"choose `{choose}`: `{best}` {_more(points)} beyond exact match."
+    bounds = {mode: Policy(semantic=mode).semantic_bound or 0.0 for mode in others}
+    others.sort(key=lambda mode: bounds[mode])
+    points = {mode: _points(beside[mode], beside["off"]) for mode in others}
+    # The strictest that is worth it: no hit rate pays for wrong answers.
+    choose = next((mode for mode in others if points[mode] >= WORTHWHILE_POINTS), "off")
+    said = [
+        f"`{mode}` {_more(points[mode])} beyond exact match, at most {bounds[mode]:.1%} of them "
+        "wrong by estimate"
+        for mode in others
+    ]
+    return choose, f"choose `{choose}`: {'; '.join(said)}."
 
 
 _ADVISERS = {

@@ -92,10 +92,12 @@ def test_admission_may_cost_the_edge_a_point(edges: dict[int, float], choose: in
         ({"off": 50}, None),
         ({"off": 50, "strict": 53}, "strict"),
         ({"off": 50, "strict": 50}, "off"),
+        ({"off": 50, "0.05": 58, "strict": 53}, "strict"),
+        ({"off": 50, "0.05": 58, "strict": 50.1}, "0.05"),
     ],
 )
 def test_semantic_match_is_worth_half_a_point(edges: dict[str, float], choose: str | None) -> None:
-    """Where it was replayed."""
+    """The strictest that is, where it was replayed."""
     told = [Told(edge=edge, usd=edge / 10, semantic=mode) for mode, edge in edges.items()]
     assert advised("semantic", *told)[0] == choose
 
