@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-STEPS = ((0, 64), (1024, 128), (2048, 256))
+STEPS = ((0, 128), (512, 256))
 """From which position on, a cut every how many tokens: small first, so that a short system prompt
 is reused; larger later, so that a long prefill costs little more than an uncut one."""
 
