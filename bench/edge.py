@@ -77,6 +77,7 @@ class SizedEngine(ScriptedEngine):
         request: Request,
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Answer at once."""
         size = int(request.fields["messages"][0]["content"])

@@ -48,6 +48,7 @@ from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from origin.app import create_app
+from origin.departure import Departure, Patience
 from origin.embedded_redis import embedded_redis
 from origin.engine.contract import Event, Finished
 from origin.server import server
@@ -86,6 +87,7 @@ class InstantEngine(ScriptedEngine):
         request: Request,  # noqa: ARG002
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Answer at once."""
         yield Finished(answer=chat_answer(WORDS * 10))
@@ -415,12 +417,20 @@ def serve(name: str, port: int | None, workers: int, listener_fd: int | None) ->
     else:
         listener = socket.create_server(("127.0.0.1", port or 0), backlog=2048)
     if workers == 1:
-        server(APPLICATIONS[name](os.environ["BENCH_REDIS_URL"])).run(sockets=[listener])
+        app = APPLICATIONS[name](os.environ["BENCH_REDIS_URL"])
+        server(app, Departure(), Patience(drain_s=0, finish_s=30)).run(sockets=[listener])
         return
-    fd = listener.fileno()
-    command = [sys.executable, "-m", "bench.origin_hit", "--serve", name, "--listener-fd", str(fd)]
+    command = [sys.executable, "-m", "bench.origin_hit", "--serve", name]
+    command += ["--listener-fd", str(listener.fileno())]
     asyncio.run(
-        run_workers(command, workers, environ=os.environ, listener_fd=fd, on_death=lambda _: None)
+        run_workers(
+            command,
+            workers,
+            environ=os.environ,
+            listener=listener,
+            stop_timeout_s=35,
+            on_death=lambda _: None,
+        )
     )
 
 

@@ -19,6 +19,7 @@ from origin.api.boundary import HANDLERS, Boundary
 from origin.api.control import ControlDocuments
 from origin.api.counters import Counters
 from origin.api.entries import Entries
+from origin.api.explain import Explanations
 from origin.api.health import Health
 from origin.api.http import BodyReader
 from origin.api.metrics import Metrics
@@ -32,6 +33,7 @@ from origin.control import Control
 from origin.dashboard.live import Live
 from origin.dashboard.routes import Dashboard
 from origin.dashboard.sessions import Sessions
+from origin.departure import Departure
 from origin.embeddings import Batches
 from origin.engine.contract import Engine
 from origin.engine.metered import MeteredEngine
@@ -60,6 +62,7 @@ from origin.stores.redis_usage import RedisUsageStore
 from origin.stores.session_contract import SessionStore
 from origin.stores.usage_contract import UsageStore
 from origin.tasks import end
+from origin.tracing import traced
 from origin.usage import Recorder
 from origin.usage_report import Terms
 from origin.warm_jobs import WarmJobs
@@ -85,6 +88,7 @@ def create_app(
     job_store: JobStore | None = None,
     turns: Turns | None = None,
     matcher: Matcher | None = None,
+    departure: Departure | None = None,
     session_store: SessionStore | None = None,
     redis_facts: RedisFacts | None = None,
 ) -> ASGIApp:
@@ -93,14 +97,17 @@ def create_app(
     Without `leases` generations are shared in this process alone, without `usage_store` what is
     counted is kept in memory, without `events` nothing but requests and commands purges. With
     `job_store` there are warm-up jobs. `turns` are the engine's places. Without `matcher` there is
-    no semantic match. Without `session_store` a login counts at this process alone; the dashboard
-    shows the operator `redis_facts`.
+    no semantic match. Once `departure` has begun the origin is not ready any more. Without
+    `session_store` a login counts at this process alone; the dashboard shows the operator
+    `redis_facts`.
     """
-    recorder = Recorder(usage_store or MemoryUsageStore())
+    recorder = Recorder(usage_store or MemoryUsageStore(), prices=settings.prices)
     lifetimes = settings.lifetimes
     keys = settings.keys
     calibration = "" if matcher is None else matcher.version
-    control = Control.from_settings(settings, control_store, calibration=calibration)
+    control = Control.from_settings(
+        settings, control_store, calibration=calibration, purged=engine.forget
+    )
     access = Access(keys, control, development=settings.development)
     denials = Denials(control_store)
     known_models = KnownModels(store=control_store, control=control, engine=engine, keys=keys)
@@ -140,7 +147,11 @@ def create_app(
     terms = Terms(prices=settings.prices, tiers=settings.tiers, lifetimes=lifetimes)
     stats = Stats(recorder=recorder, access=access, terms=terms)
     health = Health(
-        store=store, control_store=control_store, engine=engine, known_models=known_models
+        store=store,
+        control_store=control_store,
+        engine=engine,
+        known_models=known_models,
+        departure=departure or Departure(),
     )
     dashboard = Dashboard(
         sessions=Sessions(
@@ -219,6 +230,16 @@ def create_app(
             ),
             Route(WARMING_PATH, WarmingRuns(warming=warming, access=access), methods=["POST"]),
             Route("/cache/purge", purges, methods=["POST"]),
+            Route(
+                "/cache/explain",
+                Explanations(
+                    pipeline=pipeline,
+                    matcher=matcher,
+                    access=access,
+                    max_cached_body_bytes=settings.max_cached_body_bytes,
+                ),
+                methods=["POST"],
+            ),
             Route("/cache/stats", stats.one, methods=["GET"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),
@@ -244,10 +265,10 @@ def create_app(
             turns=turns,
             otherwise=app.router.default,
         )
-    return Boundary(app, answers, denials, max_requests=settings.max_requests)
+    return traced(Boundary(app, answers, denials, max_requests=settings.max_requests))
 
 
-def build_app(settings: Settings) -> ASGIApp:
+def build_app(settings: Settings, departure: Departure | None = None) -> ASGIApp:
     """The application over the parts that the settings ask for, loaded (which may take a while).
 
     `settings.redis_url` must be set. Raises SettingsError where a part cannot be had.
@@ -274,6 +295,7 @@ def build_app(settings: Settings) -> ASGIApp:
         job_store=RedisJobStore.from_url(control_url, prefix=prefix),
         turns=_turns(settings),
         matcher=_matcher(settings, url),
+        departure=departure,
         session_store=RedisSessionStore.from_url(control_url, prefix=prefix),
         redis_facts=RedisFacts.from_url(url),
     )

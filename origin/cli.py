@@ -31,7 +31,12 @@ from typer.exceptions import TyperException
 from origin.audit_commands import audit
 from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
-from origin.semantic_commands import calibrate, eval_app, explain_app
+from origin.doctor_command import doctor
+from origin.explain_command import explain_app
+from origin.kv_size_command import kv_size
+from origin.logs import set_up
+from origin.plan_command import plan
+from origin.semantic_commands import calibrate, eval_app
 from origin.settings import Settings, SettingsError, load_settings, markdown
 from origin.stats_commands import stats
 from origin.warm_command import warm
@@ -40,6 +45,8 @@ from shared.keys import DEVELOPMENT_API_KEY
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from origin.departure import Patience
+
 ROOT = Path(__file__).resolve().parent.parent
 EDGE_SCRIPT = ROOT / "worker" / "local" / "edge.mjs"
 NODE = ROOT / "node_modules" / ".bin" / "node"
@@ -47,6 +54,8 @@ QUESTION = "Describe 12 Oak Street: 3 bedrooms, 2 bathrooms, 1,500 sq ft, $450,0
 POLL_S = 0.1
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 EDGE_PATIENCE_S = 5.0
+WORKER_MARGIN_S = 5.0
+"""What the parent waits for a worker beyond the worker's own patience."""
 EXIT_USER_ERROR = 2
 EXIT_PART_DIED = 1
 
@@ -61,10 +70,13 @@ app.command("policy")(policy)
 app.command("purge")(purge)
 app.command("stats")(stats)
 app.command("audit")(audit)
+app.command("doctor")(doctor)
 app.command("calibrate")(calibrate)
 app.add_typer(eval_app, name="eval")
 app.add_typer(explain_app, name="explain")
 app.command("warm")(warm)
+app.command("plan")(plan)
+app.command("kv-size")(kv_size)
 out = Console()
 err = Console(stderr=True)
 
@@ -124,10 +136,7 @@ def origin(
     if workers == 1 and folder is not None and not Path(folder).is_dir():
         raise SettingsError(f"{METRICS_FOLDER}={folder!r}: there is no such folder; make it empty")
     many = workers > 1 or listener_fd is not None
-    form = "%(levelname)s [%(process)d] %(message)s" if many else "%(levelname)s %(message)s"
-    logging.basicConfig(level=settings.log_level.upper(), format=form)
-    for chatty in ("httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)  # a line per request
+    set_up(settings.log_format, settings.log_level, many=many)
     if listener_fd is not None:
         with socket.socket(fileno=listener_fd) as listener, _terminable():
             _serve(settings, listener)
@@ -138,23 +147,27 @@ def origin(
         for warning in check_redis_of(settings):
             logging.getLogger(__name__).warning(warning)
         if workers > 1:
-            _serve_by_workers(workers, listener, redis_url)
+            _serve_by_workers(workers, listener, redis_url, settings.patience)
         else:
             _serve(settings, listener)
 
 
 def _serve(settings: Settings, listener: socket.socket) -> None:
     from origin.app import build_app  # noqa: PLC0415 - quick start
+    from origin.departure import Departure  # noqa: PLC0415
     from origin.server import server as server_of  # noqa: PLC0415
 
-    server = server_of(build_app(settings))
+    departure = Departure()
+    server = server_of(build_app(settings, departure), departure, settings.patience)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     if not server.started:
         raise typer.Exit(EXIT_PART_DIED)
 
 
-def _serve_by_workers(count: int, listener: socket.socket, redis_url: str) -> None:
+def _serve_by_workers(
+    count: int, listener: socket.socket, redis_url: str, patience: Patience
+) -> None:
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - quick start
 
     from origin.workers import WorkerRefusedError, run_workers  # noqa: PLC0415
@@ -169,7 +182,8 @@ def _serve_by_workers(count: int, listener: socket.socket, redis_url: str) -> No
                     command,
                     count,
                     environ=environ,
-                    listener_fd=listener.fileno(),
+                    listener=listener,
+                    stop_timeout_s=patience.total_s + WORKER_MARGIN_S,
                     on_death=partial(mark_process_dead, path=metrics),
                 )
             )
@@ -299,6 +313,7 @@ def _origin_part(settings: Settings, redis_url: str) -> Part:
         "ENCORE_SECRET": settings.secret.get_secret_value(),
         "ENCORE_EDGE_URL": settings.edge_url or _edge_url(settings),
         "REDIS_URL": redis_url,
+        "ENCORE_DRAIN_S": "0",  # nobody spreads requests here
     }
     return Part(
         name="origin",

@@ -29,7 +29,7 @@ from origin.purge_requests import EVERY_TENANT
 from origin.settings import Settings
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
-from origin.tasks import end
+from origin.tasks import end, until_done
 from shared.control_document import (
     ControlDocument,
     ControlError,
@@ -52,7 +52,6 @@ UNREADABLE = "control_unreadable"
 """The code of the failure that a damaged document is: of its tenant nothing is served."""
 CHANGE = Act(action="change")
 _CALIBRATION = "calibration"
-_LONGEST_PAUSE_S = 60.0
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,8 @@ class Control:
 
     `longest_life_ms` is the longest life of the entries that this process makes, `calibration` the
     version of its semantic match, empty without one, None where it answers nobody. With
-    `development` the tenant of the development key gets its document on demand.
+    `development` the tenant of the development key gets its document on demand. `purged` is told a
+    tenant all of whose entries were purged, once this process knows of it.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class Control:
         calibration: str | None = None,
         development: bool = False,
         push: EdgePush | None = None,
+        purged: Callable[[str], None] | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -112,6 +113,7 @@ class Control:
         self._development = development
         self._push = push
         self._delivery = None if push is None else EdgeDelivery(store, push)
+        self._purged = purged
         self._clock_s = clock_s
         self._memos: dict[str, _Memo] = {}
         self._looks: dict[str, _Look] = {}
@@ -120,7 +122,12 @@ class Control:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, store: ControlStore, *, calibration: str | None = None
+        cls,
+        settings: Settings,
+        store: ControlStore,
+        *,
+        calibration: str | None = None,
+        purged: Callable[[str], None] | None = None,
     ) -> Self:
         """Control over `store` as the settings want it."""
         stale_s = max(settings.stale_while_revalidate_s, settings.stale_if_error_s)
@@ -130,6 +137,7 @@ class Control:
             calibration=calibration,
             development=settings.development,
             push=None if settings.edge_url is None else EdgePush(settings.edge_url, settings.keys),
+            purged=purged,
         )
 
     async def now_ms(self) -> int:
@@ -270,21 +278,7 @@ class Control:
 
     async def calibrate(self) -> None:
         """Let every tenant's document say by what this process matches, the edge's copies too."""
-        pause_s = 1.0
-        while self._calibration is not None:
-            try:
-                facts = await self._store.facts()
-                if facts.get(_CALIBRATION, "") != self._calibration:
-                    await self.documents(EVERY_TENANT)
-                    await self._store.keep_fact(_CALIBRATION, self._calibration)
-            except (StoreError, EncoreError) as exc:
-                # Of a tenant whose document cannot be read nothing is served.
-                if isinstance(exc, StoreError) or exc.code != UNREADABLE:
-                    log.warning("not every control document is looked at yet: %s", exc)
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                    continue
-            return
+        await until_done(self._calibrate)
 
     async def deliver(self) -> None:
         """Tell the edge what it has not been told, whoever could not; until cancelled."""
@@ -316,6 +310,22 @@ class Control:
                 if error.code != "no_tenant":
                     failures.append(error)
         return made, failures
+
+    async def _calibrate(self) -> bool:
+        """Whether every document that can be read is looked at."""
+        if self._calibration is None:
+            return True
+        try:
+            facts = await self._store.facts()
+            if facts.get(_CALIBRATION, "") != self._calibration:
+                await self.documents(EVERY_TENANT)
+                await self._store.keep_fact(_CALIBRATION, self._calibration)
+        except (StoreError, EncoreError) as exc:
+            # Of a tenant whose document cannot be read nothing is served.
+            if isinstance(exc, StoreError) or exc.code != UNREADABLE:
+                log.warning("not every control document is looked at yet: %s", exc)
+                return False
+        return True
 
     def _is_calibrated(self, document: ControlDocument) -> bool:
         return (
@@ -412,6 +422,12 @@ class Control:
         if memo is not None and memo.document.revision > document.revision:
             return memo.document
         self._memos[document.tenant] = _Memo(document=document, known_s=known_s)
+        if (
+            self._purged is not None
+            and memo is not None
+            and memo.document.cut_offs.all_ms < document.cut_offs.all_ms
+        ):
+            self._purged(document.tenant)
         return document
 
     async def _tell(self, document: ControlDocument) -> EdgeState:

@@ -9,16 +9,36 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from origin.metrics import L1_ERRORS
 from origin.stores.contract import GRANT_INTERVAL_S, Store, StoreError
 from shared.control_document import ControlDocument
 from shared.envelope import Header
+from shared.freshness import Dated
 
 MIN_EDGE_LIFE_S = 60
 """What lives for less is not written to KV: the platform's shortest expiry."""
 MAX_PENDING = 10_000
 log = logging.getLogger(__name__)
+
+
+class Writable(Dated, Protocol):
+    """What an entry's header says of this: its times, and whether it may leave the origin."""
+
+    @property
+    def origin_only(self) -> bool:
+        """Whether it is kept out of KV, whoever comes upon it."""
+        ...
+
+
+def is_for_edge(header: Writable, now_ms: int) -> bool:
+    """Whether an entry is fresh, lasts long enough for KV and may lie there."""
+    return (
+        not header.origin_only
+        and now_ms <= header.fresh_until_ms
+        and header.expires_ms - now_ms >= MIN_EDGE_LIFE_S * 1000
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +57,7 @@ class EdgeWrites:
 
     def __init__(self, store: Store, *, admit_after: int, clock_ms: Callable[[], int]) -> None:
         self._store = store
-        self._admit_after = admit_after
+        self.admit_after = admit_after
         self._clock_ms = clock_ms
         self._pending: dict[str, _Pending] = {}
 
@@ -46,16 +66,10 @@ class EdgeWrites:
 
         A store that cannot be asked grants nothing.
         """
-        now_ms = self._clock_ms()
-        if (
-            document.policy.residency == "origin-only"
-            or header.origin_only
-            or now_ms > header.fresh_until_ms
-            or header.expires_ms - now_ms < MIN_EDGE_LIFE_S * 1000
-        ):
+        if document.policy.residency == "origin-only" or not is_for_edge(header, self._clock_ms()):
             return False
         try:
-            granted = await self._store.grant(header.key, after=self._admit_after)
+            granted = await self._store.grant(header.key, after=self.admit_after)
         except StoreError as exc:
             L1_ERRORS.labels("grant").inc()
             log.warning("L1: no grant: %s", exc)

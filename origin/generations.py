@@ -17,6 +17,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 from origin.edge_writes import EdgeWrites
 from origin.encryption import EncryptionError, open_segment, seal
@@ -108,6 +109,10 @@ class Generations:
         step_aside()
         return flight
 
+    def is_under_way(self, query: Query) -> bool:
+        """Whether the answer to `query` is being made in this process."""
+        return query.key is not None and self._flights.find(query.key) is not None
+
     async def landed(self, key: str) -> bool:
         """Wait for the flight that is storing the entry of `key`; whether there was one."""
         flight = self._flights.find(key)
@@ -157,7 +162,7 @@ class Generations:
         def run() -> AsyncGenerator[Event, None]:
             if shared and query.is_of_one_input:
                 return single_vector_events(self._engine, request, tenant=query.tenant)
-            return self._engine.run(request, tenant=query.tenant)
+            return self._engine.run(request, tenant=query.tenant, scope=query.controls.scope)
 
         def said_by(flight: Flight) -> AsyncGenerator[FlightEvent, None]:
             if events is not None:
@@ -189,14 +194,15 @@ class Generations:
             # Without a lease it counts as one of when the generation began.
             started_us = entry.header.generation_started_ms * 1000
             token = started_us if leader is None else leader.token
-            async with self._room(flight):
-                await self._writes.put(entry, token=token, leased=leader is not None)
+            then = None
             if (
                 self._learn is not None
                 and flight.finished is not None
                 and not exact_only(flight.finished.answer)
             ):
-                self._learn(query, entry.header)
+                then = partial(self._learn, query, entry.header)
+            async with self._room(flight):
+                await self._writes.put(entry, token=token, leased=leader is not None, then=then)
 
         flight = self._flights.start(
             query.key or "",

@@ -19,14 +19,13 @@ from origin.engine.contract import Engine
 from origin.purge_requests import EVERY_TENANT
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
+from origin.tasks import until_done
 from shared.control_document import ControlError, Purge
 from shared.errors import EncoreError
 from shared.keys import KeyRings
 
 MAX_MODELS = 10_000
 """Some upstreams answer for any name. Of more than these no change is noticed."""
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 10.0
 _MODEL = "model:"
 _SECRET = "secret"  # noqa: S105 - the name of a fact
 log = logging.getLogger(__name__)
@@ -65,13 +64,12 @@ class KnownModels:
 
     async def compare_until_done(self) -> None:
         """Compare, again and again where the control store cannot be asked."""
-        pause_s = FIRST_PAUSE_S
-        while True:
+
+        async def is_compared() -> bool:
             await self.compare()
-            if self._compared:
-                break
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            return self._compared
+
+        await until_done(is_compared)
 
     async def note(self, model: str, fingerprint: str) -> None:
         """Keep the fingerprint of a model of which an entry is about to be stored.

@@ -33,6 +33,23 @@ REQUEST_SECONDS = Histogram(
 """`outcome` as in `shared.counts.Outcome`; `endpoint` is its path, `other` for what is passed
 through."""
 
+REQUESTS = Counter(
+    "encore_requests_total",
+    "Requests of tenants by tier, outcome, what earned a hit, model and content class.",
+    ["tier", "outcome", "strategy", "model", "class"],
+)
+"""`tier`: edge, origin; what the edge forwards is counted by both. `strategy`: exact, normalised,
+template, semantic. These three are a few seconds late."""
+
+TOKENS_SAVED = Counter(
+    "encore_saved_tokens_total", "Tokens that entries answered with.", ["tier", "kind"]
+)
+"""`kind`: prompt, completion."""
+
+USD_SAVED = Counter(
+    "encore_saved_usd_total", "What those tokens would have cost, by ENCORE_PRICES.", ["tier"]
+)
+
 L1_ERRORS = Counter(
     "encore_l1_errors_total", "Times L1 could not be asked, by what for.", ["operation"]
 )
@@ -64,6 +81,56 @@ ENGINE_JOBS = Gauge(
     "Generations that the local model has taken, running or waiting for their turn.",
     multiprocess_mode="livesum",
 )
+
+TIME_TO_FIRST_TOKEN = Histogram(
+    "encore_time_to_first_token_seconds",
+    "Seconds from the local model's taking a request to its first token, by the prompt's prefix.",
+    ["prefix"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+"""`prefix`: warm (some of the prompt was known), cold."""
+
+PROMPT_TOKENS = Counter(
+    "encore_prompt_tokens_total", "Tokens of prompts that the local model has answered."
+)
+
+PREFIX_HIT_TOKENS = Counter(
+    "encore_prefix_hit_tokens_total", "Of these, tokens taken from the prefix cache."
+)
+
+GENERATED_TOKENS = Counter(
+    "encore_generated_tokens_total", "Tokens that the local model has generated."
+)
+
+DECODE_SECONDS = Counter(
+    "encore_decode_seconds_total",
+    "Seconds from first to last token, over all choices: divides the tokens generated.",
+)
+
+PREFIX_BYTES = Gauge(
+    "encore_prefix_cache_bytes",
+    "Bytes of keys and values that the prefix cache holds.",
+    multiprocess_mode="livesum",
+)
+
+PREFIX_LIMIT_BYTES = Gauge(
+    "encore_prefix_cache_limit_bytes",
+    "The most that the prefix cache may hold.",
+    multiprocess_mode="livesum",
+)
+
+PREFIX_NODES = Gauge(
+    "encore_prefix_cache_nodes",
+    "Blocks of tokens that the prefix cache holds.",
+    multiprocess_mode="livesum",
+)
+
+PREFIX_EVICTIONS = Counter(
+    "encore_prefix_cache_evictions_total",
+    "Blocks that the prefix cache has let go of, by why.",
+    ["reason"],
+)
+"""`reason`: limit (others needed the room), dropped (the tenant was purged)."""
 
 UPSTREAM_SUSPENDED = Gauge(
     "encore_upstream_suspended",
@@ -143,12 +210,15 @@ for _counter, _values in (
     (SEMANTIC_INDEX_WRITES, ("stored", "dropped")),
     (EDGE_COUNTERS, ("stored", "refused", "failed")),
     (USAGE_FLUSHES, ("stored", "failed")),
+    (PREFIX_EVICTIONS, ("limit", "dropped")),
     (WARM_UPS, ("cached", "generated", "failed")),
     (SEMANTIC, SEMANTIC_OUTCOMES),
     (SEMANTIC_ENTRIES, ("indexed", "unread", "failed", "dropped")),
 ):
     for _value in _values:
         _counter.labels(_value)
+for _value in ("warm", "cold"):
+    TIME_TO_FIRST_TOKEN.labels(_value)
 
 
 def exposition(accept: str) -> tuple[bytes, str]:

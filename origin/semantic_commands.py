@@ -12,7 +12,7 @@ import json
 import secrets
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,13 +35,17 @@ if TYPE_CHECKING:
     from origin.semantic.encoder import Encoder
     from origin.semantic.evaluation import Judged
     from origin.semantic.verifier import Verifier
+    from shared.veto import Conflict
 
 SHOWN_COSINES = ("0.80", "0.85", "0.90", "0.95", "0.97", "0.99")
 GZIP = b"\x1f\x8b"
 REASONS = {
     "too short": "too little is said to be matched",
     "points outside": "a text is about something that it does not carry",
+    "asks nothing": "a text states something, and asks for nothing",
     "conflict": "a veto forbids it",
+    "another order": "the two name what they share in another order",
+    "similarity": "the cosine is below what was asked for",
     "no threshold": "no score is high enough, for the bound cannot be shown",
     "score": "the verifier's score is below the threshold",
     "served": "no veto, and the verifier's score is high enough",
@@ -49,7 +53,6 @@ REASONS = {
 out = Console()
 err = Console(stderr=True)
 eval_app = typer.Typer(help="Measure a decision on labelled pairs.", no_args_is_help=True)
-explain_app = typer.Typer(help="Say why something is decided as it is.", no_args_is_help=True)
 
 
 def share(value: float | None) -> float | None:
@@ -86,13 +89,13 @@ def eval_semantic(
     from origin.semantic.evaluation import report  # noqa: PLC0415 - quick start
 
     rows = _rows(file)
-    figure = None if plot is None else _figure(plot)
+    figure = None if plot is None else empty_figure(plot)
     encoder, verifier, calibration = _decider()
     decision, basis = _decision(verifier, calibration, bound)
     judged = _judged(rows, decision, encoder)
     found = {**report(judged), "bound": bound, "threshold": decision.threshold, "basis": basis}
     if plot is not None and figure is not None:
-        _draw(figure, judged, found["decision"])
+        _draw(figure, judged, found)
         try:
             figure.savefig(plot)
         except OSError as error:
@@ -106,7 +109,6 @@ def eval_semantic(
         out.print(f"Pairs past the encoder's window, never matched: {found['past_window']:,}.")
 
 
-@explain_app.command("semantic")
 def explain_semantic(
     a: Annotated[str, typer.Argument(metavar="A", help="The text whose answer is cached.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The text that asks.")],
@@ -119,7 +121,7 @@ def explain_semantic(
     """
     from origin.semantic.evaluation import have_equal_form  # noqa: PLC0415
     from origin.semantic.verifier import Reading  # noqa: PLC0415
-    from shared.veto import read  # noqa: PLC0415
+    from shared.veto import conflicts, read  # noqa: PLC0415
 
     encoder, verifier, calibration = _decider()
     decision, basis = _decision(verifier, calibration, bound)
@@ -135,7 +137,8 @@ def explain_semantic(
         out.print(Text("match: the two are of equal form, and served without asking", "bold"))
         return
     verdict = decision.decide(*readings)
-    for line in _explained(verdict, verifier.score(*readings)):
+    vetoes = conflicts(readings[0].facts, readings[1].facts)
+    for line in _explained(verdict, vetoes, verifier.score(*readings)):
         out.print(line)
     out.print(Text(basis, "dim"))
 
@@ -163,7 +166,7 @@ def calibrate(
 
     rows = _rows(file)
     _check_writable(to)
-    with _loading() as settings:
+    with loading() as settings:
         from origin.semantic.loading import load_scorer  # noqa: PLC0415
 
         encoder, verifier = load_scorer(settings)
@@ -182,7 +185,8 @@ def calibrate(
     except OSError as error:
         raise _unwritable(to, error) from error
     out.print(Text(found.describe(bound)))
-    out.print(Text(f"{to}: calibration {found.version}; set ENCORE_SEMANTIC_CALIBRATION={to}"))
+    told = f"{to}: calibration {found.version}; set ENCORE_SEMANTIC_CALIBRATION={to}"
+    out.print(Text(told), soft_wrap=True)  # to be copied
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
@@ -216,7 +220,7 @@ def _unwritable(file: Path, error: OSError) -> CommandError:
 
 
 @contextlib.contextmanager
-def _loading() -> Iterator[Settings]:
+def loading() -> Iterator[Settings]:
     """The settings, for a block that loads what they name."""
     settings = load_settings(secret=secrets.token_hex(32))  # it signs nothing here
     try:
@@ -231,7 +235,7 @@ def _loading() -> Iterator[Settings]:
 
 
 def _decider() -> tuple[Encoder, Verifier, Calibration]:
-    with _loading() as settings:
+    with loading() as settings:
         from origin.semantic.loading import load_decider  # noqa: PLC0415
 
         return load_decider(settings)
@@ -268,7 +272,7 @@ def _judged(rows: list[dict[str, Any]], decision: Decision, encoder: Encoder) ->
         raise CommandError(str(error)) from error
 
 
-def _explained(verdict: Verdict, score: float) -> list[Text]:
+def _explained(verdict: Verdict, vetoes: Iterable[Conflict], score: float) -> list[Text]:
     said = "match" if verdict.hit else "no match"
     threshold = "none" if verdict.threshold is None else f"{verdict.threshold:.4f}"
     unasked = " (not asked)" if verdict.score is None else ""
@@ -276,7 +280,7 @@ def _explained(verdict: Verdict, score: float) -> list[Text]:
         Text(f"{said}: {REASONS.get(verdict.reason, verdict.reason)}", "bold"),
         *(
             Text(f"veto               {conflict.rule}: {conflict.a or '-'} / {conflict.b or '-'}")
-            for conflict in verdict.conflicts
+            for conflict in vetoes
         ),
         Text(f"verifier's score   {score:.4f}{unasked}, threshold {threshold}"),
         Text(f"cosine similarity  {verdict.similarity:.4f}"),
@@ -319,7 +323,7 @@ def _percent(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:.2%}"
 
 
-def _figure(file: Path) -> Figure:
+def empty_figure(file: Path) -> Figure:
     """An empty figure that can be saved there."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -335,27 +339,47 @@ def _figure(file: Path) -> Figure:
     return figure
 
 
-def _draw(figure: Figure, judged: list[Judged], decision: Mapping[str, Any]) -> None:
+def _draw(figure: Figure, judged: list[Judged], found: Mapping[str, Any]) -> None:
     """Recall over the false-hit rate, of the score and of the cosine, the rate on a log axis.
 
-    Without any false hit the rate is drawn as that of half a one: there is no log of 0.
+    Without any false hit the rate is drawn as that of half a one, and named 0: it has no log.
     """
+    from matplotlib.ticker import PercentFormatter  # noqa: PLC0415 - quick start
+
     from origin.semantic.evaluation import curve  # noqa: PLC0415
 
+    decision, threshold = found["decision"], found["threshold"]
     positives, negatives = (max(1, int(decision[name])) for name in ("positives", "negatives"))
+    none = 0.5 / negatives
 
     def rate(false_hits: int) -> float:
-        return max(false_hits, 0.5) / negatives
+        return max(false_hits / negatives, none)
 
     axes = figure.subplots()
     for label, scored in (
-        ("decision, by its score", [(pair.score, pair.same) for pair in judged]),
-        ("plain cosine", [(pair.similarity, pair.same) for pair in judged]),
+        ("decision, were its threshold another", [(pair.score, pair.same) for pair in judged]),
+        ("plain cosine, by its threshold", [(pair.similarity, pair.same) for pair in judged]),
     ):
         steps = curve(scored)
         recall = [right / positives for right, _ in steps]
         axes.plot([rate(wrong) for _, wrong in steps], recall, label=label)
-    at = (decision["recall"] or 0.0, rate(decision["false_hits"]))
-    axes.plot(at[1:], at[:1], "o", color="C0", label="decision, at its threshold")
-    axes.set(xscale="log", xlabel="false-hit rate", ylabel="recall", ylim=(0, 1))
+    at_recall, at_rate = decision["recall"] or 0.0, rate(decision["false_hits"])
+    named = "no threshold" if threshold is None else f"its threshold {threshold:.3f}"
+    axes.plot([at_rate], [at_recall], "o", color="C0", label=f"decision, at {named}")
+    if interval := decision["false_hit_rate_interval"]:
+        low, high = (max(none, limit) for limit in interval)
+        label = "95 % interval of its false-hit rate"
+        axes.hlines(at_recall, low, high, color="C0", linestyle="dotted", label=label)
+    ticks = [10.0**power for power in range(-6, 1) if 10.0**power > 1.5 * none]
+    axes.set(
+        xscale="log",
+        xlim=(none / 1.3, 1.3),
+        ylim=(0, 1),
+        title="False hits and recall on labelled pairs: up and to the left is better",
+        xlabel=f"false-hit rate, log scale: of {negatives:,} pairs that must not match",
+        ylabel=f"recall: of {positives:,} pairs that match",
+    )
+    axes.set_xticks([none, *ticks], ["0", *(f"{100 * tick:g} %" for tick in ticks)])
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
     axes.legend()

@@ -29,7 +29,9 @@ from pydantic import (
     model_validator,
 )
 
+from origin.departure import Patience
 from origin.lifetimes import Tiers
+from origin.logs import LogFormat
 from origin.prices import Prices
 from origin.quiet_hours import QuietHours
 from shared.freshness import Lifetimes
@@ -170,6 +172,10 @@ class Settings(BaseModel):
         "info", description="Least severity that is logged."
     )
 
+    log_format: LogFormat = Field(
+        "text", description="`text` for people, or `json`: an object a line. Neither has content."
+    )
+
     redis_url: SecretStr | None = Field(
         None,
         description="Redis for L1, `redis://`, `rediss://` or `unix://`; for a Cluster "
@@ -219,6 +225,41 @@ class Settings(BaseModel):
     )
     engine_queue_limit: int = Field(
         64, ge=0, description="Generations that may wait for their turn; more get a 503."
+    )
+
+    engine_batching: Literal["on", "off"] = Field(
+        "off",
+        description="`on` makes the tokens of several answers in one pass of the local model: more "
+        "tokens a second, but what runs beside an answer may change its last bits, and so now and "
+        "then a token. For models whose layers all attend to everything.",
+    )
+    prefix_cache: Literal["exact", "fast", "off"] = Field(
+        "exact",
+        description="What the local model keeps of the prompts it has read, by tenant and scope: "
+        "`exact` whole blocks, with bit for bit the answers of `off`; `fast` every token, answers "
+        "too, with nearly the same numbers only ([operations.md](operations.md#prefix-cache)).",
+    )
+    prefix_cache_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="The most that it may hold of them, in bytes and in each process; by default "
+        "a tenth of the memory (of CUDA's what is free once the model is loaded), at most 2 GiB.",
+    )
+    pinned_prompts: Path | None = Field(
+        None,
+        description="System prompts that stay there once they have been read, in up to half of the "
+        'room: a JSON file of names and texts, `{"support": "You are …"}`.',
+    )
+
+    context_window: int | None = Field(
+        None,
+        ge=2,
+        description="Tokens that the local model holds of a conversation, prompt and answer, at "
+        "most. Beyond them the oldest are forgotten and it goes on without end; unset, it ends at "
+        "the model's context. Rotary models only ([operations.md](operations.md#context-window)).",
+    )
+    context_sink: int = Field(
+        4, ge=0, description="The first tokens of a conversation that such a window never forgets."
     )
 
     upstream: str | None = Field(
@@ -338,6 +379,13 @@ class Settings(BaseModel):
         description="The longest an answer may take before a 504, and a request's body before a "
         "408.",
     )
+    drain_s: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="How long the origin takes requests after SIGTERM, with `/readyz` 503, so that "
+        "what spreads requests over origins turns away from it first.",
+    )
     max_requests: int = Field(
         2048,
         ge=1,
@@ -367,7 +415,10 @@ class Settings(BaseModel):
     def _window(cls, value: Any) -> Any:
         return QuietHours.parse(value) if isinstance(value, str) else value
 
-    @field_validator("log_level", "mode", "dtype", "l1", mode="before")
+    @field_validator(
+        *("log_level", "log_format", "mode", "dtype", "l1", "prefix_cache", "engine_batching"),
+        mode="before",
+    )
     @classmethod
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
@@ -441,6 +492,11 @@ class Settings(BaseModel):
         if self.upstreams and (self.upstream is not None or self.model is not None):
             other = "ENCORE_MODEL" if self.upstream is None else "ENCORE_UPSTREAM"
             raise ValueError(f"ENCORE_UPSTREAMS and {other} exclude each other; unset one")
+        if self.context_window is not None and self.engine_batching == "on":
+            raise ValueError(
+                f"ENCORE_CONTEXT_WINDOW={self.context_window} and ENCORE_ENGINE_BATCHING=on "
+                "exclude each other; unset one"
+            )
         if self.ttl_s > self.max_ttl_s:
             raise ValueError(
                 f"ENCORE_TTL_S={self.ttl_s} is more than ENCORE_MAX_TTL_S={self.max_ttl_s}"
@@ -484,6 +540,11 @@ class Settings(BaseModel):
             timeout_s=self.upstream_timeout_s,
         )
         return (only,)
+
+    @property
+    def patience(self) -> Patience:
+        """How long a process that is told to stop takes for each step of it."""
+        return Patience(drain_s=self.drain_s, finish_s=self.request_deadline_s)
 
     @property
     def keys(self) -> KeyRings:

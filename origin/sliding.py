@@ -32,12 +32,28 @@ from origin.queries import Query
 from origin.stores.contract import Store, StoreError
 from origin.writes import head_of
 from shared.envelope import Envelope, EnvelopeError, Header, encode
-from shared.freshness import Lifetimes
+from shared.freshness import Dated, Lifetimes
 from shared.keys import KeyRings, short_key
 
 CONCURRENCY = 4
 MAX_REMEMBERED = 10_000
 log = logging.getLogger(__name__)
+
+
+def later_by_ms(
+    header: Dated, now_ms: int, *, ttl_s: int, wish_s: int | None, max_ttl_s: int
+) -> int:
+    """By how much a hit at `now_ms` moves the end of an entry; 0 or less where it does not.
+
+    `ttl_s` is the freshness that its tier gives anew, `wish_s` the request's `Encore-TTL`.
+    """
+    ttl_ms, left_ms = ttl_s * 1000, header.fresh_until_ms - now_ms
+    if not 0 <= left_ms < ttl_ms / 2 or header.fresh_until_ms - header.created_ms < ttl_ms:
+        return 0
+    if wish_s is not None and wish_s < ttl_s:
+        return 0
+    longest_ms = header.created_ms + max_ttl_s * 1000
+    return min(now_ms + ttl_ms, longest_ms) - header.fresh_until_ms
 
 
 class Sliding:
@@ -73,18 +89,18 @@ class Sliding:
         )
         if ttl_s is None or header.source is not None:
             return
-        ttl_ms, left_ms = ttl_s * 1000, header.fresh_until_ms - now_ms
-        if not 0 <= left_ms < ttl_ms / 2 or header.fresh_until_ms - header.created_ms < ttl_ms:
-            return
-        if query.controls.ttl_s is not None and query.controls.ttl_s < ttl_s:
-            return
-        longest_ms = header.created_ms + self._lifetimes.max_ttl_s * 1000
-        moved_ms = min(now_ms + ttl_ms, longest_ms) - header.fresh_until_ms
+        moved_ms = later_by_ms(
+            header,
+            now_ms,
+            ttl_s=ttl_s,
+            wish_s=query.controls.ttl_s,
+            max_ttl_s=self._lifetimes.max_ttl_s,
+        )
         if moved_ms <= 0 or now_ms < self._not_before_ms.get(header.key, 0):
             return
         if len(self._not_before_ms) >= MAX_REMEMBERED:
             self._not_before_ms.clear()
-        self._not_before_ms[header.key] = now_ms + ttl_ms // 2
+        self._not_before_ms[header.key] = now_ms + ttl_s * 1000 // 2
         task = asyncio.create_task(self._move(envelope, encoded, moved_ms))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,12 +1,22 @@
-"""Ending tasks that would go on for ever."""
+"""What becomes of background tasks: tried until they are done, and ended."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 AGAIN_S = 0.1
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 10.0
+
+
+async def until_done(attempt: Callable[[], Awaitable[bool]]) -> None:
+    """Make an attempt again and again, ever less often, until it returns True."""
+    pause_s = FIRST_PAUSE_S
+    while not await attempt():
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:

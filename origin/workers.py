@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 from origin.processes import leashed
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 """The exit status of a worker that says what is wrong with its settings."""
-STOP_TIMEOUT_S = 35.0
-"""Longer than a worker's own patience with its requests."""
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 HEALTHY_S = 60.0
@@ -42,12 +41,15 @@ async def run_workers(
     count: int,
     *,
     environ: Mapping[str, str],
-    listener_fd: int,
+    listener: socket.socket,
+    stop_timeout_s: float,
     on_death: Callable[[int], None],
 ) -> None:
     """Keep `count` processes of `command` running until SIGINT or SIGTERM; then stop them.
 
-    Each inherits `listener_fd`. `on_death` is told the process id of each that has ended. Raises
+    Each inherits `listener`, and closes it in its own time: it is closed here as soon as they are
+    told to stop, or connections would go on being made that nobody accepts. Who has not ended after
+    `stop_timeout_s` is killed. `on_death` is told the process id of each that has ended. Raises
     WorkerRefusedError, with every worker stopped, where one refuses when all are started.
     """
     stopping = asyncio.Event()
@@ -60,7 +62,7 @@ async def run_workers(
             *leashed(command),
             env=environ,
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=[listener_fd],
+            pass_fds=[listener.fileno()],
             start_new_session=True,
         )
 
@@ -72,7 +74,7 @@ async def run_workers(
             process = await start()
             await _until_either(process, stopping)
             if process.returncode is None:
-                await _stop(process)
+                await _stop(process, listener, stop_timeout_s)
                 break
             on_death(process.pid)
             if is_first and process.returncode == REFUSED:
@@ -108,11 +110,15 @@ async def _until_either(process: asyncio.subprocess.Process, stopping: asyncio.E
         await end(tasks)
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(
+    process: asyncio.subprocess.Process, listener: socket.socket, timeout_s: float
+) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
+    # No worker is started any more. Each has a listener of its own, to the end of its drain.
+    listener.close()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        await asyncio.wait_for(process.wait(), timeout_s)
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tenacity import (
@@ -58,6 +59,13 @@ class _Write:
     header: Header
     encoded: bytes
     token: int
+    then: Callable[[], None] | None
+
+    def done(self) -> None:
+        """Count it, and say so."""
+        STORE_WRITES.labels("stored").inc()
+        if self.then is not None:
+            self.then()
 
 
 class Writes:
@@ -79,13 +87,21 @@ class Writes:
         self._waiting_bytes = 0
         self._turn = asyncio.Lock()
 
-    async def put(self, entry: Envelope, *, token: int, leased: bool = True) -> None:
+    async def put(
+        self,
+        entry: Envelope,
+        *,
+        token: int,
+        leased: bool = True,
+        then: Callable[[], None] | None = None,
+    ) -> None:
         """Write an entry; returns when that is done, or has failed once and waits for another try.
 
         `token` is that of `Store.put`. What was made without a lease (not `leased`) is no more than
-        what is late: others may have made it, too. Raises nothing; what became of it is counted.
+        what is late: others may have made it, too. `then` is called once something is stored under
+        its key, now or later, or never. Raises nothing; what became of it is counted.
         """
-        write = _Write(header=entry.header, encoded=encode(entry), token=token)
+        write = _Write(header=entry.header, encoded=encode(entry), token=token, then=then)
         try:
             if leased:
                 await self._store.put(
@@ -96,7 +112,7 @@ class Writes:
         except StoreError as exc:
             self._wait(write, exc)
         else:
-            STORE_WRITES.labels("stored").inc()
+            write.done()
 
     async def close(self) -> None:
         """Wait for what waits, until it is written or given up."""
@@ -142,7 +158,7 @@ class Writes:
             STORE_WRITES.labels("failed").inc()
             log.warning("L1: not stored %s: %s", short_key(write.header.key), failed)
         else:
-            STORE_WRITES.labels("stored").inc()
+            write.done()
 
     async def _write_unless_newer(self, write: _Write, *, than_ms: int) -> None:
         """Write, unless the generation of what is there started later than that."""

@@ -303,6 +303,11 @@ Strategy = Literal["exact", "normalised", "template", "semantic"]
 template that it matched, or (a match of entries, never of keys) its meaning."""
 
 
+def strategy_of(keyed: Strategy, header: Header) -> Strategy:
+    """What made the request of a key that was `keyed` and that of the entry it found one."""
+    return keyed if header.source is None else "semantic"
+
+
 class Form(NamedTuple):
     """The canonical bytes of a request, and the strategy that made them."""
 

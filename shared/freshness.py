@@ -13,10 +13,38 @@ As time passes and the directives stay, a decision goes from `Serve` to `Forward
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from shared.controls import Directives
-from shared.envelope import Header
+
+
+class Dated(Protocol):
+    """What a decision goes by: the times of an entry, as `shared.envelope.Header` has them."""
+
+    @property
+    def created_ms(self) -> int:
+        """When the answer was made."""
+        ...
+
+    @property
+    def fresh_until_ms(self) -> int:
+        """The end of its freshness."""
+        ...
+
+    @property
+    def stale_until_ms(self) -> int:
+        """The end of stale-while-revalidate."""
+        ...
+
+    @property
+    def error_until_ms(self) -> int:
+        """The end of stale-if-error."""
+        ...
+
+    @property
+    def expires_ms(self) -> int:
+        """The later of the two."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +90,7 @@ Decision = Serve | Forward
 MISS = Forward(reason="miss")
 
 
-def decide(header: Header, now_ms: int, directives: Directives) -> Decision:
+def decide(header: Dated, now_ms: int, directives: Directives) -> Decision:
     """What to do with an entry found for a request.
 
     `only-if-cached` is the caller's: it turns `Forward` into 504.
@@ -78,7 +106,7 @@ def decide(header: Header, now_ms: int, directives: Directives) -> Decision:
     return serve(header, now_ms, revalidate=stale_ms > 0 and now_ms <= header.stale_until_ms)
 
 
-def serve(header: Header, now_ms: int, *, revalidate: bool = False) -> Serve:
+def serve(header: Dated, now_ms: int, *, revalidate: bool = False) -> Serve:
     """An entry's answer at `now_ms`, for who has decided to give it."""
     return Serve(
         age_s=age_seconds(header, now_ms),
@@ -87,7 +115,7 @@ def serve(header: Header, now_ms: int, *, revalidate: bool = False) -> Serve:
     )
 
 
-def usable_on_error(header: Header, now_ms: int, directives: Directives) -> bool:
+def usable_on_error(header: Dated, now_ms: int, directives: Directives) -> bool:
     """Whether the entry may answer when the next tier failed (RFC 5861 section 4).
 
     A request's `stale-if-error=N` narrows the entry's own window; it cannot bring back an entry
@@ -110,7 +138,7 @@ def is_failure(status: int) -> bool:
     return status >= 500 or status == 429
 
 
-def age_seconds(header: Header, now_ms: int) -> int:
+def age_seconds(header: Dated, now_ms: int) -> int:
     """The `Age` of an answer: whole seconds since it was made, never negative."""
     return max(0, (now_ms - header.created_ms) // 1000)
 
@@ -132,7 +160,7 @@ def expiry(lifetimes: Lifetimes, ttl_s: int | None, created_ms: int) -> tuple[in
     )
 
 
-def _accepts(header: Header, now_ms: int, directives: Directives) -> bool:
+def _accepts(header: Dated, now_ms: int, directives: Directives) -> bool:
     """Whether entry and request together allow the entry to answer."""
     if directives.no_cache or directives.no_store:
         return False

@@ -38,7 +38,7 @@ from shared.cache_headers import (
     source_detail,
 )
 from shared.canonical import UNKEYED
-from shared.control_document import ControlDocument, Strategy, objection
+from shared.control_document import ControlDocument, Strategy, objection, strategy_of
 from shared.controls import Controls
 from shared.counts import TROUBLES, Counts, Outcome, Trouble
 from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64
@@ -430,7 +430,7 @@ class Answers:
             latency_ms=_elapsed_ms(query.began_s),
             model=header.model,
             content_class=query.controls.content_class,
-            strategy=query.strategy if header.source is None else "semantic",
+            strategy=strategy_of(query.strategy, header),
             saved=header.tokens,
             body_bytes=header.segments[query.segment],
             short_key=short_key(query.key),

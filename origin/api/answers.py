@@ -44,7 +44,7 @@ from shared.cache_headers import (
     server_timing,
 )
 from shared.compression import compress, decompress
-from shared.control_document import Strategy
+from shared.control_document import Strategy, strategy_of
 from shared.controls import Controls, parse_controls
 from shared.counts import CACHED, NO_TOKENS, Outcome
 from shared.envelope import (
@@ -169,7 +169,7 @@ class Answers:
             exchange,
             outcome,
             header.model,
-            strategy=exchange.query.strategy if header.source is None else "semantic",
+            strategy=strategy_of(exchange.query.strategy, header),
             saved=header.tokens,
             body_bytes=len(hit.encoded if exchange.wants_entry else hit.segment),
             key=header.key,

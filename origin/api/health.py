@@ -8,6 +8,7 @@ import time
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from origin.departure import Departure
 from origin.engine.contract import Engine
 from origin.known_models import KnownModels
 from origin.stores.contract import Store, StoreError
@@ -33,7 +34,9 @@ class Health:
         control_store: ControlStore,
         engine: Engine,
         known_models: KnownModels,
+        departure: Departure,
     ) -> None:
+        self._departure = departure
         self._known_models = known_models
         self._pings = {"redis": store.ping, "control": control_store.ping}
         self._engine = engine
@@ -45,7 +48,10 @@ class Health:
         return JSONResponse({"status": "ok"}, headers=_HEADERS)
 
     async def ready(self, _request: Request) -> JSONResponse:
-        """Answer 200 when every part does, else 503 and which does not."""
+        """Answer 200 when every part does, else 503 and which does not; 503, too, when it goes."""
+        if self._departure.has_begun:
+            going = {"status": "stopping", "parts": {"origin": "stopping"}}
+            return JSONResponse(going, 503, headers=_HEADERS)
         parts = await self.parts()
         ready = all(state == "ok" for state in parts.values())
         return JSONResponse(

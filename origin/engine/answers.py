@@ -45,9 +45,17 @@ class Reply:
         return self._chunk(index, {}, finish_reason)
 
     def answer(
-        self, choices: Sequence[Choice], *, prompt_tokens: int, completion_tokens: int
+        self,
+        choices: Sequence[Choice],
+        *,
+        prompt_tokens: int,
+        cached_tokens: int,
+        completion_tokens: int,
     ) -> dict[str, Any]:
-        """The plain answer; `choices` in the order of their index."""
+        """The plain answer; `choices` in the order of their index.
+
+        `cached_tokens` of the prompts' were not computed for this answer.
+        """
         chat = self.endpoint is Endpoint.CHAT
         shown = []
         for index, choice in enumerate(choices):
@@ -69,7 +77,7 @@ class Reply:
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": completion_tokens,
                 "total_tokens": prompt_tokens + completion_tokens,
-                "prompt_tokens_details": {"cached_tokens": 0},
+                "prompt_tokens_details": {"cached_tokens": cached_tokens},
             },
             "system_fingerprint": self.fingerprint,
         }

@@ -26,6 +26,10 @@ class EngineAround:
         """See Engine.check."""
         self._engine.check(request)
 
+    def forget(self, tenant: str | None = None) -> None:
+        """See Engine.forget."""
+        self._engine.forget(tenant)
+
     async def close(self) -> None:
         """See Engine.close."""
         await self._engine.close()

@@ -80,11 +80,21 @@ class Engine(Protocol):
         """Raise ClientError naming the field this engine cannot honour. Cheap; does no I/O."""
         ...
 
-    def run(self, request: Request, *, tenant: str | None = None) -> AsyncGenerator[Event, None]:
+    def run(
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Generate. Raises EncoreError from the first `__anext__` or later.
 
-        `tenant` is whose request it is, for an engine whose provider may know it by a key of its
-        own; it changes nothing in the answer.
+        `tenant` is whose request it is, and `scope` the part of that tenant (`Encore-Scope`): who
+        may share what the engine has computed, and by whose key a provider is asked. They change
+        nothing in what is said.
+        """
+        ...
+
+    def forget(self, tenant: str | None = None) -> None:
+        """Let go of what has been kept of a tenant's prompts, or of all: they were purged.
+
+        Returns at once. What is under way may still use what it has begun with.
         """
         ...
 

@@ -80,6 +80,7 @@ class EmbeddingEngine:
         request: Request,
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Embed. Raises what `check` and the embedder raise."""
         self.check(request)
@@ -96,6 +97,9 @@ class EmbeddingEngine:
         yield Finished(
             answer=embeddings_answer(request, vectors, tokens), input_tokens=tuple(tokens)
         )
+
+    def forget(self, tenant: str | None = None) -> None:
+        """Nothing is kept."""
 
     async def close(self) -> None:
         """Stop the embedder."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 
+from origin.engine.context_window import ContextWindow, UnsupportedWindowError
 from origin.engine.contract import Engine, Event, ModelInfo
 from origin.engine.embedding_engine import EmbeddingEngine
 from origin.engine.transformers_engine import TransformersEngine
 from origin.semantic.embedder import Embedder
 from origin.settings import Settings, SettingsError, variable
+from shared.errors import ClientError
 from shared.requests import EmbeddingRequest, Request
 
 
@@ -33,9 +37,15 @@ class LocalEngine:
         """Refuse what the engine of the request's endpoint cannot honour."""
         self._engine_for(request).check(request)
 
-    def run(self, request: Request, *, tenant: str | None = None) -> AsyncGenerator[Event, None]:
+    def run(
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Run on the engine of the request's endpoint."""
-        return self._engine_for(request).run(request, tenant=tenant)
+        return self._engine_for(request).run(request, tenant=tenant, scope=scope)
+
+    def forget(self, tenant: str | None = None) -> None:
+        """Of the language model; the embedder keeps nothing."""
+        self._text.forget(tenant)
 
     async def close(self) -> None:
         """Close both."""
@@ -48,6 +58,8 @@ class LocalEngine:
 
 def load_local_engine(settings: Settings) -> LocalEngine:
     """Load model and embedder: seconds to minutes. Raises SettingsError naming the variable."""
+    pinned = _pinned_prompts(settings.pinned_prompts)
+    window = _context_window(settings)
     try:
         text = TransformersEngine.load(
             settings.model,
@@ -57,14 +69,57 @@ def load_local_engine(settings: Settings) -> LocalEngine:
             chat_template=settings.chat_template,
             concurrency=settings.engine_concurrency,
             queue_limit=settings.engine_queue_limit,
+            prefix_cache=settings.prefix_cache,
+            prefix_cache_bytes=settings.prefix_cache_bytes,
+            pinned_prompts=pinned,
+            context_window=window,
+            batching=settings.engine_batching == "on",
         )
+    except UnsupportedWindowError as exc:
+        raise _no_window(settings, exc) from exc
     except (OSError, ValueError) as exc:
         raise _cannot_load("model", settings.model, exc) from exc
+    except ClientError as exc:
+        raise SettingsError(
+            f"{variable('pinned_prompts')}: the model's chat template takes no system message"
+        ) from exc
     try:
         embedder = Embedder.load(settings.embedder, queue_limit=settings.engine_queue_limit)
     except (OSError, ValueError) as exc:
         raise _cannot_load("embedder", settings.embedder, exc) from exc
     return LocalEngine(text=text, embeddings=EmbeddingEngine(embedder))
+
+
+def _pinned_prompts(path: Path | None) -> dict[str, str]:
+    """The system prompts of a file, by name."""
+    if path is None:
+        return {}
+    label = f"{variable('pinned_prompts')}={str(path)!r}"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as exc:
+        raise SettingsError(f"{label}: not a readable file of JSON") from exc
+    if not isinstance(value, dict) or not all(
+        isinstance(text, str) and text for text in value.values()
+    ):
+        raise SettingsError(f'{label}: not a JSON object of names and texts, {{"name": "You are"}}')
+    return value
+
+
+def _context_window(settings: Settings) -> ContextWindow | None:
+    if settings.context_window is None:
+        return None
+    try:
+        return ContextWindow(tokens=settings.context_window, sink=settings.context_sink)
+    except ValueError as exc:
+        raise _no_window(settings, exc) from exc
+
+
+def _no_window(settings: Settings, exc: ValueError) -> SettingsError:
+    return SettingsError(
+        f"{variable('context_window')}={settings.context_window} with "
+        f"{variable('context_sink')}={settings.context_sink}: {exc}"
+    )
 
 
 def _cannot_load(name: str, value: str | None, exc: Exception) -> SettingsError:

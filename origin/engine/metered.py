@@ -12,6 +12,7 @@ from origin.engine.around import EngineAround
 from origin.engine.contract import Engine, Event, Finished
 from origin.entries import token_counts
 from origin.metrics import GENERATIONS
+from origin.tracing import span_apart
 from origin.usage import Recorder
 from shared.requests import Request
 
@@ -24,11 +25,12 @@ class MeteredEngine(EngineAround):
         self._recorder = recorder
 
     async def run(
-        self, request: Request, *, tenant: str | None = None
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
     ) -> AsyncGenerator[Event, None]:
         """See Engine.run."""
-        with GENERATIONS.track_inprogress():
-            async with aclosing(self._engine.run(request, tenant=tenant)) as events:
+        with GENERATIONS.track_inprogress(), span_apart("generate"):
+            run = self._engine.run(request, tenant=tenant, scope=scope)
+            async with aclosing(run) as events:
                 async for event in events:
                     if isinstance(event, Finished) and tenant is not None:
                         tokens = token_counts(event.answer)

@@ -1,4 +1,4 @@
-"""Who generates now: live requests in the order they came, and warm-ups when nobody else wants to.
+"""Who generates now: live requests, fairly between tenants, and warm-ups when nobody else wants to.
 
 A warm-up waits here, in front of the engine and of single-flight, until it gets a place, and holds
 it from then on. So a live request that meets its flight joins a generation that runs.
@@ -6,7 +6,9 @@ it from then on. So a live request that meets its flight joins a generation that
 Invariants
 1. While a live request waits, no warm-up gets a place. Nor does one get the last of several places:
    it is left to the live request that comes next.
-2. A place that becomes free goes to the live request that has waited longest, then to warm-ups.
+2. A place that becomes free goes to a live request, then to warm-ups. Of the tenants that wait, the
+   one with the fewest generations gets it, of several such the one that got its last place longest
+   ago, and of a tenant's requests the one that has waited longest.
 3. A warm-up that joins another's generation gives its place back first (`step_aside`): that one may
    be waiting for it.
 4. At most `queue_limit` live requests wait; more are refused.
@@ -15,7 +17,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
@@ -74,14 +76,21 @@ class Turns:
         """Generations and warm-ups that have places."""
         self._beside = 0
         """Those that take none: the embedder's, and what is passed through."""
-        self._live: deque[asyncio.Future[None]] = deque()
+        self._live: dict[str | None, deque[asyncio.Future[None]]] = {}
+        """Live requests that wait, by tenant; never an empty queue."""
+        self._waiting = 0
+        self._running: Counter[str | None] = Counter()
+        """Live generations that have places, by tenant."""
+        self._served: dict[str | None, int] = {}
+        """When each tenant got its last place, by the number of the place given."""
+        self._given = 0
         self._warm: deque[asyncio.Future[None]] = deque()
         self.room_for_warm_ups = FEW if places is None else max(1, places - 1)
         """How many may have places at once: one is left to who comes next, where there are two."""
 
     @asynccontextmanager
-    async def live(self) -> AsyncIterator[None]:
-        """Generate within the block, when it is this one's turn.
+    async def live(self, tenant: str | None = None) -> AsyncIterator[None]:
+        """Generate within the block, when it is this one's turn among the tenants.
 
         Within a warm-up it is its own place that is used. Raises InternalError 503 where too many
         wait.
@@ -93,11 +102,11 @@ class Turns:
             finally:
                 warm_up.leave()
             return
-        await self._enter()
+        await self._enter(tenant)
         try:
             yield
         finally:
-            self._give()
+            self._end(tenant)
 
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[None]:
@@ -121,54 +130,88 @@ class Turns:
             _warm_up.reset(token)
             warm_up.step_aside()
 
-    async def _enter(self) -> None:
+    async def _enter(self, tenant: str | None) -> None:
         if self._places is None or self._busy < self._places:
             self._busy += 1
+            self._begin(tenant)
             return
-        if len(self._live) >= self._queue_limit:
+        if self._waiting >= self._queue_limit:
             raise overloaded("The model is busy: too many requests are waiting.")
-        await self._wait(self._live)
-
-    async def _lull(self) -> None:
-        if self._is_lull() and not self._warm:
-            self._busy += 1
-            return
-        await self._wait(self._warm)
-
-    async def _wait(self, queue: deque[asyncio.Future[None]]) -> None:
-        """Wait until a place is handed over."""
+        queue = self._live.setdefault(tenant, deque())
+        self._waiting += 1
         future = asyncio.get_running_loop().create_future()
         queue.append(future)
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self._give()  # handed over as its waiter left
+                self._end(tenant)  # handed over as its waiter left
             elif future in queue:
-                queue.remove(future)
+                self._leave(tenant, queue, future)
                 self._admit_warm_ups()
             raise
 
+    def _begin(self, tenant: str | None) -> None:
+        """Count a place that `tenant` has got."""
+        self._given += 1
+        self._running[tenant] += 1
+        self._served[tenant] = self._given
+
+    def _end(self, tenant: str | None) -> None:
+        """Give a live request's place back."""
+        self._running[tenant] -= 1
+        if not self._running[tenant]:
+            del self._running[tenant]
+        self._give()
+
+    async def _lull(self) -> None:
+        if self._is_lull() and not self._warm:
+            self._busy += 1
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._warm.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self._give()  # handed over as its waiter left
+            elif future in self._warm:
+                self._warm.remove(future)
+            raise
+
     def _give(self) -> None:
-        if not _hand_over(self._live):
-            self._busy -= 1
-            self._admit_warm_ups()
+        while self._live:
+            tenant = min(
+                self._live, key=lambda each: (self._running[each], self._served.get(each, 0))
+            )
+            queue = self._live[tenant]
+            future = queue[0]
+            self._leave(tenant, queue, future)
+            if not future.done():
+                self._begin(tenant)
+                future.set_result(None)
+                return
+        self._busy -= 1
+        self._admit_warm_ups()
+
+    def _leave(
+        self, tenant: str | None, queue: deque[asyncio.Future[None]], future: asyncio.Future[None]
+    ) -> None:
+        """Take a live request out of the queue of its tenant."""
+        queue.remove(future)
+        self._waiting -= 1
+        if not queue:
+            del self._live[tenant]
 
     def _admit_warm_ups(self) -> None:
-        while self._is_lull() and _hand_over(self._warm):
-            self._busy += 1
+        while self._is_lull() and self._warm:
+            future = self._warm.popleft()
+            if not future.done():
+                self._busy += 1
+                future.set_result(None)
 
     def _is_lull(self) -> bool:
         return not self._live and self._busy + self._beside < self.room_for_warm_ups
-
-
-def _hand_over(queue: deque[asyncio.Future[None]]) -> bool:
-    while queue:
-        future = queue.popleft()
-        if not future.done():
-            future.set_result(None)
-            return True
-    return False
 
 
 def step_aside() -> None:
@@ -189,11 +232,12 @@ class OrderlyEngine(EngineAround):
         self._turns = turns
 
     async def run(
-        self, request: Request, *, tenant: str | None = None
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
     ) -> AsyncGenerator[Event, None]:
         """See Engine.run. The embedder has a queue of its own, whose batches take turns."""
         is_embedding = isinstance(request, EmbeddingRequest)
-        turn = self._turns.beside() if is_embedding else self._turns.live()
-        async with turn, aclosing(self._engine.run(request, tenant=tenant)) as events:
+        turn = self._turns.beside() if is_embedding else self._turns.live(tenant)
+        run = self._engine.run(request, tenant=tenant, scope=scope)
+        async with turn, aclosing(run) as events:
             async for event in events:
                 yield event

@@ -72,7 +72,11 @@ class UpstreamEngine:
         """Refuse nothing: what the upstream cannot honour it refuses itself."""
 
     async def run(
-        self, request: Request, *, tenant: str | None = None
+        self,
+        request: Request,
+        *,
+        tenant: str | None = None,
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Ask upstream; see Engine.run."""
         body = dict(request.fields)
@@ -90,6 +94,9 @@ class UpstreamEngine:
             else:  # also where a stream was asked for, and the upstream cannot
                 answer = parse(await self._body(response))
                 yield Finished(answer=self._checked(request.endpoint, answer))
+
+    def forget(self, tenant: str | None = None) -> None:
+        """Nothing is kept here."""
 
     async def close(self) -> None:
         """Close all connections."""

@@ -113,9 +113,11 @@ class Upstreams:
         """Raise ClientError 404 for a model that no upstream serves."""
         self._serving(request.model).engine.check(request)
 
-    def run(self, request: Request, *, tenant: str | None = None) -> AsyncGenerator[Event, None]:
+    def run(
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Ask the upstream that serves the request's model."""
-        return self._serving(request.model).engine.run(request, tenant=tenant)
+        return self._serving(request.model).engine.run(request, tenant=tenant, scope=scope)
 
     def passage(self, model: str | None, *, tenant: str, path: str) -> UpstreamClient:
         """Whom to ask for `path`: who serves `model`, the first one where a request names none.
@@ -133,6 +135,9 @@ class Upstreams:
                 code="upstream_key_required",
             )
         return client
+
+    def forget(self, tenant: str | None = None) -> None:
+        """Nothing is kept here."""
 
     async def close(self) -> None:
         """Close all connections."""

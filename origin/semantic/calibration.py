@@ -135,7 +135,7 @@ class Calibration:
             best = min((step.upper for step in self.steps), default=1.0)
             return (
                 f"Nothing is served: at most {bound:.2%} wrong cannot be shown by {on}; "
-                f"the best that can is {best:.2%}."
+                f"the best that can is {best:.2%}. Measure more pairs, or allow more."
             )
         return (
             f"Estimate: at a score of {step.threshold:.4f} and above {step.wrong} of "

@@ -7,11 +7,12 @@ normalised texts are decided before this, without any encoding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal, Self
 
 from origin.semantic.calibration import Calibration
-from origin.semantic.verifier import Reading, Verifier
-from shared.veto import Conflict, Facts, asks_nothing, conflicts
+from origin.semantic.verifier import Reading, Verifier, agree, may_agree
+from shared.veto import Facts, asks_nothing, conflicts
 from shared.veto.facts import CODE, QUANTITY
 
 MIN_CONTENT_WORDS: Final = 2
@@ -50,7 +51,6 @@ class Verdict:
 
     hit: bool
     similarity: float
-    conflicts: tuple[Conflict, ...]
     score: float | None
     threshold: float | None
     reason: Reason
@@ -83,28 +83,35 @@ class Decision:
         _check(verifier, calibration)
         return cls(verifier=verifier, threshold=calibration.pair_threshold(bound))
 
+    def floor(self, a: Facts, b: Facts | None = None) -> float:
+        """The cosine below which no text is served for `a`, or not `b`, whatever else it has.
+
+        Above 1 where nothing is served. It spares candidates that no score can save.
+        """
+        if self.threshold is None:
+            return 2.0
+        wordings, facts = self._floors
+        return facts if (may_agree(a) if b is None else agree(a, b)) else wordings
+
+    @cached_property
+    def _floors(self) -> tuple[float, float]:
+        threshold = self.threshold or 0.0
+        return (
+            self.verifier.least_cosine(threshold),
+            self.verifier.least_cosine(threshold, agreeing=True),
+        )
+
     def decide(self, a: Reading, b: Reading, *, min_similarity: float = -1) -> Verdict:
-        """Whether the answer to one may be served for the other. Symmetric but for `conflicts`.
+        """Whether the answer to one may be served for the other. Symmetric.
 
         `min_similarity`: a cosine that the client demands besides; it only tightens.
         """
         similarity = float(a.encoding.vector @ b.encoding.vector)
-        found = conflicts(a.facts, b.facts)
         score: float | None = None
-        reason: Reason
-        if is_too_short(a.facts) or is_too_short(b.facts):
-            reason = "too short"
-        elif points_outside(a.facts) or points_outside(b.facts):
-            reason = "points outside"
-        elif asks_nothing(a.facts) or asks_nothing(b.facts):
-            reason = "asks nothing"
-        elif found:
-            reason = "conflict"
-        elif self.in_order and not keeps_order(a.facts, b.facts):
-            reason = "another order"
-        elif similarity < min_similarity:
+        reason: Reason | None = refusal(a.facts, b.facts, in_order=self.in_order)
+        if reason is None and similarity < min_similarity:
             reason = "similarity"
-        else:
+        if reason is None:
             score = self.verifier.score(a, b)
             if self.threshold is None:
                 reason = "no threshold"
@@ -113,11 +120,28 @@ class Decision:
         return Verdict(
             hit=reason == "served",
             similarity=similarity,
-            conflicts=found,
             score=score,
             threshold=self.threshold,
             reason=reason,
         )
+
+
+def refusal(a: Facts, b: Facts, *, in_order: bool) -> Reason | None:
+    """Why two texts are not matched whatever their score; None where that decides. Symmetric.
+
+    `in_order`: see `Decision`.
+    """
+    if is_too_short(a) or is_too_short(b):
+        return "too short"
+    if points_outside(a) or points_outside(b):
+        return "points outside"
+    if asks_nothing(a) or asks_nothing(b):
+        return "asks nothing"
+    if conflicts(a, b):
+        return "conflict"
+    if in_order and not keeps_order(a, b):
+        return "another order"
+    return None
 
 
 def keeps_order(a: Facts, b: Facts) -> bool:

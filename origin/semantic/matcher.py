@@ -26,14 +26,14 @@ from origin.lifetimes import NO_TIERS, Tiers
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
 from origin.semantic.batcher import Batcher
 from origin.semantic.calibration import Calibration
-from origin.semantic.decision import Decision, is_unmatched
+from origin.semantic.decision import Decision, Verdict, is_unmatched, refusal
 from origin.semantic.encoder import EncoderError
 from origin.semantic.index import Entry, SemanticIndex
 from origin.semantic.questions import Question, question_of
 from origin.semantic.verifier import Reading, Verifier
 from origin.stores.contract import StoreError
 from origin.tasks import end
-from shared.veto import Facts, conflicts, read
+from shared.veto import Conflict, Facts, conflicts, read
 
 if TYPE_CHECKING:
     from origin.queries import Query
@@ -42,12 +42,27 @@ if TYPE_CHECKING:
 
 CANDIDATES = 4
 """How many of the likest are looked at: the best is not always the one that means the same."""
+ROUNDING = 0.03
+"""How far a cosine of an index that rounds is off at most, with room to spare."""
 LEARN_TIMEOUT_S = 10.0
 MAX_LEARNING = 1000
 SWEEP_INTERVAL_S = 60.0
 PURGE_FOLLOWED_MS = 60_000
 MAX_READ = 4096
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Neighbour:
+    """A question near one that is asked, and what would be decided about the two.
+
+    `verdict` is None where the two are of equal form, which decides; `conflicts` are the veto's.
+    """
+
+    key: str
+    text: str
+    verdict: Verdict | None
+    conflicts: tuple[Conflict, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +158,51 @@ class Matcher:
             SEMANTIC_SECONDS.observe(time.perf_counter() - began_s)
             if outcome != "hit":  # that is known when the entry is read
                 self.count(query.tenant, outcome, similarity)
+        return found
+
+    async def neighbours(self, query: Query, count: int) -> list[Neighbour] | str:
+        """The likest questions, best first, or why none are looked for. For an explanation.
+
+        Raises StoreError, EncoderError and TimeoutError.
+        """
+        if query.controls.semantic_off:
+            return "the request says Encore-Semantic: off"
+        if query.document.policy.semantic == "off":
+            return "the tenant's policy is off"
+        if query.document.calibration != self.version:
+            return "another origin process rules, which has another calibration"
+        question = question_of(query)
+        if question is None:
+            return "only the text of a chat's last user message is matched, without tools"
+        reading = await self._read(question.text)
+        if reading is None:
+            return "the text is longer than the encoder's window"
+        where = question.tenant, question.partition
+        now_ms, private = self._clock_ms(), self._is_private(query)
+        same = await self._index.find(*where, question.form, now_ms=now_ms, private=private)
+        candidates = await self._index.search(
+            *where, reading.encoding.vector, count=count, now_ms=now_ms, private=private
+        )
+        decision = self._decision(query.document.policy)
+        least = query.controls.semantic_threshold or 0.0
+        found = []
+        shown = {query.key}
+        if same is not None and same.key not in shown:
+            found.append(Neighbour(key=same.key, text=same.text, verdict=None))
+            shown.add(same.key)
+        for candidate in candidates:
+            other = None if candidate.key in shown else await self._read(candidate.text)
+            if other is None:
+                continue
+            verdict = decision.decide(reading, other, min_similarity=least)
+            found.append(
+                Neighbour(
+                    key=candidate.key,
+                    text=candidate.text,
+                    verdict=verdict,
+                    conflicts=conflicts(reading.facts, other.facts),
+                )
+            )
         return found
 
     def count(self, tenant: str, outcome: str, similarity: float | None = None) -> None:
@@ -256,12 +316,19 @@ class Matcher:
             private=private,
         )
         least = query.controls.semantic_threshold or 0.0
+        rounding = 0.0 if self._index.is_exact else ROUNDING
+        floor = decision.floor(reading.facts) - rounding
         scored: list[tuple[float, Match]] = []
         for candidate in candidates:
             if candidate.key == query.key:
                 continue
-            # Before it is read, which costs the most: of most that are alike the veto knows better.
-            if conflicts(reading.facts, _facts(candidate.text)):
+            # Cheap before dear: what no score can save, what the words forbid, then the encoder.
+            if candidate.similarity < floor:
+                continue
+            facts = _facts(candidate.text)
+            if candidate.similarity < decision.floor(reading.facts, facts) - rounding:
+                continue
+            if refusal(reading.facts, facts, in_order=decision.in_order):
                 continue
             other = await self._read(candidate.text)
             if other is None:

@@ -65,6 +65,10 @@ _SPECIFIC: Final = frozenset({QUANTITY, NAME, CODE})
 _SAID_BY_NUMBERS: Final = frozenset({"price", "ask", "cost", "list", "property"})
 """What an amount, rooms or an address beside them say already."""
 _TINY: Final = 1e-9
+_SURE: Final = 1 - 1e-9
+"""Above it a score says little of the log-odds: too few digits are left."""
+_ROUNDING: Final = 1e-5
+"""Of a cosine, whoever adds it up, and of scores."""
 
 
 class VerifierError(Exception):
@@ -104,6 +108,15 @@ class Trees:
             below = features[self.feature[nodes]] <= self.threshold[nodes]
             nodes = np.where(below, self.left[nodes], self.right[nodes])
         return self.bias + float(self.value[nodes].sum())
+
+    @cached_property
+    def most(self) -> float:
+        """No features have more log-odds than this."""
+        own = np.arange(len(self.left))
+        best = np.where(self.left == own, self.value, -np.inf)
+        for _ in range(self.depth):
+            best = np.maximum(best[self.left], best[self.right])
+        return self.bias + float(best[self.roots].sum())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,6 +190,19 @@ class Verifier:
             log_odds += self.agreement
         return 1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0
 
+    def least_cosine(self, score: float, *, agreeing: bool = False) -> float:
+        """No two texts with a lower cosine have `score`, 0 to 1; of those that `agree`, or not.
+
+        -1 where that cannot be said.
+        """
+        if self.slope <= 0 or self.share < 0 or score <= 0:
+            return -1.0
+        score = min(score, _SURE)
+        log_odds = math.log(score / (1 - score)) - self.intercept - self.share * self.trees.most
+        if agreeing:
+            log_odds -= self.agreement
+        return max(-1.0, log_odds / self.slope - _ROUNDING)
+
 
 def features(a: Reading, b: Reading, weights: NDArray[np.float32]) -> NDArray[np.float64]:
     """How the two texts compare: float64 [F], in the order of FEATURES. About 0.15 ms."""
@@ -211,6 +237,17 @@ def features(a: Reading, b: Reading, weights: NDArray[np.float32]) -> NDArray[np
             *_terms(a.facts, b.facts),
         ]
     )
+
+
+def agree(a: Facts, b: Facts) -> bool:
+    """Whether two texts share many specifics and nothing is alone: the wording matters little."""
+    specifics, _, _, alone = _terms(a, b)
+    return specifics >= _MAX_SPECIFICS and not alone
+
+
+def may_agree(a: Facts) -> bool:
+    """Whether a text has specifics enough to `agree` with any."""
+    return len({term.key for term in a.terms if term.sort in _SPECIFIC}) >= _MAX_SPECIFICS
 
 
 def _terms(a: Facts, b: Facts) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from shared.veto.conflict import Conflict
 from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, UNSURE, Facts, Term
-from shared.veto.lexicon import NEGATIVE_PREFIXES, OPPOSITES, STRICT
+from shared.veto.lexicon import BOUNDS, NEGATIVE_PREFIXES, OPPOSITES, STRICT
 from shared.veto.words_grammar import CURRENCIES
 
 MAX_LEFT_OVER = 64
@@ -41,12 +41,12 @@ def quantities(
     for term in left:
         other = _partner(term, right)
         if other is None:
-            yield Conflict(term.rule, term.text, "")
+            yield Conflict(_rule(term, a), term.text, "")
             continue
         right.remove(other)
-        yield Conflict(_difference(term, other), term.text, other.text)
+        yield Conflict(_difference(term, other, a, b), term.text, other.text)
     for term in right:
-        yield Conflict(term.rule, "", term.text)
+        yield Conflict(_rule(term, b), "", term.text)
 
 
 def _same_quantity(one: Term, other: Term) -> bool:
@@ -84,10 +84,17 @@ def _partner(term: Term, others: Sequence[Term]) -> Term | None:
     return best if best is not None and likeness(best) else None
 
 
-def _difference(one: Term, other: Term) -> str:
+def _difference(one: Term, other: Term, a: Facts, b: Facts) -> str:
     if one.value == other.value and one.unit != other.unit:
         return "currency" if {one.unit, other.unit} & CURRENCIES else "unit"
-    return one.rule or other.rule or "number"
+    rules = _rule(one, a), _rule(other, b)
+    return "number" if set(rules) == {"year", "number"} else rules[0] or rules[1] or "number"
+
+
+def _rule(term: Term, facts: Facts) -> str:
+    """What a quantity is called: 1800 may be a year, but not in "under 1800"."""
+    before = facts.line[term.place - 1] if term.place else ""
+    return "number" if term.rule == "year" and before in BOUNDS else term.rule
 
 
 def code(ours: Sequence[Term], theirs: Sequence[Term], a: Facts, b: Facts) -> Iterator[Conflict]:

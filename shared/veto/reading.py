@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.slots import word_list
 from shared.veto import words_grammar as grammar
 from shared.veto.contractions import expanded
-from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, UNSURE, Facts, Term
+from shared.veto.facts import CODE, NAME, PLAIN, QUANTITY, THING, UNSURE, Facts
 from shared.veto.inflection import singular
 from shared.veto.lexer import Token, cut
 from shared.veto.lexicon import (
@@ -27,16 +27,9 @@ from shared.veto.lexicon import (
     look_up,
 )
 from shared.veto.quantities import SYMBOLS, Quantity, is_day, read_digits, read_words
-from shared.veto.questions import aspect_of, questions_of, tense_of
-from shared.veto.roles import negation_targets
+from shared.veto.quantity_reader import DOLLAR_PREFIXES, QuantityReader
 
 _STARTS = frozenset({".", "!", "?", ":", "\n", "(", '"', "-", "*", "•"})
-_TEXT_WORK = frozenset(
-    word_list("""
-        translate translation rewrite rephrase paraphrase proofread correct summarize
-        summarise shorten polish edit polite formal grammar spelling classify reply respond
-        continue improve""")
-)
 _FREE = frozenset(
     word_list("""
         sugar gluten dairy fat nut lactose alcohol caffeine tax error risk interest carbon
@@ -52,29 +45,11 @@ def read(text: str) -> Facts:
     return reader.facts()
 
 
-class _Reader:
-    """The state of one pass."""
-
-    def __init__(self, tokens: list[Token]) -> None:
-        self.tokens = tokens
-        self.plain = _plain(tokens)
-        self.line: list[str] = []
-        self.terms: list[Term] = []
-        self.keys: set[str] = set()
-        self.lows: list[str] = []
-        self.bounds: set[str] = set()
-        self.quoted: list[str] = []
-        self.blocks: list[str] = []
-        self.operators: list[str] = []
-        self.soft_ones = False
-        self.street_end = -1
-        self.payload_from = -1
-        words = [t for t in tokens if t.kind == "word" and len(t.text) > 3]
-        capitals = sum(t.text[0].isupper() for t in words[1:])
-        self.cased = capitals <= max(2, 0.6 * (len(words) - 1))
-        self.shouted = bool(words) and all(t.text.isupper() for t in words)
+class _Reader(QuantityReader):
+    """One pass: tokens are told apart here, and words are read."""
 
     def run(self) -> None:
+        """Read all of it."""
         tokens, i, size = self.tokens, 0, len(self.tokens)
         while i < size:
             token = tokens[i]
@@ -90,82 +65,6 @@ class _Reader:
             else:
                 self._other(i, token)
                 i += 1
-
-    def facts(self) -> Facts:
-        line = tuple(self.line)
-        questions = questions_of(self.lows)
-        tense, modal_perfect = tense_of(self.lows)
-        return Facts(
-            plain=self.plain,
-            line=line,
-            terms=tuple(self.terms),
-            keys=frozenset(self.keys),
-            negations=negation_targets(line, self.terms),
-            bounds=frozenset(self.bounds),
-            questions=questions if self._asks_once() else frozenset(),
-            tense=tense,
-            question_mark=any(token.text == "?" for token in self.tokens),
-            aspect=aspect_of(self.lows) if self._asks_once() else "",
-            modal_perfect=modal_perfect,
-            soft_ones=self.soft_ones,
-            operators=tuple(sorted(self.operators)),
-            quoted=tuple(self.quoted),
-            blocks=tuple(self.blocks),
-            payload=self._payload(),
-        )
-
-    def _asks_once(self) -> bool:
-        return sum(token.text == "?" for token in self.tokens) < 2
-
-    def _payload(self) -> tuple[str, ...]:
-        if self.payload_from < 0 or not _TEXT_WORK.intersection(self.line[: self.payload_from]):
-            return ()
-        return tuple(self.line[self.payload_from :])
-
-    def _add(
-        self, sort: str, key: str, text: str, rule: str, *, groups: frozenset[str] = frozenset(),
-        value: str = "", unit: str = "",
-    ) -> None:  # fmt: skip
-        self.terms.append(Term(sort, key, text, len(self.line), rule, groups, value, unit))
-        self.keys.add(key)
-        self.line.append(key)
-
-    def _sign(self, i: int) -> int:
-        tokens, sign = self.tokens, self.tokens[i].text
-        follow = tokens[i + 1] if i + 1 < len(tokens) else None
-        if sign in SYMBOLS and follow is not None and follow.kind == "number":
-            currency = SYMBOLS[sign]
-            if sign == "$" and i and tokens[i].glued and tokens[i - 1].low in _DOLLAR_PREFIXES:
-                currency = _DOLLAR_PREFIXES[tokens[i - 1].low]
-            quantity = read_digits(tokens, i + 1, currency)
-            return self._quantity(i + 1, quantity, sign + follow.text)
-        if sign in {"½", "¼", "¾"}:
-            digits = {"½": "0.5", "¼": "0.25", "¾": "0.75"}[sign]
-            return self._quantity(i, Quantity(digits, "", "number", i + 1), sign)
-        if sign == "&":
-            self.line.append("and")
-        elif sign == ":" and self.payload_from < 0:
-            self.payload_from = len(self.line)
-        elif sign == "-" and follow is not None and self._is_minus(i):
-            self.operators.append("-")
-            self.line.append("-")
-        elif sign == "/" and i > 0 and follow is not None and tokens[i].glued and follow.glued:
-            if tokens[i - 1].kind == "word" and follow.kind == "word":
-                self.line.append("or")
-        elif sign == "," and self.line and self.line[-1] != ",":
-            self.line.append(",")
-        return i + 1
-
-    def _is_minus(self, i: int) -> bool:
-        before, after = self.tokens[i - 1] if i else None, self.tokens[i + 1]
-        if before is None:
-            return after.kind == "number" and after.glued
-        free = not self.tokens[i].glued and not after.glued
-        negative = after.kind == "number" and after.glued and not self.tokens[i].glued
-        operand = before.kind in {"number", "code"} or len(before.low) == 1
-        return (
-            free and operand and (after.kind in {"number", "code"} or len(after.low) == 1)
-        ) or negative
 
     def _other(self, i: int, token: Token) -> None:
         kind, text = token.kind, token.text
@@ -225,75 +124,6 @@ class _Reader:
         self.operators.append(text)
         self.line.append(text)
 
-    def _date(self, text: str) -> None:
-        if "-" in text:
-            year, month, day = text.split("-")
-        else:
-            first, second, year = text.split("/")
-            month, day = (first, second) if first <= "12" and len(first) <= 2 else (second, first)
-            if not (len(second) == 2 and second > "12") and not (len(first) == 2 and first > "12"):
-                self._add(QUANTITY, f"# {text}", text, "date", value=text)
-                return
-        month, day = month.lstrip("0"), day.lstrip("0")
-        for key in (f"month {month}", f"day {day}"):
-            self._add(QUANTITY, key, text, "date", value=key)
-        self._add(QUANTITY, f"# {year}", text, "year", value=year)
-
-    def _clock(self, i: int, text: str) -> None:
-        hour, _, minute = text.partition(":")
-        follow = self.tokens[i + 1].low if i + 1 < len(self.tokens) else ""
-        hours = int(hour)
-        if follow in {"a", "p"} and [t.low for t in self.tokens[i + 2 : i + 5]] == [".", "m", "."]:
-            follow += "m"
-            for j in range(i + 2, i + 5):
-                self.tokens[j] = _GONE
-        if follow in {"am", "pm"} and hours <= 12:
-            hours = hours % 12 + (12 if follow == "pm" else 0)
-            self.tokens[i + 1] = _GONE
-        value = f"{hours}:{minute}"
-        self._add(QUANTITY, f"# {value} clock", text, "time", value=value, unit="clock")
-
-    def _quantity(self, i: int, quantity: Quantity, text: str) -> int:
-        tokens, end = self.tokens, quantity.end
-        if quantity.unit in {"", "th"} and is_day(tokens, i, quantity):
-            key = f"day {quantity.value}"
-            self._add(QUANTITY, key, text, "date", value=key)
-            return end
-        written = _written(tokens, i, end, text)
-        rule = quantity.rule
-        if quantity.unit == "":
-            self._find_street(end)
-            if self.street_end > end:
-                rule = "address"
-        if quantity.rule == "ordinal":
-            return self._ordinal(quantity.value, written, end)
-        key = f"# {quantity.value} {quantity.unit}".rstrip()
-        self._add(QUANTITY, key, written, rule, value=quantity.value, unit=quantity.unit)
-        if quantity.unit:
-            self.keys.add(quantity.unit)
-        return end
-
-    def _find_street(self, start: int) -> None:
-        """Note how far a street name goes behind a house number."""
-        tokens = self.tokens
-        for j in range(start + 1, min(start + 5, len(tokens))):
-            if tokens[j].kind not in {"word", "number"} and tokens[j].text != ".":
-                return
-            if tokens[j].low in grammar.SUFFIXES and tokens[start].kind in {"word", "number"}:
-                self.street_end = j
-                return
-
-    def _ordinal(self, value: str, text: str, end: int) -> int:
-        follow = self.tokens[end].low if end < len(self.tokens) else ""
-        if follow in {"quarter", "half"} and value in {"1", "2", "3", "4"}:
-            key = f"{follow[0]}{value}"
-            self._add(QUANTITY, key, f"{text} {follow}", "quarter", value=key)
-            return end + 1
-        key = "first" if value == "1" else f"ordinal {value}"
-        rule = "" if value == "1" else "ordinal"
-        self._add(QUANTITY if rule else PLAIN, key, text, rule, value=key if rule else "")
-        return end
-
     def _word(self, i: int) -> int:
         tokens, token = self.tokens, self.tokens[i]
         low = token.low
@@ -320,7 +150,7 @@ class _Reader:
                     self.line.append("not")
                     self._known(i, look_up(low), token, 1)
                     return i + 3
-            if follow.text == "$" and low in _DOLLAR_PREFIXES:
+            if follow.text == "$" and low in DOLLAR_PREFIXES:
                 return i + 1
         entry = look_up(low)
         if entry.kind == NUMBER:
@@ -471,32 +301,8 @@ class _Reader:
         return size == 1 and before is not None and before.text not in _STARTS
 
 
-_GONE = Token("gone", "", "", glued=False)
 _WITHIN = frozenset("-./")
 _LIMITS = {"over": "gt", "above": "gt", "under": "lt", "below": "lt"}
 _ACRONYMS = frozenset({"it", "who", "or", "in", "me"})
 _FIELD_WORDS = frozenset({"key", "column", "field", "attribute", "property"})
 _CODE_GROUPS = frozenset({"proglang", "database", "framework"})
-_DOLLAR_PREFIXES = {
-    "us": "usd",
-    "c": "cad",
-    "ca": "cad",
-    "a": "aud",
-    "au": "aud",
-    "nz": "nzd",
-    "hk": "hkd",
-}
-
-
-def _written(tokens: list[Token], i: int, end: int, text: str) -> str:
-    rest = "".join(("" if t.glued else " ") + t.text for t in tokens[i + 1 : end])
-    return text + rest
-
-
-def _plain(tokens: list[Token]) -> tuple[str, ...]:
-    kept = [
-        token.text if token.kind in {"block", "tick", "quoted"} else token.low for token in tokens
-    ]
-    while kept and kept[-1] in {".", "!", "?", ",", ";", ":", "…"}:
-        kept.pop()
-    return tuple(kept)

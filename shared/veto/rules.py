@@ -108,10 +108,14 @@ def _quoted_words(texts: list[str], other: Facts) -> bool:
     )
 
 
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
 def _asked(a: Facts, b: Facts) -> Iterator[Conflict]:
     """The kind of answer, the tense, and bounds."""
     if a.bounds != b.bounds:
-        yield Conflict("bound", " ".join(sorted(a.bounds)), " ".join(sorted(b.bounds)))
+        one, other = (", ".join(_BOUNDS[key] for key in sorted(each.bounds)) for each in (a, b))
+        yield Conflict("bound", one, other)
     if apart(a.questions, b.questions):
         yield Conflict("question", " ".join(sorted(a.questions)), " ".join(sorted(b.questions)))
     if {a.tense, b.tense} == {"past", "future"}:

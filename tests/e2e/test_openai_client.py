@@ -59,7 +59,8 @@ def test_first_call_is_a_miss_and_the_next_a_hit(client: openai.OpenAI) -> None:
     content = first.choices[0].message.content
     assert "742 Cedar Ave" in content
     assert "demo" in content.lower()
-    assert second.usage.prompt_tokens_details.cached_tokens == 0
+    usage = first.usage
+    assert 0 <= usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens
 
 
 @pytest.mark.parametrize("options", [None, {"include_usage": True}], ids=["plain", "usage"])

@@ -97,6 +97,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "settings",
         "version",
         "warm",
+        "kv-size",
     ):
         assert re.search(rf"\b{command}\b", result.stdout)
 

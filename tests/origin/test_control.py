@@ -286,6 +286,23 @@ async def test_an_acknowledged_change_holds_at_every_replica(store: FaultyStore)
     assert await here.document("acme") == changed.document
 
 
+@pytest.mark.usefixtures("quick")
+async def test_who_keeps_something_is_told_of_a_purge_of_everything(store: FaultyStore) -> None:
+    """In each process, once it knows; of no other change."""
+    told: list[tuple[str, str]] = []
+    here = Control(store, longest_life_ms=0, purged=lambda tenant: told.append(("here", tenant)))
+    there = Control(store, longest_life_ms=0, purged=lambda tenant: told.append(("there", tenant)))
+    for control in (here, there):
+        await control.document("acme")
+    await here.purge("acme", Purge(models=("m",)))
+    await there.refresh("acme")
+    assert told == []
+    await here.purge("acme", EVERYTHING)
+    await there.refresh("acme")
+    await there.refresh("acme")
+    assert told == [("here", "acme"), ("there", "acme")]
+
+
 async def test_twenty_changes_at_once_all_survive(redis_url: str) -> None:
     """In Redis, from two processes' worth of control."""
     stores = [RedisControlStore.from_url(redis_url, prefix="twenty") for _ in range(2)]

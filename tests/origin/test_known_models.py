@@ -35,7 +35,7 @@ OTHER = make_api_key(KEYS, "other", bytes(15))
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waiting."""
     monkeypatch.setattr("origin.control.MEMO_S", 0)
-    monkeypatch.setattr("origin.known_models.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("origin.tasks.FIRST_PAUSE_S", 0.001)
 
 
 class FailingStore(MemoryControlStore):

@@ -304,6 +304,7 @@ class SteppedEngine:
         request: Request,  # noqa: ARG002
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Say a new answer."""
         world = self._world
@@ -317,6 +318,9 @@ class SteppedEngine:
         if world.dice.random() < 0.2:
             raise UpstreamError("broken")
         yield Finished(answer=answer)
+
+    def forget(self, tenant: str | None = None) -> None:
+        """Nothing is kept."""
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -51,11 +51,11 @@ class NamedEngine(ScriptedEngine):
         self.name = name
 
     async def run(
-        self, request: Request, *, tenant: str | None = None
+        self, request: Request, *, tenant: str | None = None, scope: str | None = None
     ) -> AsyncGenerator[Event, None]:
         """Say the next answer."""
         self.usage = {"prompt_tokens": 3, "completion_tokens": 2, "said_by": self.name}
-        async for event in super().run(request, tenant=tenant):
+        async for event in super().run(request, tenant=tenant, scope=scope):
             yield event
 
 
@@ -642,26 +642,33 @@ async def test_stale_entry_is_refreshed_by_one_replica(redis_url: str, client: R
         await replica.close()
 
 
+class Held:
+    """A call of a replica's leases that waits, from when it `began` until it may `go_on`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, replica: Replica, name: str) -> None:
+        self.began, self.go_on = asyncio.Event(), asyncio.Event()
+        self._call = getattr(replica.leases, name)
+        monkeypatch.setattr(replica.leases, name, self)
+
+    async def __call__(self, *args: Any, **named: Any) -> Any:
+        """The call, held."""
+        self.began.set()
+        await self.go_on.wait()
+        return await self._call(*args, **named)
+
+
 async def test_entry_stored_meanwhile_is_found_with_the_lease(
     a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who looked before it was stored, and asks for the lease after it was given back."""
-    looked, go_on = asyncio.Event(), asyncio.Event()
-    acquire = b.leases.acquire
-
-    async def late(*args: Any, **named: Any) -> Lease:
-        looked.set()
-        await go_on.wait()
-        return await acquire(*args, **named)
-
-    monkeypatch.setattr(b.leases, "acquire", late)
+    acquire = Held(monkeypatch, b, "acquire")
     asking = asyncio.create_task(b.asked(stream=True))
     picky = asyncio.create_task(b.asked("Other", headers={"cache-control": "min-fresh=101"}))
-    await looked.wait()
+    await acquire.began.wait()
     for text in ("Hello", "Other"):
         await a.ask(text)
     await until(lambda: not a.pipeline._generations._flights._tasks)
-    go_on.set()
+    acquire.go_on.set()
     flight = await asking
     assert isinstance(flight, Flight)
     assert flight.is_elsewhere
@@ -693,22 +700,14 @@ async def test_matched_entry_found_with_the_lease_answers_only_who_may_have_it(
     a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch, semantic: str
 ) -> None:
     """Of those who wait by then."""
-    looked, go_on = asyncio.Event(), asyncio.Event()
-    acquire = b.leases.acquire
-
-    async def late(*args: Any, **named: Any) -> Lease:
-        looked.set()
-        await go_on.wait()
-        return await acquire(*args, **named)
-
-    monkeypatch.setattr(b.leases, "acquire", late)
+    acquire = Held(monkeypatch, b, "acquire")
     asking = asyncio.create_task(b.asked(document=MATCHED))
-    await looked.wait()
+    await acquire.began.wait()
     flight = flight_of(b)
     strict = asyncio.create_task(b.asked(document=MATCHED, headers={"encore-semantic": semantic}))
     await until(lambda: len(flight.wishes) > 1)
     await promote(a)
-    go_on.set()
+    acquire.go_on.set()
     assert set(await asyncio.gather(asking, strict)) == {flight}
     assert flight.entry is not None
     assert (flight.entry.header.source is not None) == (semantic == "0.5")
@@ -718,26 +717,12 @@ async def test_nobody_joins_what_found_a_matched_entry_who_may_not_have_it(
     a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While its lease is given back, though no purge speaks against it."""
-    looked, go_on, ended, go_away = (asyncio.Event() for _ in range(4))
-    acquire, end = b.leases.acquire, b.leases.end
-
-    async def late(*args: Any, **named: Any) -> Lease:
-        looked.set()
-        await go_on.wait()
-        return await acquire(*args, **named)
-
-    async def slow(*args: Any, **named: Any) -> None:
-        ended.set()
-        await go_away.wait()
-        await end(*args, **named)
-
-    monkeypatch.setattr(b.leases, "acquire", late)
-    monkeypatch.setattr(b.leases, "end", slow)
+    acquire, end = (Held(monkeypatch, b, name) for name in ("acquire", "end"))
     asking = asyncio.create_task(b.asked(document=MATCHED))
-    await looked.wait()
+    await acquire.began.wait()
     await promote(a)
-    go_on.set()
-    await ended.wait()
+    acquire.go_on.set()
+    await end.began.wait()
     flight = flight_of(b)
     wishes = ("off", "0.95", "0.5")
     joined = [
@@ -746,7 +731,7 @@ async def test_nobody_joins_what_found_a_matched_entry_who_may_not_have_it(
         )
         for wish in wishes
     ]
-    go_away.set()
+    end.go_on.set()
     await asking
     assert joined == [None, None, flight]
 
@@ -755,31 +740,17 @@ async def test_follower_has_a_matched_entry_only_if_it_may(
     a: Replica, b: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its leader may, and finds one whose generation began after its own would have."""
-    looked, go_on, ended, go_away = (asyncio.Event() for _ in range(4))
-    acquire, end = a.leases.acquire, a.leases.end
-
-    async def late(*args: Any, **named: Any) -> Lease:
-        looked.set()
-        await go_on.wait()
-        return await acquire(*args, **named)
-
-    async def slow(*args: Any, **named: Any) -> None:
-        ended.set()
-        await go_away.wait()
-        await end(*args, **named)
-
-    monkeypatch.setattr(a.leases, "acquire", late)
-    monkeypatch.setattr(a.leases, "end", slow)
+    acquire, end = (Held(monkeypatch, a, name) for name in ("acquire", "end"))
     asking = asyncio.create_task(a.asked(document=MATCHED))
-    await looked.wait()
+    await acquire.began.wait()
     await promote(b)
-    go_on.set()
-    await ended.wait()
+    acquire.go_on.set()
+    await end.began.wait()
     flight = await b.flight(document=MATCHED, headers={"encore-semantic": "off"})
     following = asyncio.create_task(flight.landed())
     with flight.joined():
         await until(lambda: flight.is_elsewhere)
-        go_away.set()
+        end.go_on.set()
         await flight.result()
     await asyncio.gather(asking, following)
     assert flight.entry is not None

@@ -140,6 +140,7 @@ class SteppedEngine(ScriptedEngine):
         request: Request,  # noqa: ARG002
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Say a new answer."""
         world = self._world

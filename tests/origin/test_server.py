@@ -9,6 +9,7 @@ import httpx
 from starlette.types import Receive, Scope, Send
 
 from origin.api.http import STOPPING
+from origin.departure import Departure, Patience
 from origin.server import server
 
 
@@ -29,7 +30,7 @@ async def until_told(scope: Scope, receive: Receive, send: Send) -> None:
 def test_answers_without_end_are_told_of_it() -> None:
     """They are finished, not cut off."""
     listener = socket.create_server(("127.0.0.1", 0))
-    running = server(until_told)
+    running = server(until_told, Departure(), Patience(drain_s=0, finish_s=30))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -107,6 +107,31 @@ async def test_write_that_works_is_made_once(
     assert (store.puts, counted["stored"]) == (1, 1)
 
 
+@pytest.mark.parametrize(("failures", "told_at_once"), [(0, True), (1, False)])
+async def test_who_waits_for_a_write_is_told_once_it_is_stored(
+    store: FailingStore, failures: int, *, told_at_once: bool
+) -> None:
+    """Not before, though a retry be needed, and not twice."""
+    store.failures = failures
+    writes = Writes(store)
+    entry = entry_of("One")
+    told: list[bool] = []
+    await writes.put(entry, token=1, then=lambda: told.append(KEY in store._entries))
+    assert told == [True] * told_at_once
+    await writes.close()
+    assert told == [True]
+
+
+async def test_who_waits_for_a_write_that_is_given_up_is_not_told(store: FailingStore) -> None:
+    """Nothing is stored."""
+    store.failures = 10**6
+    writes = Writes(store, patience_s=0.01)
+    told: list[int] = []
+    await writes.put(entry_of("One"), token=1, then=lambda: told.append(1))
+    await writes.close()
+    assert told == []
+
+
 @pytest.mark.parametrize("loses_answers", [False, True])
 @pytest.mark.parametrize("failures", [1, 2, 5])
 async def test_write_that_fails_is_made_later(

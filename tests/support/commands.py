@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environ(**variables: str) -> dict[str, str]:
-    """The environment of a command, with the repository on its path."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **variables}
+    """The environment of a command, with the repository on its path. An origin stops at once."""
+    ours = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "ENCORE_DRAIN_S": "0"}
+    return {**os.environ, **ours, **variables}
 
 
 def encore(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -68,6 +68,7 @@ class ScriptedEngine:
         self.talking = False
         self.text: str | None = None
         self.listings = 0
+        self.forgotten: list[str | None] = []
         self.whole: dict[str, Any] | None = None
         self.model_fingerprint = "f1"
         self.usage: object = chat_answer("")["usage"]
@@ -102,6 +103,7 @@ class ScriptedEngine:
         request: Request,
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Say the next answer."""
         self.runs += 1
@@ -132,6 +134,10 @@ class ScriptedEngine:
             self.cancelled += 1
             raise
 
+    def forget(self, tenant: str | None = None) -> None:
+        """Note whom."""
+        self.forgotten.append(tenant)
+
     async def close(self) -> None:
         """Nothing is held."""
 
@@ -155,6 +161,7 @@ class VectorEngine(ScriptedEngine):
         request: Request,
         *,
         tenant: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
         """Embed the inputs."""
         assert isinstance(request, EmbeddingRequest)

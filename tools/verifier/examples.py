@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from origin.semantic.decision import is_unmatched
+from origin.semantic.decision import refusal
 from origin.semantic.encoder import Encoder
 from origin.semantic.verifier import FEATURES, Reading, features
-from shared.veto import conflicts, read
+from shared.veto import read
 
 _BATCH = 512
 
@@ -68,11 +68,6 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def barred(a: Reading, b: Reading) -> bool:
-    """Whether the decision refuses the pair before it asks the verifier."""
-    return is_unmatched(a.facts) or is_unmatched(b.facts) or bool(conflicts(a.facts, b.facts))
-
-
 def examples(
     rows: Sequence[dict[str, Any]], reader: Reader, weights: NDArray[np.float32]
 ) -> Examples:
@@ -85,7 +80,7 @@ def examples(
             continue
         kept.append(row)
         found.append(features(a, b, weights))
-        objected.append(barred(a, b))
+        objected.append(refusal(a.facts, b.facts, in_order=False) is not None)
     return Examples(
         found=np.array(found).reshape(len(kept), len(FEATURES)),
         same=np.array([bool(row["same"]) for row in kept], dtype=np.bool_),

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from origin.semantic.decision import keeps_order
+from origin.semantic.decision import refusal
 from origin.semantic.verifier import Reading
-from tools.verifier.examples import Reader, barred
+from tools.verifier.examples import Reader
 
 ENTRIES: Final = 12_000
 QUERIES: Final = 25_000
@@ -87,7 +87,7 @@ def outcomes(
                 (
                     (score(row, query, entry), each["group"] != row["group"])
                     for each, entry in (entries[place] for place in places)
-                    if not barred(query, entry) and keeps_order(query.facts, entry.facts)
+                    if refusal(query.facts, entry.facts, in_order=True) is None
                 ),
                 default=None,
             )

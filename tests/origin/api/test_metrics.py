@@ -159,7 +159,7 @@ def test_every_instrument_is_exposed() -> None:
     """By a name of ours."""
     text = exposition("")[0].decode()
     instruments = {each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)}
-    assert len(instruments) == 17
+    assert len(instruments) == 29
     families = {f.name for f in text_string_to_metric_families(text) if f.name.startswith("encore")}
     assert len(families) >= len(instruments)
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from origin.engine.contract import Chunk, Engine, Finished
+from origin.engine.cuts import Cuts
 from origin.engine.sampling import Sampler
 from origin.engine.transformers_engine import TransformersEngine
 from shared.errors import ClientError, EncoreError, InternalError
@@ -79,7 +80,7 @@ class Gate:
     def __init__(self, engine: TransformersEngine) -> None:
         self._permits = threading.Semaphore(0)
         self.steps = 0
-        self._hook = engine._model.register_forward_pre_hook(self._pass)
+        self._hook = engine._model.module.register_forward_pre_hook(self._pass)
 
     def _pass(self, *_: object) -> None:
         assert self._permits.acquire(timeout=30)
@@ -93,7 +94,7 @@ class Gate:
         """Open for good, and wait until no job is left."""
         self._hook.remove()
         self.open(10_000)
-        await until(lambda: not engine._jobs)
+        await until(lambda: not engine._scheduler.jobs)
 
 
 async def test_greedy_answers_are_equal(demo: TransformersEngine) -> None:
@@ -106,15 +107,15 @@ async def test_greedy_answers_are_equal(demo: TransformersEngine) -> None:
 )
 async def test_greedy_equals_generate(demo: TransformersEngine, text: str) -> None:
     """The decode loop says what transformers' own `generate` says."""
-    prompt = demo._tokenizer.apply_chat_template(
+    prompt = demo._prompts._tokenizer.apply_chat_template(
         [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
     )
-    ids = torch.tensor([demo._encode(prompt, special=False)])
+    ids = torch.tensor([demo._prompts.encode(prompt, special=False)])
     with torch.inference_mode():
-        made = demo._model.generate(
+        made = demo._model.module.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=80
         )
-    expected = demo._decode(made[0, ids.shape[1] :].tolist())
+    expected = demo._prompts.decode(made[0, ids.shape[1] :].tolist())
     assert await text_of(demo, chat(text, max_tokens=80)) == expected
 
 
@@ -124,7 +125,7 @@ async def test_greedy_equals_generate_on_gpt2(
     """The same holds, token by token, for a model of another architecture."""
     ids = torch.tensor([[72, 73, 74]])
     with torch.inference_mode():
-        made = gpt2._model.generate(
+        made = gpt2._model.module.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
@@ -143,13 +144,11 @@ async def test_greedy_equals_generate_on_gpt2(
     assert picked == made[0, 3:].tolist()
 
 
-async def test_prompt_is_prefilled_in_blocks(
-    demo: TransformersEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_prompt_is_prefilled_in_blocks(demo: TransformersEngine) -> None:
     """A prompt read in small blocks is answered as one read at once."""
-    whole = await text_of(demo, chat())
-    monkeypatch.setattr("origin.engine.transformers_engine._PREFILL_BLOCK_TOKENS", 5)
-    assert await text_of(demo, chat()) == whole
+    engine = TransformersEngine.load(cuts=Cuts(((0, 5),)))
+    assert await text_of(engine, chat()) == await text_of(demo, chat())
+    await engine.close()
 
 
 async def test_seed_reproduces(demo: TransformersEngine) -> None:
@@ -260,7 +259,7 @@ async def test_penalties_change_the_answer(gpt2: TransformersEngine, penalty: st
 
 async def test_bias_forces_a_token(demo: TransformersEngine) -> None:
     """A token with a bias of 100 is chosen, and one of -100 never."""
-    (token,) = demo._encode("7", special=False)
+    (token,) = demo._prompts.encode("7", special=False)
     request = chat(logit_bias={str(token): 100}, max_tokens=3)
     assert await text_of(demo, request) == "777"
     endless = await run(demo, chat("Hello", logit_bias={str(END_TOKEN): -100}, max_tokens=60))
@@ -305,21 +304,21 @@ async def test_chat_stream_looks_like_openais(demo: TransformersEngine) -> None:
 
 async def test_usage_counts_tokens(demo: TransformersEngine) -> None:
     """Usage counts the rendered prompt once, and what was sampled without the end token."""
-    prompt = demo._tokenizer.apply_chat_template(
+    prompt = demo._prompts._tokenizer.apply_chat_template(
         [{"role": "user", "content": HOUSE}], tokenize=False, add_generation_prompt=True
     )
     _, answer = await run(demo, chat(n=2))
     text = answer["choices"][0]["message"]["content"]
     used = answer["usage"]
-    assert used["prompt_tokens"] == len(demo._encode(prompt, special=False))
-    assert used["completion_tokens"] == 2 * len(demo._encode(text, special=False))
+    assert used["prompt_tokens"] == len(demo._prompts.encode(prompt, special=False))
+    assert used["completion_tokens"] == 2 * len(demo._prompts.encode(text, special=False))
     assert used["total_tokens"] == used["prompt_tokens"] + used["completion_tokens"]
 
 
 async def test_prompts_are_answered_in_order(demo: TransformersEngine) -> None:
     """Several prompts with `n`: choices stand prompt by prompt, token ids as well as text."""
-    first = demo._tokenizer("12 Oak Ave").input_ids
-    second = demo._tokenizer("9 Elm St").input_ids
+    first = demo._prompts._tokenizer("12 Oak Ave").input_ids
+    second = demo._prompts._tokenizer("9 Elm St").input_ids
     _, by_text = await run(demo, completion(["12 Oak Ave", "9 Elm St"], n=2, max_tokens=6))
     _, by_ids = await run(demo, completion([first, second], n=2, max_tokens=6))
     texts = [choice["text"] for choice in by_text["choices"]]
@@ -334,7 +333,7 @@ async def test_unicode_arrives_whole(
     gpt2: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Characters of several byte tokens are streamed whole, half ones never."""
-    ids = gpt2._encode("é🙂日", special=False)
+    ids = gpt2._prompts.encode("é🙂日", special=False)
     assert len(ids) == 9
     said = iter([*ids, 0])
     monkeypatch.setattr(Sampler, "pick", lambda *_: next(said))
@@ -347,7 +346,7 @@ async def test_limit_inside_a_character_drops_the_half(
     gpt2: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A character that the limit cuts in half is not shown."""
-    said = iter(gpt2._encode("a🙂", special=False))
+    said = iter(gpt2._prompts.encode("a🙂", special=False))
     monkeypatch.setattr(Sampler, "pick", lambda *_: next(said))
     _, answer = await run(gpt2, completion("x", model="tiny-gpt2", max_tokens=3))
     assert answer["choices"][0]["text"] == "a"
@@ -371,7 +370,7 @@ async def test_cancelled_task_stops_the_job(gpt2: TransformersEngine) -> None:
     gate = Gate(gpt2)
     request = completion("xyz", model="tiny-gpt2", max_tokens=50, logit_bias={"0": -100})
     task = asyncio.create_task(run(gpt2, request))
-    await until(lambda: bool(gpt2._jobs))
+    await until(lambda: bool(gpt2._scheduler.jobs))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -385,7 +384,7 @@ async def test_full_queue_is_refused(gpt2_folder: Path) -> None:
     gate = Gate(engine)
     request = completion("xyz", model="tiny-gpt2", max_tokens=2)
     running = [asyncio.create_task(run(engine, request)) for _ in range(2)]
-    await until(lambda: len(engine._jobs) >= 2)
+    await until(lambda: engine._scheduler.jobs >= 2)
     error = await refusal(engine, request)
     await gate.idle(engine)
     await asyncio.gather(*running)
@@ -401,11 +400,14 @@ async def test_waiting_job_that_is_left_never_runs(gpt2_folder: Path) -> None:
     engine = TransformersEngine.load(gpt2_folder, concurrency=1, queue_limit=1)
     gate = Gate(engine)
     request = completion("xyz", model="tiny-gpt2", max_tokens=1)
-    tasks = [asyncio.create_task(run(engine, request)) for _ in range(2)]
-    await until(lambda: len(engine._jobs) >= 2)
-    tasks[1].cancel()
+    first = asyncio.create_task(run(engine, request))
+    await until(lambda: bool(engine._scheduler._running))
+    second = asyncio.create_task(run(engine, request))
+    await until(lambda: bool(engine._scheduler._waiting))
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
     gate.open(10)
-    await tasks[0]
+    await first
     await gate.idle(engine)
     assert gate.steps == 1
     await engine.close()
@@ -417,7 +419,7 @@ async def test_close_ends_runs(gpt2_folder: Path) -> None:
     gate = Gate(engine)
     request = completion("xyz", model="tiny-gpt2", max_tokens=50, logit_bias={"0": -100})
     tasks = [asyncio.create_task(refusal(engine, request)) for _ in range(2)]
-    await until(lambda: len(engine._jobs) >= 2)
+    await until(lambda: engine._scheduler.jobs >= 2)
     closing = asyncio.create_task(engine.close())
     await asyncio.sleep(0)
     gate.open(10_000)
@@ -435,7 +437,7 @@ async def test_failure_is_ours_and_says_nothing_of_the_prompt(
     def fail(*_: object) -> None:
         raise ValueError(secret)
 
-    hook = gpt2._model.register_forward_pre_hook(fail)
+    hook = gpt2._model.module.register_forward_pre_hook(fail)
     with caplog.at_level(logging.DEBUG):
         error = await refusal(gpt2, completion(secret, model="tiny-gpt2"))
     hook.remove()
@@ -486,6 +488,21 @@ async def test_template_that_refuses_is_the_clients_error(gpt2_folder: Path) -> 
     error = await refusal(engine, request)
     assert (error.status, error.param) == (400, "messages")
     assert "secret" not in error.message
+    await engine.close()
+
+
+async def test_template_that_is_wrong_is_our_error(
+    gpt2_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that fails in its own way is a 500, without the conversation."""
+    template = "{{ 1 + messages[0].content }}"
+    engine = TransformersEngine.load(gpt2_folder, name="wrong", chat_template=template)
+    request = validate(
+        Endpoint.CHAT, {"model": "wrong", "messages": [{"role": "user", "content": "secret"}]}
+    )
+    error = await refusal(engine, request)
+    assert (error.status, error.code) == (500, "engine_error")
+    assert "secret" not in error.message + caplog.text
     await engine.close()
 
 
@@ -571,10 +588,10 @@ async def test_sampling_defaults_come_from_the_checkpoint(
         '{"do_sample": true, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "eos_token_id": [0, 7]}'
     )
     engine = TransformersEngine.load(folder, name="m")
-    assert engine._defaults.temperature == 0.7
-    assert engine._defaults.top_p == 0.9
-    assert engine._defaults.top_k == 20
-    assert engine._ends == {0, 7}
+    assert engine._model.defaults.temperature == 0.7
+    assert engine._model.defaults.top_p == 0.9
+    assert engine._model.defaults.top_k == 20
+    assert engine._model.ends == {0, 7}
     texts = {await text_of(engine, completion("x", model="m")) for _ in range(4)}
     assert len(texts) > 1
     await engine.close()

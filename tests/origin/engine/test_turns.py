@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -73,6 +74,38 @@ async def test_live_requests_come_in_order() -> None:
         assert [a.has_turn for a in (first, second, third, fourth)] == [True, True, False, False]
         await leave(second)
         assert (third.has_turn, fourth.has_turn) == (True, False)
+
+
+async def test_tenants_take_turns() -> None:
+    """One that asks for much waits for itself; its own requests come in order."""
+    turns = Turns(1)
+    async with actors() as start:
+
+        def of(tenant: str) -> Turn:
+            return lambda: turns.live(tenant)
+
+        names = ["busy", "busy", "busy", "other", "third", "other"]
+        everybody = [await start(of(name)) for name in names]
+        order = []
+        for _ in names:
+            (at,) = [at for at, actor in enumerate(everybody) if actor.has_turn]
+            order.append(at)
+            await leave(everybody[at])
+        assert order == [0, 3, 4, 1, 5, 2]
+
+
+async def test_tenant_with_fewer_generations_comes_first() -> None:
+    """Although it had its last place later."""
+    turns = Turns(3)
+    async with actors() as start:
+        busy = [await start(lambda: turns.live("busy")) for _ in range(2)]
+        other = await start(lambda: turns.live("other"))
+        more = await start(lambda: turns.live("busy"))
+        again = await start(lambda: turns.live("other"))
+        await leave(other)
+        assert (again.has_turn, more.has_turn) == (True, False)
+        await leave(busy[0])
+        assert more.has_turn
 
 
 async def test_warm_up_waits_while_a_live_request_waits() -> None:
@@ -267,11 +300,15 @@ def test_whatever_happens(places: int | None, steps: list[tuple[str, int]]) -> N
         turns = Turns(places, queue_limit=1000)
         live: list[Actor] = []
         warm: list[Actor] = []
+        tenants: dict[Actor, int] = {}
+        last_served: dict[int, int] = {}
         async with actors() as start:
-            for step, number in steps:
+            for time, (step, number) in enumerate(steps):
                 everybody = live + warm
+                waited = [actor for actor in live if not actor.has_turn]
                 if step == "live":
-                    live.append(await start(turns.live))
+                    live.append(await start(partial(turns.live, str(number % 3))))
+                    tenants[live[-1]] = number % 3
                 elif step == "warm":
                     warm.append(await start(turns.warm_up))
                 elif everybody:
@@ -287,8 +324,21 @@ def test_whatever_happens(places: int | None, steps: list[tuple[str, int]]) -> N
                     assert busy == places
                 elif len(warming) < len(warm):
                     assert busy >= turns.room_for_warm_ups
-                # In the order they came.
-                assert [a.has_turn for a in live] == sorted(a.has_turn for a in live)[::-1]
+                served = [actor for actor in waited if actor in running]
+                if served:  # the naive rule: by tenant, then in the order they came
+                    others = [tenants[actor] for actor in running if actor not in served]
+                    still = [actor for actor in waited if actor in live]
+                    first = min(
+                        still,
+                        key=lambda actor: (
+                            others.count(tenants[actor]),
+                            last_served.get(tenants[actor], -1),
+                        ),
+                    )
+                    assert served == [first]
+                for actor in running:
+                    if actor in served or (step == "live" and actor is live[-1]):
+                        last_served[tenants[actor]] = time
         await settled()
         async with turns.live(), turns.beside():
             pass

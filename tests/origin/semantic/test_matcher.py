@@ -33,6 +33,7 @@ LIFE_MS = 100_000
 ORIGINAL = "How do I reverse a list in Python?"
 PARAPHRASE = "How can you reverse a list in Python?"
 NEAR_MISS = "How do I reverse a list in Java?"
+SWAPPED = "What differences do pears and apples have?"
 OTHER = "Which wine goes with roast lamb?"
 SPELLING = f"Please, {OTHER}"
 
@@ -375,3 +376,39 @@ async def test_an_index_that_rounds_is_not_believed(
     (match,) = await bench.matches(PARAPHRASE)
     assert match.similarity < 0.999
     assert np.isfinite(match.similarity)
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "similarity", "encoded"),
+    [
+        (PARAPHRASE, ORIGINAL, 0.999, True),
+        (PARAPHRASE, ORIGINAL, 0.5, False),  # no score would save it
+        (NEAR_MISS, ORIGINAL, 0.999, False),  # a veto
+        ("Which differences do apples and pears have?", SWAPPED, 0.999, False),  # the order
+        ("Which differences do pears and apples have?", SWAPPED, 0.999, True),
+    ],
+)
+async def test_what_is_refused_without_the_encoder_is_not_encoded(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    other: str,
+    similarity: float,
+    *,
+    encoded: bool,
+) -> None:
+    """The dearest part of a decision is for candidates that may be served."""
+    read: list[str] = []
+    encode = bench.batcher.encode
+
+    async def search(*_: object, **__: object) -> list[Candidate]:
+        return [Candidate(key="a" * 64, text=other, similarity=similarity, expires_ms=2 * START_MS)]
+
+    async def watched(text: str, timeout_s: float) -> Encoding | None:
+        read.append(text)
+        return await encode(text, timeout_s)
+
+    monkeypatch.setattr(bench.index, "search", search)
+    monkeypatch.setattr(bench.batcher, "encode", watched)
+    await bench.matches(text)
+    assert read == ([text, other] if encoded else [text])

@@ -322,6 +322,23 @@ async def test_an_answer_that_calls_a_tool_is_not_indexed(bench: Bench) -> None:
     assert bench.matcher.learnt == {}
 
 
+async def test_what_is_not_stored_yet_is_not_indexed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A match would find no entry; it is once a later try has stored it."""
+
+    async def put(*_: Any, **__: Any) -> None:
+        raise StoreError("down")
+
+    with monkeypatch.context() as down:
+        down.setattr(bench.store, "put", put)
+        await bench.ask("one")
+        assert bench.matcher.learnt == {}
+    await bench.pipeline._generations._writes.close()
+    (keys,) = bench.matcher.learnt.values()
+    assert keys == [bench.query("one").key]
+
+
 async def test_a_source_that_is_gone_is_forgotten(bench: Bench) -> None:
     """The next best may answer."""
     await bench.ask("one")

@@ -17,7 +17,9 @@ from origin.semantic.verifier import (
     Reading,
     Verifier,
     VerifierError,
+    agree,
     features,
+    may_agree,
 )
 from shared.veto import read
 
@@ -130,6 +132,59 @@ def test_the_shipped_models_score_rises_with_the_cosine() -> None:
     for row in rng.uniform(0, 1, size=(50, len(FEATURES))):
         rising = [_score(verifier, row, cosine) for cosine in np.linspace(0, 1, 21)]
         assert rising == sorted(rising)
+
+
+@pytest.mark.parametrize("agreeing", [False, True])
+def test_no_features_below_the_least_cosine_have_the_score(*, agreeing: bool) -> None:
+    """Not the best of many, nor what follows each tree to its best leaf."""
+    verifier = Verifier.load()
+    rng = np.random.default_rng(2)
+    rows = rng.uniform(-1, 2, size=(500, len(FEATURES)))
+    rows[:, FEATURES.index("shared_specifics")] = 4 if agreeing else 3
+    rows[:, FEATURES.index("terms_alone_high")] = 0
+    for row in rows:
+        score = verifier.score_features(row)
+        assert verifier.least_cosine(score, agreeing=agreeing) <= max(-1.0, row[0])
+
+
+def test_the_least_cosine_is_that_of_the_best_leaves() -> None:
+    """Of one tree that turns on the cosine: 2 at most."""
+    model = json.loads(DEFAULT_MODEL.read_bytes()) | {
+        "slope": 10.0,
+        "intercept": -8.0,
+        "share": 0.5,
+        "agreement": 3.0,
+        "trees": {
+            "roots": [0],
+            "feature": [0, 0, 0],
+            "threshold": [0.5, 0.0, 0.0],
+            "left": [1, 1, 2],
+            "right": [2, 1, 2],
+            "value": [9.0, -2.0, 2.0],
+            "bias": 0.0,
+            "depth": 1,
+        },
+    }
+    verifier = Verifier.from_json(json.dumps(model).encode())
+    assert verifier.least_cosine(0.5) == pytest.approx(0.7, abs=1e-4)
+    assert verifier.least_cosine(0.5, agreeing=True) == pytest.approx(0.4, abs=1e-4)
+    assert verifier.least_cosine(0.0) == -1
+    assert verifier.least_cosine(1.0) > 2
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "found"),
+    [
+        ("12 Oak Street, $450,000, 3 bedrooms", "Oak Street 12: 3 bedrooms, $450,000", False),
+        ("12 Oak Street, 3 bedrooms, $450,000", "12 Oak Street, 3 bed, asking $450k", True),
+        ("12 Oak Street, 3 bedrooms, $450,000", "12 Oak Street, 3 bed, $450k, garden", False),
+        ("A house in Oak Street, 3 bedrooms", "Oak Street: a house, 3 bed", False),
+    ],
+)
+def test_texts_agree_by_their_specifics(a: str, b: str, *, found: bool) -> None:
+    """Many, in one order, and nothing else; whoever may not, never does."""
+    assert agree(read(a), read(b)) is found
+    assert may_agree(read(a)) or not found
 
 
 def _score(verifier: Verifier, row: NDArray[np.float64], cosine: float) -> float:

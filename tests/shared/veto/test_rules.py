@@ -37,6 +37,8 @@ SEEN = [
     ("Is it open on Monday?", "Is it open on Friday?", "date", "Monday", "Friday"),
     ("Results of Q1", "Results of Q2", "quarter", "Q1", "Q2"),
     ("Rain in May 2020", "Rain in May 2021", "year", "2020", "2021"),
+    ("Phones under 1600", "Phones under 2000", "number", "1600", "2000"),
+    ("Phones under 900", "Phones under 1800", "number", "900", "1800"),
     ("Born on 3 May", "Born on 4 May", "date", "3", "4"),
     ("News of last week", "News of next week", "date", "last week", "next week"),
     ("Is it warm today?", "Is it warm tomorrow?", "date", "today", "tomorrow"),
@@ -51,8 +53,8 @@ SEEN = [
     ("Tips before surgery", "Tips after surgery", "antonym", "before", "after"),
     ("Which is the cheapest?", "Which is the most expensive?", "antonym", "cheapest", "expensive"),
     # bounds
-    ("Rent above $900", "Rent below $900", "bound", "gt", "lt"),
-    ("Give at least 5 names", "Give at most 5 names", "bound", "ge", "le"),
+    ("Rent above $900", "Rent below $900", "bound", "more than", "less than"),
+    ("Give at least 5 names", "Give at most 5 names", "bound", "at least", "at most"),
     # names and things of a class
     ("Is Anna Berg famous?", "Is Anna Bork famous?", "name", "Berg", "Bork"),
     ("opening hours of zabars", "opening hours of wegmans", "unknown word", "zabars", "wegmans"),
