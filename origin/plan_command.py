@@ -19,10 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from origin.control_commands import CommandError
 from origin.settings import Settings, load_settings
@@ -30,7 +27,6 @@ from shared.normalisation import PROFILES
 
 if TYPE_CHECKING:
     from origin.planning.keying import Asked
-    from origin.planning.log import Bad
     from origin.planning.replay import Replay
     from origin.planning.semantic import Decider
     from origin.planning.tally import Setting
@@ -40,7 +36,6 @@ DEFAULT_ADMISSIONS = (1, 2, 4)
 MAX_SETTINGS = 64
 EVERY = 100_000
 """Requests after which a line says how far it is, where there is no terminal."""
-SHOWN_BAD = 5
 _SECRET = "a plan signs nothing; its keys are the same each time"  # noqa: S105
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|min|h|d)?")
 _UNITS_S = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
@@ -138,6 +133,7 @@ def plan(
     from origin.planning.reading import LogFacts, asked  # noqa: PLC0415
     from origin.planning.replay import Replay  # noqa: PLC0415
     from origin.planning.report import report  # noqa: PLC0415
+    from origin.planning.tables import show  # noqa: PLC0415
     from shared.keys import key_ring  # noqa: PLC0415
 
     configured = _configured(tenant)
@@ -179,7 +175,7 @@ def plan(
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2, allow_nan=False) + "\n")
     else:
-        _show(found, path, bad)
+        show(found, _name(path), bad, out=out, err=err)
     if not facts.requests:
         raise CommandError(f"{_name(path)}: there is no request in it")
 
@@ -408,84 +404,6 @@ def _draw(figure: Any, plot: Path, replay: Replay, base: Setting) -> None:
         figure.savefig(plot)
     except OSError as error:
         raise CommandError(f"{plot} cannot be written: {error.strerror or error}") from error
-
-
-def _show(found: dict[str, Any], path: Path, bad: Bad) -> None:
-    said = found["log"]
-    out.print(Text(_log_words(said, path)), soft_wrap=True)
-    for number, why in bad.lines[:SHOWN_BAD]:
-        err.print(f"{_name(path)}:{number}: {why}", markup=False, highlight=False, soft_wrap=True)
-    if bad.count > SHOWN_BAD:
-        err.print(f"{_name(path)}: {bad.count:,} lines in all are no requests", highlight=False)
-    if not said["requests"]:
-        return
-    out.print(_table(found))
-    if said["without_price"]:
-        words = f"money is unknown of {said['without_price']:,} requests: set ENCORE_PRICES"
-        out.print(Text(words, "dim"))
-    if any(kept < 1 for kept in said["keys_kept"].values()):
-        least = min(said["keys_kept"].values())
-        out.print(Text(f"estimated from every {round(1 / least)}th key", "dim"))
-    for each in found["advice"].values():
-        out.print(Text(each["why"]), soft_wrap=True)
-
-
-def _log_words(said: dict[str, Any], path: Path) -> str:
-    words = [f"{_name(path)}: {said['requests']:,} requests over {said['hours']:,.1f} h"]
-    if said["bad_lines"]:
-        words.append(f"{said['bad_lines']:,} lines that are none")
-    if said["without_time"]:
-        words.append(f"{said['without_time']:,} without a time (--rate)")
-    if said["out_of_order"]:
-        words.append(f"{said['out_of_order']:,} out of order")
-    if said["tokens_estimated"]:
-        words.append(f"tokens of {said['tokens_estimated']:,} estimated")
-    return ", ".join(words)
-
-
-def _table(found: dict[str, Any]) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold")
-    names = (
-        "hit\nrate",
-        "edge",
-        "L1",
-        "mean-\ning",
-        "joined",
-        "model",
-        "tokens\nsaved",
-        "USD\nsaved",
-    )
-    for name in (*names, "cost\ncut", "KV\nreads", "KV\nwrites", "L1\npeak"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in found["settings"]:
-        shares, tokens, usd = each["shares"], each["tokens"], each["usd"]
-        net = sum(tokens["saved"].values()) - sum(tokens["refreshed"].values())
-        saved = None if usd["saved"] is None else usd["saved"] - usd["refreshed"]
-        table.add_row(
-            Text(each["name"]),
-            _percent(each["hit_rate"]),
-            *(_percent(shares[name]) for name in ("edge", "l1", "semantic", "joined", "model")),
-            _short(net),
-            "-" if saved is None else f"{saved:,.2f}",
-            _percent(each["cut"]),
-            _short(each["kv"]["reads"]),
-            _short(each["kv"]["writes"]),
-            f"{each['l1']['peak_bytes'] / 2**20:,.0f} MiB",
-        )
-    return table
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
-
-
-def _short(number: float) -> str:
-    """A number in four characters or so."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(number) >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f}"
 
 
 def _name(path: Path) -> str:

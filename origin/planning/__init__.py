@@ -6,6 +6,6 @@ reading.py     all of them in the order of time, keyed by several processes
 kv.py, l1.py   what lies at the edge and at the origin, a few integers a key (places.py)
 replay.py      what is asked ──> a tally (tally.py) for each of the settings, side by side
 semantic.py    the real matcher, for settings that match by meaning
-report.py      tallies ──> shares, money, advice; plots.py draws them
+report.py      tallies ──> shares, money, advice; tables.py and plots.py show them
 generate.py    logs made up, where there is none yet
 """
