@@ -221,6 +221,12 @@ class Settings(BaseModel):
         64, ge=0, description="Generations that may wait for their turn; more get a 503."
     )
 
+    engine_batching: Literal["on", "off"] = Field(
+        "off",
+        description="`on` makes the tokens of several answers in one pass of the local model: more "
+        "tokens a second, but what runs beside an answer may change its last bits, and so now and "
+        "then a token. For models whose layers all attend to everything.",
+    )
     prefix_cache: Literal["exact", "fast", "off"] = Field(
         "exact",
         description="What the local model keeps of the prompts it has read, by tenant and scope: "
@@ -385,7 +391,9 @@ class Settings(BaseModel):
     def _window(cls, value: Any) -> Any:
         return QuietHours.parse(value) if isinstance(value, str) else value
 
-    @field_validator("log_level", "mode", "dtype", "l1", "prefix_cache", mode="before")
+    @field_validator(
+        "log_level", "mode", "dtype", "l1", "prefix_cache", "engine_batching", mode="before"
+    )
     @classmethod
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value

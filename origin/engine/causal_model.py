@@ -18,16 +18,19 @@ from origin.engine.sampling import Sampling
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transformers.cache_utils import Cache
+
     from origin.engine.kv_cache import KvBlock
 
 DEFAULT_CONTEXT_TOKENS: Final = 2048
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, eq=False)
 class State:
     """What the model has read of one sequence: its K/V, and the logits of the next token.
 
-    `cache` is a `KvCache`, or what transformers itself makes of a model that cannot have one.
+    `cache` is a `KvCache`, or what transformers itself makes of a model that cannot have one; None
+    where a batch has taken the sequence over.
     `logits`: shape [vocabulary]; None where nothing has been read here. Mutable.
     """
 
@@ -76,6 +79,28 @@ class CausalModel:
         state.cache = out.past_key_values
         logits: torch.Tensor = out.logits[0, -1]
         state.logits = logits
+        return logits
+
+    def read_together(
+        self, rows: Cache, tokens: Sequence[int], lengths: Sequence[int]
+    ) -> torch.Tensor:
+        """Extend several sequences by a token each, in one pass; logits [rows, vocabulary].
+
+        `rows` has the keys and values of all, each row of another length.
+        """
+        device, dtype = self.module.device, self.module.dtype
+        ends = torch.tensor(lengths, device=device)
+        hidden = torch.arange(max(lengths) + 1, device=device) > ends[:, None]
+        # Shape: [rows, 1, 1, positions]; added to scores.
+        mask = hidden[:, None, None, :].to(dtype) * torch.finfo(dtype).min
+        out = self.module(
+            input_ids=torch.tensor(tokens, device=device)[:, None],
+            position_ids=ends[:, None],
+            attention_mask=mask,
+            past_key_values=rows,
+            use_cache=True,
+        )
+        logits: torch.Tensor = out.logits[:, -1]
         return logits
 
     def decoding(self, state: State, *, last: bool) -> State:

@@ -9,6 +9,7 @@ Usage counts every token sampled except the end-of-turn token; a prompt counts o
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from origin.engine.causal_model import CausalModel, State
+    from origin.engine.decode_batch import DecodeBatch
     from origin.engine.prefix_cache import PrefixCache, Root
     from origin.engine.prompts import Prompt
 
@@ -49,6 +51,8 @@ class Generation:
     root: Root
     decode: Callable[[Sequence[int]], str]
     asked_s: float
+    batch: DecodeBatch | None = None
+    """Where tokens of several sequences are read together."""
 
     def steps(self) -> Generator[Event | Turn, None, None]:
         """Generate; the last event is `Finished`. Holds nothing once closed."""
@@ -78,12 +82,13 @@ class Generation:
                     waited_s = time.monotonic() - self.asked_s
                     TIME_TO_FIRST_TOKEN.labels(warmth).observe(waited_s)
                 own = self.model.decoding(state, last=not remaining)
-                for said in self._choice(prompt, decoding, own):
-                    if isinstance(said, str):
-                        pieces.append(said)
-                        yield Chunk(payload=reply.delta(index, said))
-                    else:
-                        yield said
+                with closing(self._choice(prompt, decoding, own)) as saying:
+                    for said in saying:
+                        if isinstance(said, str):
+                            pieces.append(said)
+                            yield Chunk(payload=reply.delta(index, said))
+                        else:
+                            yield said
                 self.prefixes.keep(self.root, [*prompt.ids, *decoding.tokens], own)
                 del own  # its memory is free before the next choice begins
                 yield Chunk(payload=reply.closing(index, decoding.finish_reason))
@@ -118,6 +123,17 @@ class Generation:
     ) -> Generator[str | Turn, None, None]:
         """Yield the text of one choice as it grows; the rest of the outcome is in `decoding`."""
         begun_s = time.monotonic()
+        try:
+            yield from self._decode_choice(prompt, decoding, state)
+        finally:
+            if self.batch is not None:
+                self.batch.leave(state)
+            GENERATED_TOKENS.inc(len(decoding.tokens))
+            DECODE_SECONDS.inc(time.monotonic() - begun_s)
+
+    def _decode_choice(
+        self, prompt: Prompt, decoding: _Decoding, state: State
+    ) -> Generator[str | Turn, None, None]:
         tokens, limit = decoding.tokens, prompt.max_tokens
         while len(tokens) < limit:
             assert state.logits is not None  # noqa: S101 -- a prompt has at least one token
@@ -133,13 +149,19 @@ class Generation:
                 decoding.finish_reason = "stop"
                 break
             if len(tokens) < limit:
-                yield Turn.DECODE
-                self.model.read(state, [token])
+                yield from self._read_token(state, token)
         rest = decoding.stops.flush()
         if rest:
             yield rest
-        GENERATED_TOKENS.inc(len(tokens))
-        DECODE_SECONDS.inc(time.monotonic() - begun_s)
+
+    def _read_token(self, state: State, token: int) -> Generator[Turn, None, None]:
+        if self.batch is None:
+            yield Turn.DECODE
+            self.model.read(state, [token])
+        else:
+            self.batch.ask(state, token)
+            yield Turn.DECODE
+            self.batch.collect(state)
 
     def _context(self, prompt: Prompt) -> Sequence[int]:
         if isinstance(self.request, ChatRequest):

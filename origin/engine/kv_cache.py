@@ -23,6 +23,7 @@ Not thread-safe. A cache whose forward pass raised is to be thrown away.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,11 +65,11 @@ class KvLayout:
         config = model if isinstance(model, PreTrainedConfig) else model.config
         if getattr(config, "is_encoder_decoder", False):
             raise UnsupportedCacheError("it has an encoder")
-        if getattr(model, "_is_stateful", False):
-            raise UnsupportedCacheError("it keeps a recurrent state")
+        if model is not config and not _takes_cache(model):
+            raise UnsupportedCacheError("its forward pass takes no keys and values")
         try:
             layers = DynamicCache(config=config).layers
-        except (KeyError, AttributeError, TypeError) as error:
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise UnsupportedCacheError("transformers has no cache for its layers") from error
         return cls(tuple(_window(index, layer) for index, layer in enumerate(layers)))
 
@@ -76,6 +77,11 @@ class KvLayout:
     def slides(self) -> bool:
         """Whether any layer has a window."""
         return any(window is not None for window in self.windows)
+
+
+def _takes_cache(model: Any) -> bool:
+    is_stateful = getattr(model, "_is_stateful", False)
+    return not is_stateful and "past_key_values" in inspect.signature(model.forward).parameters
 
 
 def _window(index: int, layer: object) -> int | None:
@@ -152,6 +158,16 @@ class KvCache(Cache):
         """The bytes of the storages held, spare room included; blocks not yet joined are not."""
         return _storage_bytes(
             tensor
+            for layer in self.layers
+            for tensor in (layer.keys, layer.values)
+            if tensor is not None
+        )
+
+    @property
+    def token_bytes(self) -> int:
+        """What one token takes in a block. Known once a forward pass has been."""
+        return sum(
+            tensor.shape[1] * tensor.shape[3] * tensor.element_size()
             for layer in self.layers
             for tensor in (layer.keys, layer.values)
             if tensor is not None
@@ -292,7 +308,8 @@ class _KvLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # theirs
 
     def check_crop(self, tokens: int) -> None:
         """Raise ValueError where the last `tokens` cannot be forgotten."""
-        if tokens and (self.keys is None or self.first > self._visible(self.end - tokens)):
+        left = self.end - tokens
+        if tokens and (self.keys is None or left < 0 or self.first > self._visible(left)):
             raise ValueError(f"layer {self.index} cannot forget its last {tokens} tokens")
 
     def crop(self, tokens_to_remove: int) -> None:

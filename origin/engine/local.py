@@ -11,6 +11,7 @@ from origin.engine.embedding_engine import EmbeddingEngine
 from origin.engine.transformers_engine import TransformersEngine
 from origin.semantic.embedder import Embedder
 from origin.settings import Settings, SettingsError, variable
+from shared.errors import ClientError
 from shared.requests import EmbeddingRequest, Request
 
 
@@ -69,9 +70,14 @@ def load_local_engine(settings: Settings) -> LocalEngine:
             prefix_cache=settings.prefix_cache,
             prefix_cache_bytes=settings.prefix_cache_bytes,
             pinned_prompts=pinned,
+            batching=settings.engine_batching == "on",
         )
     except (OSError, ValueError) as exc:
         raise _cannot_load("model", settings.model, exc) from exc
+    except ClientError as exc:
+        raise SettingsError(
+            f"{variable('pinned_prompts')}: the model's chat template takes no system message"
+        ) from exc
     try:
         embedder = Embedder.load(settings.embedder, queue_limit=settings.engine_queue_limit)
     except (OSError, ValueError) as exc:

@@ -20,6 +20,7 @@ Of the engine's thread alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -30,7 +31,9 @@ from origin.metrics import PREFIX_BYTES, PREFIX_EVICTIONS, PREFIX_LIMIT_BYTES, P
 if TYPE_CHECKING:
     from origin.engine.causal_model import CausalModel, State
     from origin.engine.cuts import Cuts
-    from origin.engine.kv_cache import KvBlock, KvCache
+    from origin.engine.kv_cache import KvBlock
+
+logger = logging.getLogger(__name__)
 
 Mode = Literal["exact", "fast", "off"]
 PINNED_SHARE: Final = 0.5
@@ -65,8 +68,9 @@ class PrefixCache:
         self.tree: PrefixTree[KvBlock] = PrefixTree(
             limit_bytes=limit_bytes if self.is_on else 0, cuts=cuts, at_cuts_only=not self.is_fast
         )
-        self._pinned = {name: tuple(ids) for name, ids in (pinned or {}).items()}
+        self._pinned = {name: tuple(ids) for name, ids in (pinned or {}).items() if ids}
         self._pins: set[tuple[Hashable, str]] = set()
+        self._refused: set[str] = set()
         self._evicted = dict.fromkeys(self.tree.evictions, 0)
         PREFIX_LIMIT_BYTES.set(self.tree.limit_bytes)
 
@@ -80,7 +84,7 @@ class PrefixCache:
 
     def keep(self, root: Root, ids: Sequence[int], state: State) -> None:
         """Keep what a sequence has read of a prompt and its answer (fast mode)."""
-        if not (self.is_on and self.is_fast) or self._slides:
+        if not (self.is_on and self.is_fast) or self._slides or state.cache is None:
             return
         ids = ids[: state.cache.tokens]
         with self.tree.match(root, ids) as match:
@@ -101,7 +105,7 @@ class PrefixCache:
     def insert(self, match: Match[KvBlock], ids: Sequence[int], state: State) -> bool:
         """Keep tokens that follow a match and that `state` holds."""
         start, end = match.tokens, match.tokens + len(ids)
-        size_bytes = len(ids) * _token_bytes(state.cache)
+        size_bytes = len(ids) * state.cache.token_bytes
         return self.tree.insert(match, ids, lambda: state.cache.block(start, end), size_bytes)
 
     def pin(self, root: Hashable, ids: Sequence[int]) -> None:
@@ -111,8 +115,11 @@ class PrefixCache:
                 continue
             with self.tree.match(root, begin) as match:
                 more = sum(block.size_bytes for block, _ in match.parts)
-                has_room = self.tree.pinned_bytes + more <= self.tree.limit_bytes * PINNED_SHARE
-                if has_room and self.tree.pin(match, name):
+                if self.tree.pinned_bytes + more > self.tree.limit_bytes * PINNED_SHARE:
+                    if name not in self._refused:
+                        logger.warning("no room left to pin %r for every tenant", name)
+                    self._refused.add(name)
+                elif self.tree.pin(match, name):
                     self._pins.add((root, name))
 
     def report(self) -> None:
@@ -177,13 +184,3 @@ class Reading:
         if self._match is not None:
             self._match.release()
             self._prefixes.report()
-
-
-def _token_bytes(cache: KvCache) -> int:
-    """What one token takes in all layers, which have been read into."""
-    tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-    return sum(
-        tensor.shape[1] * tensor.shape[3] * tensor.element_size()
-        for tensor in tensors
-        if tensor is not None
-    )

@@ -167,7 +167,7 @@ class Scheduler:
             try:
                 errand()
             except Exception as error:  # noqa: BLE001 -- the boundary of the thread
-                _failed(error)
+                failed(error)
         return not self._is_closing
 
     def _round(self) -> None:
@@ -189,7 +189,7 @@ class Scheduler:
         except EncoreError as error:
             job.emit(error)
         except Exception as error:  # noqa: BLE001 -- the boundary of the thread
-            job.emit(_failed(error))
+            job.emit(failed(error))
         self._end(job)
 
     def _says(self, job: Job) -> bool:
@@ -209,7 +209,7 @@ class Scheduler:
         try:
             job.steps.close()
         except Exception as error:  # noqa: BLE001 -- the boundary of the thread
-            _failed(error)
+            failed(error)
         with self._changed:
             self._forget(job)
 
@@ -219,7 +219,8 @@ class Scheduler:
             ENGINE_JOBS.dec()
 
 
-def _failed(error: Exception) -> InternalError:
+def failed(error: Exception) -> InternalError:
+    """Log what went wrong, and make of it what a client is told."""
     # Type and place only: a message may quote the prompt.
     place = "".join(traceback.format_tb(error.__traceback__))
     logger.error("generation failed: %s\n%s", type(error).__name__, place)

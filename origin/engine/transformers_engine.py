@@ -15,8 +15,8 @@ A limit beyond the context window ends there, with `finish_reason` `length`.
 Invariants
 1. Beyond `concurrency + queue_limit` runs that are under way a run is refused.
 2. Closing the iterator ends a run within one token, or one block of a prompt.
-3. Every pass is of one sequence, on one thread, with one number of torch's threads: what runs
-   beside it does not change its bits.
+3. Every pass is of one sequence (but with `batching`), on one thread, with one number of torch's
+   threads: what runs beside it does not change its bits.
 4. Nothing of a prompt or an answer is logged.
 """
 
@@ -41,13 +41,14 @@ from origin.engine.answers import Reply
 from origin.engine.causal_model import CausalModel
 from origin.engine.contract import Event, Finished, ModelInfo
 from origin.engine.cuts import Cuts
+from origin.engine.decode_batch import DecodeBatch, works_with
 from origin.engine.demo import DEMO_CHECKPOINT, DEMO_NAME
 from origin.engine.fingerprints import fingerprint
 from origin.engine.generation import Generation
 from origin.engine.parameters import check_parameters
 from origin.engine.prefix_cache import PrefixCache, Root
 from origin.engine.prompts import Prompts
-from origin.engine.scheduler import Scheduler
+from origin.engine.scheduler import Scheduler, failed
 from shared.errors import ClientError, EncoreError
 from shared.requests import ChatRequest, CompletionRequest, EmbeddingRequest
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     from origin.engine.prefix_cache import Mode
+    from origin.engine.prompts import Prompt
     from shared.requests import Request
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class TransformersEngine:
         prompts: Prompts,
         info: ModelInfo,
         prefixes: PrefixCache,
+        batch: DecodeBatch | None = None,
         concurrency: int = 2,
         queue_limit: int = 64,
     ) -> None:
@@ -77,6 +80,7 @@ class TransformersEngine:
         self._prompts = prompts
         self._info = info
         self._prefixes = prefixes
+        self._batch = batch
         mode = "fast" if prefixes.is_fast else "exact"
         self._identity = f"{info.fingerprint} {model.identity} {prefixes.cuts.identity} {mode}"
         self._scheduler = Scheduler(
@@ -100,12 +104,14 @@ class TransformersEngine:
         prefix_cache_bytes: int | None = None,
         pinned_prompts: Mapping[str, str] | None = None,
         cuts: Cuts | None = None,
+        batching: bool = False,
     ) -> Self:
         """Load a folder or a hub id; None is the demo model. Blocking: seconds to minutes.
 
         `dtype` `auto` is float32 on a CPU and the checkpoint's own elsewhere; `device` `auto` is
         CUDA where there is one. `name` is what clients call the model. `prefix_cache_bytes` None is
-        what `default_limit_bytes` says. Raises what transformers raises (OSError, ValueError) where
+        what `default_limit_bytes` says. With `batching` tokens of several answers are made in one
+        pass, which changes their bits. Raises what transformers raises (OSError, ValueError) where
         there is no such model.
         """
         is_demo = source is None or Path(source).resolve() == DEMO_CHECKPOINT.resolve()
@@ -138,6 +144,7 @@ class TransformersEngine:
                 model.identity,
                 cuts.identity,
                 "fast" if prefix_cache == "fast" else "exact",
+                "batching" if batching else "",
                 transformers.__version__,
                 torch.__version__,
             ),
@@ -145,6 +152,9 @@ class TransformersEngine:
         )
         if prefix_cache != "off" and model.layout is None:
             logger.warning("no prefix cache with %s, because %s", name, model.why_no_layout)
+        if batching and not works_with(model):
+            batching = False
+            logger.warning("no batching with %s: it does not take masks and positions so", name)
         if prefix_cache_bytes is None:
             prefix_cache_bytes = default_limit_bytes(torch.device(device))
         prefixes = PrefixCache(
@@ -161,6 +171,7 @@ class TransformersEngine:
             prompts=prompts,
             info=info,
             prefixes=prefixes,
+            batch=DecodeBatch(model) if batching else None,
             concurrency=concurrency,
             queue_limit=queue_limit,
         )
@@ -216,13 +227,14 @@ class TransformersEngine:
         try:
             generation = Generation(
                 request=request,
-                prompts=await asyncio.to_thread(self._prompts.of, request),
+                prompts=await self._read(request),
                 reply=self._reply(request),
                 model=self._model,
                 prefixes=self._prefixes,
                 root=Root(engine=self._identity, tenant=tenant, scope=scope or None),
                 decode=self._prompts.decode,
                 asked_s=asked_s,
+                batch=self._batch,
             )
             self._scheduler.start(job, generation.steps())
             while True:
@@ -252,6 +264,15 @@ class TransformersEngine:
                 param="model",
                 code="model_not_found",
             )
+
+    async def _read(self, request: ChatRequest | CompletionRequest) -> list[Prompt]:
+        """The prompts of a request, made on some thread: long ones take a while."""
+        try:
+            return await asyncio.to_thread(self._prompts.of, request)
+        except EncoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the boundary of the library
+            raise failed(error) from None
 
     def _reply(self, request: ChatRequest | CompletionRequest) -> Reply:
         kind = "chatcmpl-" if isinstance(request, ChatRequest) else "cmpl-"

@@ -22,6 +22,19 @@ def test_pinned_prompts_that_cannot_be_read_are_refused(tmp_path: Path, text: st
         load_local_engine(settings)
 
 
+def test_pinned_prompts_need_a_system_message(tmp_path: Path) -> None:
+    """Of a chat template that takes one."""
+    (tmp_path / "pinned.json").write_text('{"house": "You are an agent."}')
+    environ = {
+        "ENCORE_MODE": "development",
+        "ENCORE_PINNED_PROMPTS": str(tmp_path / "pinned.json"),
+        "ENCORE_CHAT_TEMPLATE": "{{ raise_exception('no') }}",
+    }
+    settings = load_settings(environ, tmp_path)
+    with pytest.raises(SettingsError, match=r"ENCORE_PINNED_PROMPTS: .* no system message"):
+        load_local_engine(settings)
+
+
 async def test_prefix_cache_is_as_the_settings_say(tmp_path: Path) -> None:
     """Pinned prompts, limit and mode."""
     (tmp_path / "pinned.json").write_text('{"house": "You are an agent."}')

@@ -287,7 +287,9 @@ async def test_cuts_are_part_of_the_fingerprint(llama_folder: Path) -> None:
     assert len(prints) == 2
 
 
-async def test_pinned_prompts_stay(load: Callable[..., Any]) -> None:
+async def test_pinned_prompts_stay(
+    load: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     """Each tenant's own, once it was read, whatever else is asked; half of the room at most."""
     other = "Another system prompt that somebody has pinned, and for which no room is left."
     limit = 250 * TOKEN_BYTES
@@ -303,6 +305,7 @@ async def test_pinned_prompts_stay(load: Callable[..., Any]) -> None:
         assert await cached(engine, chat("Welcome")) == CUTS.floor(len(f"[system]{SYSTEM}[user]"))
         assert await cached(engine, chat("Hello", system=other)) == 0
         assert engine._prefixes.tree.pinned_bytes == pinned
+    assert caplog.text.count("no room left to pin 'other'") == 1
 
 
 async def test_purged_prefixes_are_forgotten(load: Callable[..., Any]) -> None:

@@ -491,6 +491,21 @@ async def test_template_that_refuses_is_the_clients_error(gpt2_folder: Path) -> 
     await engine.close()
 
 
+async def test_template_that_is_wrong_is_our_error(
+    gpt2_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that fails in its own way is a 500, without the conversation."""
+    template = "{{ 1 + messages[0].content }}"
+    engine = TransformersEngine.load(gpt2_folder, name="wrong", chat_template=template)
+    request = validate(
+        Endpoint.CHAT, {"model": "wrong", "messages": [{"role": "user", "content": "secret"}]}
+    )
+    error = await refusal(engine, request)
+    assert (error.status, error.code) == (500, "engine_error")
+    assert "secret" not in error.message + caplog.text
+    await engine.close()
+
+
 @pytest.mark.parametrize(
     ("request_", "param"),
     [
