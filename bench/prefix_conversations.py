@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
@@ -37,6 +38,7 @@ SYSTEM_TOKENS: Final = (30, 260)
 TURN_TOKENS: Final = (5, 90)
 TURNS: Final = (2, 4)
 ANSWER_TOKENS: Final = 6
+PROGRESS: Final = 50
 LIMIT_TOKENS: Final = 3_000
 """The prefix cache's limit, in tokens: less than the conversations under way have."""
 
@@ -154,6 +156,8 @@ async def _run(folder: Path, dtype: str, count: int) -> None:
         said.turns -= 1
         if not said.turns:
             del under_way[number]
+            if not (ended := begun - len(under_way)) % PROGRESS:
+                print(f"{ended:,} conversations, {len(exact.broken)} not bitwise", file=sys.stderr)
     print(
         f"{count:,} conversations, {dtype}, {exact.turns:,} turns of {prompts / exact.turns:.0f} "
         f"tokens, {cached / prompts:.0%} of them cached, {time.perf_counter() - began_s:,.0f} s:\n"
