@@ -19,6 +19,7 @@ from origin.api.boundary import HANDLERS, Boundary
 from origin.api.control import ControlDocuments
 from origin.api.counters import Counters
 from origin.api.entries import Entries
+from origin.api.explain import Explanations
 from origin.api.health import Health
 from origin.api.http import BodyReader
 from origin.api.metrics import Metrics
@@ -53,6 +54,7 @@ from origin.stores.redis_store import RedisStore
 from origin.stores.redis_usage import RedisUsageStore
 from origin.stores.usage_contract import UsageStore
 from origin.tasks import end
+from origin.tracing import traced
 from origin.usage import Recorder
 from origin.usage_report import Terms
 from origin.warm_jobs import WarmJobs
@@ -86,7 +88,7 @@ def create_app(
     `job_store` there are warm-up jobs. `turns` are the engine's places. Without `matcher` there is
     no semantic match.
     """
-    recorder = Recorder(usage_store or MemoryUsageStore())
+    recorder = Recorder(usage_store or MemoryUsageStore(), prices=settings.prices)
     lifetimes = settings.lifetimes
     keys = settings.keys
     calibration = "" if matcher is None else matcher.version
@@ -203,6 +205,16 @@ def create_app(
             ),
             Route(WARMING_PATH, WarmingRuns(warming=warming, access=access), methods=["POST"]),
             Route("/cache/purge", purges, methods=["POST"]),
+            Route(
+                "/cache/explain",
+                Explanations(
+                    pipeline=pipeline,
+                    matcher=matcher,
+                    access=access,
+                    max_cached_body_bytes=settings.max_cached_body_bytes,
+                ),
+                methods=["POST"],
+            ),
             Route("/cache/stats", stats.one, methods=["GET"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),
@@ -227,7 +239,7 @@ def create_app(
             turns=turns,
             otherwise=app.router.default,
         )
-    return Boundary(app, answers, denials, max_requests=settings.max_requests)
+    return traced(Boundary(app, answers, denials, max_requests=settings.max_requests))
 
 
 def build_app(settings: Settings) -> ASGIApp:

@@ -31,7 +31,10 @@ from typer.exceptions import TyperException
 from origin.audit_commands import audit
 from origin.control_commands import CommandError, keys_app, policy, purge
 from origin.dev import Part, PartDiedError, supervise
-from origin.semantic_commands import calibrate, eval_app, explain_app
+from origin.doctor_command import doctor
+from origin.explain_command import explain_app
+from origin.logs import set_up
+from origin.semantic_commands import calibrate, eval_app
 from origin.settings import Settings, SettingsError, load_settings, markdown
 from origin.stats_commands import stats
 from origin.warm_command import warm
@@ -61,6 +64,7 @@ app.command("policy")(policy)
 app.command("purge")(purge)
 app.command("stats")(stats)
 app.command("audit")(audit)
+app.command("doctor")(doctor)
 app.command("calibrate")(calibrate)
 app.add_typer(eval_app, name="eval")
 app.add_typer(explain_app, name="explain")
@@ -124,10 +128,7 @@ def origin(
     if workers == 1 and folder is not None and not Path(folder).is_dir():
         raise SettingsError(f"{METRICS_FOLDER}={folder!r}: there is no such folder; make it empty")
     many = workers > 1 or listener_fd is not None
-    form = "%(levelname)s [%(process)d] %(message)s" if many else "%(levelname)s %(message)s"
-    logging.basicConfig(level=settings.log_level.upper(), format=form)
-    for chatty in ("httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)  # a line per request
+    set_up(settings.log_format, settings.log_level, many=many)
     if listener_fd is not None:
         with socket.socket(fileno=listener_fd) as listener, _terminable():
             _serve(settings, listener)

@@ -37,7 +37,7 @@ class EdgeWrites:
 
     def __init__(self, store: Store, *, admit_after: int, clock_ms: Callable[[], int]) -> None:
         self._store = store
-        self._admit_after = admit_after
+        self.admit_after = admit_after
         self._clock_ms = clock_ms
         self._pending: dict[str, _Pending] = {}
 
@@ -55,7 +55,7 @@ class EdgeWrites:
         ):
             return False
         try:
-            granted = await self._store.grant(header.key, after=self._admit_after)
+            granted = await self._store.grant(header.key, after=self.admit_after)
         except StoreError as exc:
             L1_ERRORS.labels("grant").inc()
             log.warning("L1: no grant: %s", exc)

@@ -108,6 +108,10 @@ class Generations:
         step_aside()
         return flight
 
+    def is_under_way(self, query: Query) -> bool:
+        """Whether the answer to `query` is being made in this process."""
+        return query.key is not None and self._flights.find(query.key) is not None
+
     async def landed(self, key: str) -> bool:
         """Wait for the flight that is storing the entry of `key`; whether there was one."""
         flight = self._flights.find(key)

@@ -33,6 +33,23 @@ REQUEST_SECONDS = Histogram(
 """`outcome` as in `shared.counts.Outcome`; `endpoint` is its path, `other` for what is passed
 through."""
 
+REQUESTS = Counter(
+    "encore_requests_total",
+    "Requests of tenants by tier, outcome, what earned a hit, model and content class.",
+    ["tier", "outcome", "strategy", "model", "class"],
+)
+"""`tier`: edge, origin; what the edge forwards is counted by both. `strategy`: exact, normalised,
+template, semantic. These three are a few seconds late."""
+
+TOKENS_SAVED = Counter(
+    "encore_saved_tokens_total", "Tokens that entries answered with.", ["tier", "kind"]
+)
+"""`kind`: prompt, completion."""
+
+USD_SAVED = Counter(
+    "encore_saved_usd_total", "What those tokens would have cost, by ENCORE_PRICES.", ["tier"]
+)
+
 L1_ERRORS = Counter(
     "encore_l1_errors_total", "Times L1 could not be asked, by what for.", ["operation"]
 )

@@ -26,6 +26,7 @@ from origin.edge_writes import EdgeWrites
 from origin.encryption import EncryptionError, open_segment, seal, unsealed
 from origin.engine.contract import Engine, Event
 from origin.entries import decoded
+from origin.explanation import Look
 from origin.failures import describe
 from origin.flights import Flight
 from origin.generations import Generations
@@ -36,6 +37,7 @@ from origin.relay import Relay
 from origin.semantic.tier import SemanticTier
 from origin.sliding import Sliding
 from origin.stores.contract import Store, StoreError
+from origin.tracing import span
 from shared import json_text
 from shared.cache_headers import Forwarded, source_detail
 from shared.control_document import ControlDocument, Strategy, canonical_for, objection
@@ -215,7 +217,8 @@ class Pipeline:
         decision: Serve | Forward = MISS
         detail: str | None = None
         if query.key is not None and not directives.no_store:
-            hit, decision, detail = await self._look_up(query)
+            with span("l1"):
+                hit, decision, detail = await self._look_up(query)
             if hit is not None and isinstance(decision, Serve):
                 if decision.revalidate:
                     self._refresh(query, hit.envelope)
@@ -229,21 +232,14 @@ class Pipeline:
                 and detail != "l1-error"
                 and not directives.no_cache
             ):
-                match = await self._semantic.hit(query)
+                with span("semantic"):
+                    match = await self._semantic.hit(query)
                 if match is not None:
                     return match
         if directives.only_if_cached:
             raise not_cached()
         request, fingerprint = await self.admit(query)
-        why_not = (
-            "too-large"
-            if query.key is None
-            else "no-store"
-            if directives.no_store
-            else request_storability(request)
-            if self._tiers.knows(query.controls)
-            else "unknown-class"
-        )
+        why_not = self._unstorable(query, request)
         started_ms = None
         if why_not is None and detail != "l1-error":
             started_ms = await self._generation_start_ms()
@@ -415,6 +411,49 @@ class Pipeline:
         request = validate(query.endpoint, query.fields)
         self._engine.check(request)
         return request, await self._engine.fingerprint(request.model)
+
+    async def look(self, query: Query) -> Look:
+        """What `answer` goes by, for an explanation. Makes, stores and refreshes nothing."""
+        header: Header | None = None
+        decision: Serve | Forward | None = None
+        trouble: str | None = None
+        if query.key is not None:
+            try:
+                encoded = await self._store.get(query.key)
+            except StoreError:
+                trouble = "l1-error"
+            else:
+                envelope = None if encoded is None else decoded(encoded, query.key)
+                header = None if envelope is None else envelope.header
+                hit, decision, trouble = await self._judge(query, encoded)
+                decision = None if hit is None else decision
+        refusal: str | None = None
+        fingerprint: str | None = None
+        unstorable: str | None = None
+        try:
+            request, fingerprint = await self.admit(query)
+            unstorable = self._unstorable(query, request)
+        except EncoreError as exc:
+            refusal = exc.message
+        return Look(
+            header=header,
+            decision=decision,
+            trouble=trouble,
+            unstorable=unstorable,
+            refusal=refusal,
+            fingerprint=fingerprint,
+            generating=self._generations.is_under_way(query),
+        )
+
+    def _unstorable(self, query: Query, request: Request) -> str | None:
+        """Why the answer to `query` would not be kept, in the words of `Cache-Status`."""
+        if query.key is None:
+            return "too-large"
+        if query.controls.directives.no_store:
+            return "no-store"
+        if not self._tiers.knows(query.controls):
+            return "unknown-class"
+        return request_storability(request)
 
     async def _look_up(self, query: Query) -> Found:
         """What the store has. What cannot answer this request is a miss."""

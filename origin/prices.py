@@ -50,3 +50,6 @@ class Prices(RootModel[dict[str, Price]]):
         """The price of a model, None where none is known."""
         matching = (price for pattern, price in self.root.items() if fnmatchcase(model, pattern))
         return next(matching, None)
+
+
+NO_PRICES = Prices()

@@ -49,7 +49,6 @@ REASONS = {
 out = Console()
 err = Console(stderr=True)
 eval_app = typer.Typer(help="Measure a decision on labelled pairs.", no_args_is_help=True)
-explain_app = typer.Typer(help="Say why something is decided as it is.", no_args_is_help=True)
 
 
 def share(value: float | None) -> float | None:
@@ -106,7 +105,6 @@ def eval_semantic(
         out.print(f"Pairs past the encoder's window, never matched: {found['past_window']:,}.")
 
 
-@explain_app.command("semantic")
 def explain_semantic(
     a: Annotated[str, typer.Argument(metavar="A", help="The text whose answer is cached.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The text that asks.")],

@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from origin.lifetimes import Tiers
+from origin.logs import LogFormat
 from origin.prices import Prices
 from origin.quiet_hours import QuietHours
 from shared.freshness import Lifetimes
@@ -168,6 +169,10 @@ class Settings(BaseModel):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
+    )
+
+    log_format: LogFormat = Field(
+        "text", description="`text` for people, or `json`: an object a line. Neither has content."
     )
 
     redis_url: SecretStr | None = Field(
@@ -392,7 +397,14 @@ class Settings(BaseModel):
         return QuietHours.parse(value) if isinstance(value, str) else value
 
     @field_validator(
-        "log_level", "mode", "dtype", "l1", "prefix_cache", "engine_batching", mode="before"
+        "log_level",
+        "log_format",
+        "mode",
+        "dtype",
+        "l1",
+        "prefix_cache",
+        "engine_batching",
+        mode="before",
     )
     @classmethod
     def _any_case(cls, value: Any) -> Any:

@@ -20,8 +20,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
 from origin.metrics import REQUEST_SECONDS, USAGE_FLUSHES
+from origin.prices import NO_PRICES, Prices
 from origin.stores.contract import StoreError
 from origin.stores.usage_contract import Usage, UsageStore, usage_unavailable
+from origin.usage_metrics import UsageMetrics
 from shared.control_document import Strategy
 from shared.counts import (
     BUCKETS,
@@ -76,13 +78,18 @@ class _Seen:
 class Recorder:
     """One per process; owns its store. All methods are called on one event loop.
 
-    `clock_s` is monotonic.
+    `clock_s` is monotonic; `prices` tell monitoring what is saved.
     """
 
     def __init__(
-        self, store: UsageStore, *, clock_s: Callable[[], float] = time.perf_counter
+        self,
+        store: UsageStore,
+        *,
+        prices: Prices = NO_PRICES,
+        clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.store = store
+        self._metrics = UsageMetrics(prices)
         self._clock_s = clock_s
         self._answered: list[_Answered] = []
         self._seconds = {
@@ -187,6 +194,7 @@ class Recorder:
         self.settle()
         now_s = self._clock_s()
         for tenant, counts in tenants.items():
+            self._metrics.add("edge", counts)
             for key, hits in counts.hits.items():
                 seen = self._seen.get((tenant, key))
                 if seen is not None:  # else nobody here knows whose model it is
@@ -257,6 +265,7 @@ class Recorder:
         """Put what was counted since to what is pending."""
         self.settle()
         for tenant, counts in self._counts.drain().items():
+            self._metrics.add("origin", counts)
             self._pend(tenant, usage_of(counts, "origin"))
         for (tenant, model), tokens in self._spent.items():
             usage = Usage()

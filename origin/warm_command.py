@@ -16,19 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol
-from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from origin.client_target import client_target
 from origin.control_commands import CommandError
-from origin.settings import Settings, SettingsError, http_url, load_settings
 from origin.warm_journal import Journal, JournalError
 from origin.warm_requests import WarmRequest, read
 from shared import json_text
 from shared.errors import ClientError
-from shared.keys import DEVELOPMENT_API_KEY, LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
     import httpx
@@ -131,7 +129,7 @@ def warm(
 
     Exit status: 0 where every line is warm, 1 where some are not, 2 where nothing could be begun.
     """
-    url, key = _target(base_url, api_key)
+    url, key = client_target(base_url, api_key)
     journal: Journal | None = None
     try:
         with file.open("rb") as opened, _watching(file, opened) as watcher:
@@ -356,30 +354,6 @@ async def _run(
     ) as client:
         ask = Asker(client, dry=dry_run).ask
         return await warm_all(lines_of(file), ask, journal=journal, **options)
-
-
-def _target(base_url: str | None, api_key: str | None) -> tuple[str, str]:
-    """(address, API key). Raises CommandError, and SettingsError where settings are asked."""
-    settings: Settings | None = None
-    if base_url is None:
-        settings = load_settings()
-        base_url = settings.edge_url or settings.local_origin_url
-    try:
-        url = http_url(base_url).removesuffix("/v1")
-    except ValueError as error:
-        raise CommandError(f"--base-url {base_url!r}: {error}") from error
-    if api_key is None and urlsplit(url).hostname in LOOPBACK_HOSTS:
-        try:
-            settings = settings or load_settings()
-        except SettingsError:
-            settings = None
-        if settings is not None and settings.development:
-            api_key = DEVELOPMENT_API_KEY
-    if not api_key:
-        raise CommandError("there is no API key: set ENCORE_API_KEY, or give --api-key")
-    if not (api_key.isascii() and api_key.isprintable()):
-        raise CommandError("the API key has characters that no key has")
-    return url, api_key
 
 
 @contextmanager

@@ -52,7 +52,23 @@ class WarmRequest:
 
 
 def read(fields: Any, path: str = "") -> WarmRequest:
-    """Check a request as it was written down. `path` is where it stands: `requests[3]`.
+    """Check a request that is to be warmed. `path` is where it stands: `requests[3]`.
+
+    Raises ClientError as `written` does, and for one that warms nothing.
+    """
+    request = written(fields, path)
+    directives = request.controls.directives
+    if directives.no_store or directives.only_if_cached:
+        raise ClientError(
+            "A request with no-store or only-if-cached warms nothing.",
+            param=f"{path}.headers.Cache-Control" if path else "headers.Cache-Control",
+            code="invalid_header",
+        )
+    return request
+
+
+def written(fields: Any, path: str = "") -> WarmRequest:
+    """Check a request as it was written down.
 
     Raises ClientError naming the field, in words that quote nothing of a prompt.
     """
@@ -86,12 +102,6 @@ def read(fields: Any, path: str = "") -> WarmRequest:
         controls = parse_controls(headers)
     except ClientError as error:
         raise _within(error, f"{within}headers") from error
-    if controls.directives.no_store or controls.directives.only_if_cached:
-        raise ClientError(
-            "A request with no-store or only-if-cached warms nothing.",
-            param=f"{within}headers.Cache-Control",
-            code="invalid_header",
-        )
     return WarmRequest(
         endpoint=endpoint, body=json_text.dumps(plain), headers=headers, controls=controls
     )

@@ -18,6 +18,9 @@ CONTROL_PATH = "/internal/control/"
 """Followed by a tenant: at the origin the edge fetches the control document there (GET), at the
 edge the origin leaves a new one (PUT)."""
 
+DIAGNOSIS_PATH = "/internal/diagnosis"
+"""The edge's route where an operator's `encore doctor` learns of its keys, clock and origin."""
+
 COUNTERS_PATH = "/internal/counters"
 """The origin's route to which the edge posts its counters."""
 

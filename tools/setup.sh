@@ -56,7 +56,7 @@ set_up_python() {
   fi
   say "installing Python packages (a few minutes the first time)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    -c constraints.txt -e '.[origin,local,dev]'
+    -c constraints.txt -e '.[origin,local,otel,dev]'
   say "exporting the encoder of semantic match to ONNX (once a machine)"
   .venv/bin/python -c 'from origin.semantic.encoder import Encoder; Encoder.load()'
   echo "$wanted" >"$stamp"

@@ -8,6 +8,7 @@ OpenAI's shape.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import traceback
 from functools import lru_cache, partial
@@ -32,6 +33,7 @@ from shared.control_document import (
 )
 from shared.controls import parse_controls
 from shared.counts import Counts, Trouble
+from shared.diagnosis import agreement
 from shared.embeddings import elements, wants_base64
 from shared.envelope import segment_for
 from shared.errors import ClientError, EncoreError, InternalError, UpstreamError
@@ -49,6 +51,7 @@ from shared.paths import is_plain
 from shared.requests import Endpoint, streaming
 from shared.wire import (
     CONTROL_PATH,
+    DIAGNOSIS_PATH,
     EDGE_AUTHORIZATION,
     PASSED_METHODS,
     PRIVATE,
@@ -166,6 +169,8 @@ class Edge:
             return await self._pass_on(request, url, began_s)
         if path.startswith(CONTROL_PATH) and method == "PUT":
             return await self._take_document(request, path)
+        if path == DIAGNOSIS_PATH and method == "GET":
+            return await self._diagnose(request, path)
         raise _unknown_url(method, path)
 
     def _authenticate(self, headers: dict[str, str], url: SplitResult) -> Client:
@@ -340,10 +345,7 @@ class Edge:
 
     async def _take_document(self, request: Any, path: str) -> Any:
         """`PUT /internal/control/TENANT`: what the origin leaves here; to anybody else, a 404."""
-        headers = runtime.headers_of(request)
-        bearer = headers.get(EDGE_AUTHORIZATION, "").removeprefix("Bearer ")
-        if ring_of_edge(self._settings.keys, bearer) is None:
-            raise _unknown_url("PUT", path)
+        headers, _ = self._from_us("PUT", request, path)
         body = await _body_within(request, _content_length(headers), MAX_DOCUMENT_BYTES)
         try:
             tenant = check_tenant(path.removeprefix(CONTROL_PATH))
@@ -357,6 +359,29 @@ class Edge:
                 "KV does not take the document.", status=503, retry_after_s=1
             ) from exc
         return runtime.respond(200, _JSON_HEADERS, b'{"revision":%d}' % revision)
+
+    async def _diagnose(self, request: Any, path: str) -> Any:
+        """`GET /internal/diagnosis`: the keys made here, this clock, and whether the origin is."""
+        _, ring = self._from_us("GET", request, path)
+        try:
+            origin_status = (await self._origin.send("GET", "/readyz", {})).status
+        except OriginError as error:
+            origin_status = error.received or 0
+        said = {
+            "agreement": agreement(ring),
+            "clock_ms": int(time.time() * 1000),
+            "origin_status": origin_status,
+        }
+        return runtime.respond(200, _JSON_HEADERS, json.dumps(said).encode())
+
+    def _from_us(self, method: str, request: Any, path: str) -> tuple[dict[str, str], KeyRing]:
+        """(headers, ring) of who has our secret; to anybody else there is no such URL."""
+        headers = runtime.headers_of(request)
+        bearer = headers.get(EDGE_AUTHORIZATION, "").removeprefix("Bearer ")
+        ring = ring_of_edge(self._settings.keys, bearer)
+        if ring is None:
+            raise _unknown_url(method, path)
+        return headers, ring
 
     def _preflight(self, request: Any) -> Any:
         headers = runtime.headers_of(request)

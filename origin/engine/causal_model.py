@@ -107,9 +107,9 @@ class CausalModel:
         """A sequence to be extended token by token: the given one itself if it is the last."""
         if not isinstance(state.cache, KvCache):
             return state if last else copy.deepcopy(state)
-        cache = state.cache if last else state.cache.fork()
-        cache.reserve()
-        return State(cache=cache, logits=state.logits)
+        own = state if last else State(cache=state.cache.fork(), logits=state.logits)
+        own.cache.reserve()
+        return own
 
 
 def _end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:

@@ -12,6 +12,7 @@ from origin.engine.around import EngineAround
 from origin.engine.contract import Engine, Event, Finished
 from origin.entries import token_counts
 from origin.metrics import GENERATIONS
+from origin.tracing import span_apart
 from origin.usage import Recorder
 from shared.requests import Request
 
@@ -27,7 +28,7 @@ class MeteredEngine(EngineAround):
         self, request: Request, *, tenant: str | None = None, scope: str | None = None
     ) -> AsyncGenerator[Event, None]:
         """See Engine.run."""
-        with GENERATIONS.track_inprogress():
+        with GENERATIONS.track_inprogress(), span_apart("generate"):
             run = self._engine.run(request, tenant=tenant, scope=scope)
             async with aclosing(run) as events:
                 async for event in events:

@@ -26,7 +26,7 @@ from origin.lifetimes import NO_TIERS, Tiers
 from origin.metrics import SEMANTIC, SEMANTIC_ENTRIES, SEMANTIC_SECONDS
 from origin.semantic.batcher import Batcher
 from origin.semantic.calibration import Calibration
-from origin.semantic.decision import Decision, is_unmatched
+from origin.semantic.decision import Decision, Verdict, is_unmatched
 from origin.semantic.encoder import EncoderError
 from origin.semantic.index import Entry, SemanticIndex
 from origin.semantic.questions import Question, question_of
@@ -48,6 +48,18 @@ SWEEP_INTERVAL_S = 60.0
 PURGE_FOLLOWED_MS = 60_000
 MAX_READ = 4096
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Neighbour:
+    """A question near one that is asked, and what would be decided about the two.
+
+    `verdict` is None where the two are of equal form, which decides.
+    """
+
+    key: str
+    text: str
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +147,44 @@ class Matcher:
             SEMANTIC_SECONDS.observe(time.perf_counter() - began_s)
             if outcome != "hit":  # that is known when the entry is read
                 SEMANTIC.labels(outcome).inc()
+        return found
+
+    async def neighbours(self, query: Query, count: int) -> list[Neighbour] | str:
+        """The likest questions, best first, or why none are looked for. For an explanation.
+
+        Raises StoreError, EncoderError and TimeoutError.
+        """
+        if query.controls.semantic_off:
+            return "the request says Encore-Semantic: off"
+        if query.document.policy.semantic == "off":
+            return "the tenant's policy is off"
+        if query.document.calibration != self.version:
+            return "another origin process rules, which has another calibration"
+        question = question_of(query)
+        if question is None:
+            return "only the text of a chat's last user message is matched, without tools"
+        reading = await self._read(question.text)
+        if reading is None:
+            return "the text is longer than the encoder's window"
+        where = question.tenant, question.partition
+        now_ms, private = self._clock_ms(), self._is_private(query)
+        same = await self._index.find(*where, question.form, now_ms=now_ms, private=private)
+        candidates = await self._index.search(
+            *where, reading.encoding.vector, count=count, now_ms=now_ms, private=private
+        )
+        decision = self._decision(query.document.policy)
+        least = query.controls.semantic_threshold or 0.0
+        found = []
+        shown = {query.key}
+        if same is not None and same.key not in shown:
+            found.append(Neighbour(key=same.key, text=same.text, verdict=None))
+            shown.add(same.key)
+        for candidate in candidates:
+            other = None if candidate.key in shown else await self._read(candidate.text)
+            if other is None:
+                continue
+            verdict = decision.decide(reading, other, min_similarity=least)
+            found.append(Neighbour(key=candidate.key, text=candidate.text, verdict=verdict))
         return found
 
     def learn(self, query: Query, header: Header) -> None:

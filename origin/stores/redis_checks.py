@@ -22,14 +22,24 @@ from origin.stores.redis_store import OUTAGES, RedisClient, redis_client
 
 TIMEOUT_S = 2.0
 MAX_CLOCK_DIFFERENCE_S = 5.0
+FULL = 0.95
+"""Of maxmemory, from where on writes are about to fail."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something an operator should know; `refused` is what Encore does not start with."""
+    """Something an operator should know, and what to do about it.
+
+    `refused` is what Encore does not start with, `unreachable` a server that nothing is known of.
+    """
 
     text: str
+    fix: str = ""
     refused: bool = False
+    unreachable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.fix}" if self.fix else self.text
 
 
 def check_redis_of(settings: Settings) -> list[str]:
@@ -51,12 +61,10 @@ def check_redis_of(settings: Settings) -> list[str]:
             )
         )
     ]
-    refused = [
-        f"{variable}: Redis {finding.text}" for variable, finding in found if finding.refused
-    ]
+    refused = [f"{variable}: Redis {finding}" for variable, finding in found if finding.refused]
     if refused:
         raise SettingsError("\n".join(refused))
-    return [f"{variable}: Redis {finding.text}" for variable, finding in found]
+    return [f"{variable}: Redis {finding}" for variable, finding in found]
 
 
 async def check_redis(
@@ -77,7 +85,8 @@ async def check_redis(
             server = _Server(client, target)
             found |= dict.fromkeys(await _check(server, clock_s, keeps_control=keeps_control))
     except OUTAGES as error:
-        found[Finding(text=f"cannot be checked now ({type(error).__name__})")] = None
+        text = f"cannot be checked now ({type(error).__name__})"
+        found[Finding(text=text, unreachable=True)] = None
     finally:
         await client.aclose()
     return list(found)
@@ -104,10 +113,11 @@ async def _check(
     found: list[Finding] = []
     info = await server.ask("info")  # managed servers forbid CONFIG, hardly ever INFO
     if info is None:
-        text = "does not permit INFO: version, eviction and persistence are unchecked"
-        found.append(Finding(text=text))
+        fix = "version, eviction and persistence are unchecked"
+        found.append(Finding(text="does not permit INFO", fix=fix))
     else:
         found += _of_version(info)
+        found += _of_memory(info)
         if keeps_control:
             found += _of_eviction(info)
             found += await _of_persistence(server, info)
@@ -121,7 +131,23 @@ def _of_version(info: dict[str, Any]) -> list[Finding]:
         return [Finding(text=f"does not say its version ({said!r}): unchecked, 6.2 is needed")]
     if tuple(map(int, parts)) >= OLDEST_VERSION:
         return []
-    return [Finding(text=f"version {said} is too old: 6.2 or newer is needed", refused=True)]
+    return [Finding(text=f"version {said} is too old", fix="6.2 or newer is needed", refused=True)]
+
+
+def _of_memory(info: dict[str, Any]) -> list[Finding]:
+    """One that is full and evicts nothing refuses every write."""
+    limit_bytes, used_bytes = info.get("maxmemory"), info.get("used_memory")
+    if not limit_bytes or not used_bytes or info.get("maxmemory_policy") != "noeviction":
+        return []
+    if used_bytes < FULL * limit_bytes:
+        return []
+    return [
+        Finding(
+            text=f"has used {used_bytes / limit_bytes:.0%} of its maxmemory, and noeviction makes "
+            "it refuse what comes then",
+            fix="raise maxmemory, or run `redis-cli CONFIG SET maxmemory-policy volatile-lru`",
+        )
+    ]
 
 
 def _of_eviction(info: dict[str, Any]) -> list[Finding]:
@@ -129,17 +155,17 @@ def _of_eviction(info: dict[str, Any]) -> list[Finding]:
     if policy is None:
         return [
             Finding(
-                text="does not say its maxmemory-policy: unchecked; it must be volatile-* or "
-                "noeviction"
+                text="does not say its maxmemory-policy",
+                fix="unchecked; it must be volatile-* or noeviction",
             )
         ]
     if not str(policy).startswith("allkeys-"):
         return []
     return [
         Finding(
-            text=f"maxmemory-policy {policy} may evict control documents (API keys, purges): run "
-            "`redis-cli CONFIG SET maxmemory-policy volatile-lru` and keep it in redis.conf, or "
-            "keep them elsewhere (ENCORE_CONTROL_REDIS_URL)",
+            text=f"maxmemory-policy {policy} may evict control documents (API keys, purges)",
+            fix="run `redis-cli CONFIG SET maxmemory-policy volatile-lru` and keep it in "
+            "redis.conf, or keep them elsewhere (ENCORE_CONTROL_REDIS_URL)",
             refused=True,
         )
     ]
@@ -151,8 +177,9 @@ async def _of_persistence(server: _Server, info: dict[str, Any]) -> list[Finding
     if not info["aof_enabled"]:
         return [
             Finding(
-                text="keeps no append-only file: after a restart API keys may be gone and tenants "
-                "locked out; set `appendonly yes` and `appendfsync always`"
+                text="keeps no append-only file",
+                fix="after a restart API keys may be gone and tenants locked out; set `appendonly "
+                "yes` and `appendfsync always`",
             )
         ]
     answer = await server.ask("config_get", "appendfsync")
@@ -162,8 +189,9 @@ async def _of_persistence(server: _Server, info: dict[str, Any]) -> list[Finding
         return []
     return [
         Finding(
-            text=f"has appendfsync {answer.get('appendfsync')}: a purge acknowledged just before a "
-            "power cut may be lost; `appendfsync always` keeps it"
+            text=f"has appendfsync {answer.get('appendfsync')}",
+            fix="a purge acknowledged just before a power cut may be lost; `appendfsync always` "
+            "keeps it",
         )
     ]
 
@@ -182,7 +210,7 @@ async def _of_clock(server: _Server, clock_s: Callable[[], float]) -> list[Findi
     where = "ahead of" if difference_s > 0 else "behind"
     return [
         Finding(
-            text=f"has a clock {abs(difference_s):.0f} s {where} this machine's: entries end and "
-            "purges are told by it; synchronise both (NTP)"
+            text=f"has a clock {abs(difference_s):.0f} s {where} this machine's",
+            fix="entries end and purges are told by it; synchronise both (NTP)",
         )
     ]

@@ -153,6 +153,13 @@ PROBES: dict[str, list[Probe]] = {
             {"everything": True},
         )
     ],
+    "/cache/explain": [
+        Probe(method="POST", path="/cache/explain", body=body)
+        for body in (
+            {"body": {"model": MODEL, "messages": [{"role": "user", "content": "$text"}]}, **more}
+            for more in ({}, {"headers": {"Encore-Scope": "$tenant"}}, {"tenant": "$tenant"})
+        )
+    ],
     "/cache/stats": [
         Probe(method="GET", path="/cache/stats"),
         Probe(method="GET", path="/cache/stats?tenant=$tenant"),

@@ -42,7 +42,7 @@ def texts(url: str, *, keeps_control: bool = True, clock_ahead_s: float = 0) -> 
     found = asyncio.run(
         check_redis(url, keeps_control=keeps_control, clock_s=lambda: time.time() + clock_ahead_s)
     )
-    return [("refused: " if finding.refused else "") + finding.text for finding in found]
+    return [("refused: " if finding.refused else "") + str(finding) for finding in found]
 
 
 @pytest.mark.usefixtures("server")
