@@ -221,7 +221,7 @@ class Settings(BaseModel):
         description="Chat template (Jinja text, or a file that holds it) for a model without one.",
     )
     engine_concurrency: int = Field(
-        2, ge=1, le=1024, description="Generations that run at once on the local model."
+        4, ge=1, le=1024, description="Generations that run at once on the local model."
     )
     engine_queue_limit: int = Field(
         64, ge=0, description="Generations that may wait for their turn; more get a 503."

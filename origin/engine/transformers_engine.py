@@ -79,7 +79,7 @@ class TransformersEngine:
         info: ModelInfo,
         prefixes: PrefixCache,
         batch: DecodeBatch | None = None,
-        concurrency: int = 2,
+        concurrency: int = 4,
         queue_limit: int = 64,
     ) -> None:
         self._model = model
@@ -104,7 +104,7 @@ class TransformersEngine:
         dtype: str = "auto",
         device: str = "auto",
         chat_template: str | None = None,
-        concurrency: int = 2,
+        concurrency: int = 4,
         queue_limit: int = 64,
         prefix_cache: Mode = "exact",
         prefix_cache_bytes: int | None = None,
