@@ -99,7 +99,7 @@ def test_settings_of_compose_are_understood_with_only_a_secret_given(
         given = "s" * 32 if name == "ENCORE_SECRET" else ""
         monkeypatch.setenv(name, re.sub(r"\$\{.*\}", given, value))
     settings = load_settings()
-    assert settings.upstream is settings.model is settings.previous_secret is None
+    assert (settings.upstream, settings.model, settings.previous_secret) == (None, None, None)
     assert settings.redis_url is not None
 
 
