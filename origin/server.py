@@ -61,6 +61,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note a signal. A second Ctrl-C ends everything at once."""
         self._departure.begin()
+        self._close_after_answers()
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
@@ -68,8 +69,7 @@ class _Server(uvicorn.Server):
         is_going = await super().on_tick(counter)
         if not is_going:
             return False
-        if _CLOSE not in self.server_state.default_headers:  # uvicorn makes them anew each second
-            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        self._close_after_answers()  # uvicorn makes its headers anew each second
         if self._leaves_s is None:
             self._leaves_s = time.monotonic() + self._drain_s
         return self.force_exit or time.monotonic() >= self._leaves_s
@@ -83,3 +83,7 @@ class _Server(uvicorn.Server):
         """Stop listening, and wait for what is under way."""
         self.lifespan.state[STOPPING].set()
         await super().shutdown(sockets)
+
+    def _close_after_answers(self) -> None:
+        if _CLOSE not in self.server_state.default_headers:
+            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from origin.departure import Patience
 from origin.embedded_redis import embedded_redis
 from shared.requests import Endpoint
 from shared.streams import chunks
@@ -64,10 +65,12 @@ class SlowModel:
 
 
 @contextmanager
-def running(folder: Path, upstream: str, *options: str) -> Iterator[tuple[Origin, str, Path]]:
+def running(
+    folder: Path, upstream: str, *options: str, **more: str
+) -> Iterator[tuple[Origin, str, Path]]:
     """An origin with these options that is ready, an API key of it, and its log."""
     port, log = free_port(), folder / "log"
-    variables = {"ENCORE_SECRET": SECRET, "ENCORE_UPSTREAM": upstream, **GOING}
+    variables = {"ENCORE_SECRET": SECRET, "ENCORE_UPSTREAM": upstream, **GOING, **more}
     origin = Origin(folder=folder, variables=variables)
     origin.port, origin.url = port, f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
@@ -120,6 +123,7 @@ def test_sigterm_breaks_no_stream_and_turns_nobody_away_before_it_is_known(
     model = SlowModel()
     with ExitStack() as stack:
         upstream = stack.enter_context(serving(model))
+        stack.callback(model.go_on.set)  # or the upstream does not end
         origin, api_key, log = stack.enter_context(running(tmp_path, upstream, *options))
         assert origin.process is not None
         client = stack.enter_context(httpx.Client(timeout=60))
@@ -139,9 +143,10 @@ def test_sigterm_breaks_no_stream_and_turns_nobody_away_before_it_is_known(
         origin.process.send_signal(signal.SIGTERM)
 
         until(lambda: not is_ready(origin.url), log)
-        assert httpx.get(origin.url + "/healthz").is_success, "refused, before it was told"
-        late = origin.ask(api_key, "Late")
-        assert (late.status_code, late.headers["connection"]) == (200, "close")
+        for number in range(10):  # half a second
+            late = origin.ask(api_key, f"Late {number}")
+            assert (late.status_code, late.headers["connection"]) == (200, "close")
+            time.sleep(0.05)
         until(lambda: is_refused(origin.url), log)
         model.go_on.set()
         for lines in streams:
@@ -149,6 +154,25 @@ def test_sigterm_breaks_no_stream_and_turns_nobody_away_before_it_is_known(
         assert origin.process.wait(60) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
     assert "ERROR" not in log.read_text()
+
+
+def test_answer_that_never_ends_keeps_nobody(tmp_path: Path) -> None:
+    """At the deadline its client is told so, and the process has ended soon after."""
+    model = SlowModel()
+    settings = {"ENCORE_DRAIN_S": "0", "ENCORE_REQUEST_DEADLINE_S": "4"}
+    with ExitStack() as stack:
+        upstream = stack.enter_context(serving(model))
+        stack.callback(model.go_on.set)  # or the upstream does not end
+        origin, api_key, log = stack.enter_context(running(tmp_path, upstream, **settings))
+        assert origin.process is not None
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+        sent = {"authorization": f"Bearer {api_key}"}
+        stream = httpx.stream("POST", origin.url + CHAT, json=body, headers=sent, timeout=60)
+        lines = stack.enter_context(stream).iter_lines()
+        assert next(lines).startswith("data: {")
+        origin.process.send_signal(signal.SIGTERM)
+        assert '"error"' in [line for line in lines if line][-1]
+        assert origin.process.wait(Patience(drain_s=0, finish_s=4).total_s) == 0, log.read_text()
 
 
 class Balancer:
