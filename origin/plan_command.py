@@ -103,7 +103,7 @@ def plan(
 ) -> None:
     """Replay LOG through the cache's own rules under several settings, and say which to choose.
 
-    The settings of this folder and environment are the base; each column changes one choice of it.
+    The settings of this folder and environment are the base; each line changes one choice of it.
     """
     if (log is None) == (generate is None):
         raise CommandError("name a log to replay, or --generate N --out FILE to make one up")
