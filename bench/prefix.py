@@ -178,7 +178,7 @@ def table(
     """
 
     def median(tokens: int, column: str, unit: str) -> float:
-        return statistics.median(getattr(one, unit) for one in found[tokens, column])
+        return float(statistics.median(getattr(one, unit) for one in found[tokens, column]))
 
     for unit, name in (("wall_ms", "wall"), ("cpu_ms", "CPU")):
         heads = ["floor", *(f"{s} {h}" for s in sides for h in ("cold", "warm", "times"))]

@@ -178,7 +178,8 @@ class Plain:
     """Plain transformers: prompts read in one pass, K/V taken again at any token."""
 
     def __init__(self, folder: Path, dtype: str) -> None:
-        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        self._model: Any = loaded.eval()
         self._model.generation_config.eos_token_id = None
         self.vocabulary = int(self._model.config.vocab_size)
 

@@ -89,7 +89,8 @@ class Transformers:
     """`generate` of a model of its own, with the prefix's cache kept by hand."""
 
     def __init__(self, folder: Path, dtype: str) -> None:
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        self.model: Any = loaded.eval()
         self._kept: Any = None
 
     @torch.inference_mode()
@@ -127,11 +128,11 @@ class Transformers:
         return [(layer.keys, layer.values) for layer in self._kept.layers]
 
 
-class InPlace(DynamicLayer):
+class InPlace(DynamicLayer):  # type: ignore[no-untyped-call]  # theirs
     """Keys and values with room behind them for one forward pass, which may be repeated."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         room = torch.zeros_like(keys[..., :SUFFIX_TOKENS, :])
         self.keys, self.values = torch.cat([keys, room], -2), torch.cat([values, room], -2)
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True

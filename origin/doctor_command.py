@@ -6,14 +6,16 @@ import asyncio
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from origin.doctor import Finding, examine, of_settings
 from origin.settings import SettingsError, http_url, load_settings
+
+if TYPE_CHECKING:
+    from origin.doctor import Finding
 
 EXIT_FAULT = 1
 _MARKS = {
@@ -53,6 +55,8 @@ def doctor(
 
 
 async def _examine(edge: str | None, *, load: bool, show: bool) -> list[Finding]:
+    from origin.doctor import Finding, examine, of_settings  # noqa: PLC0415 - quick start
+
     found = []
 
     def take(finding: Finding) -> None:
