@@ -213,8 +213,9 @@ class Settings(BaseModel):
     )
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="Where the model runs: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?|spread)$",
+        description="Where the model runs: `auto`, `cpu`, `mps`, `cuda`, `cuda:N`, or `spread` "
+        "over all CUDA devices and then the CPU, for a model that one has no room for.",
     )
     chat_template: str | None = Field(
         None,

@@ -116,14 +116,16 @@ class TransformersEngine:
         """Load a folder or a hub id; None is the demo model. Blocking: seconds to minutes.
 
         `dtype` `auto` is float32 on a CPU and the checkpoint's own elsewhere; `device` `auto` is
-        CUDA where there is one. `name` is what clients call the model. `prefix_cache_bytes` None is
-        what `default_limit_bytes` says. With `batching` tokens of several answers are made in one
+        CUDA where there is one, `spread` all of them and then the CPU, as accelerate divides a
+        model that none has room for. `name` is what clients call the model. `prefix_cache_bytes`
+        None is what `default_limit_bytes` says. With `batching` tokens of several answers are made in one
         pass, which changes their bits. Raises what transformers raises (OSError, ValueError) where
         there is no such model, UnsupportedWindowError where it cannot generate in `context_window`.
         """
         is_demo = source is None or Path(source).resolve() == DEMO_CHECKPOINT.resolve()
         source = str(DEMO_CHECKPOINT if source is None else source)
-        if device == "auto":
+        spread = {"device_map": "auto"} if device == "spread" else {}
+        if device in {"auto", "spread"}:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto" and device == "cpu":
             dtype = "float32"
@@ -133,8 +135,8 @@ class TransformersEngine:
             # CUDA's fast kernels want it as transformers decides.
             os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
         tokenizer = AutoTokenizer.from_pretrained(source)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-        model = CausalModel(loaded.to(device).eval(), tokenizer)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **spread)
+        model = CausalModel((loaded if spread else loaded.to(device)).eval(), tokenizer)
         if context_window is not None:
             if batching:
                 raise ValueError("a batch is not trimmed: no context window with batching")

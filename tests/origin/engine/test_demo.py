@@ -121,3 +121,13 @@ def test_answers_end_conversations() -> None:
         ids, weights = train.sample(tokenizer, rng)
         assert len(ids) == len(weights)
         assert weights[-1] == 1
+
+
+async def test_a_spread_model_says_the_same(demo: TransformersEngine) -> None:
+    """Over what devices there are; here that is the CPU."""
+    question = ("user", "Analyze this property: 9 Juniper Ct, 2BR/1.5BA, $300k")
+    spread = TransformersEngine.load(device="spread")
+    try:
+        assert await reply(spread, question) == await reply(demo, question)
+    finally:
+        await spread.close()
