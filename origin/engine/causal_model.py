@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from origin.engine.kv_cache import KvCache, KvLayout, UnsupportedCacheError
+from origin.engine.kv_size import context_tokens
 from origin.engine.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -161,11 +162,9 @@ def _default_sampling(module: Any) -> Sampling:
 
 
 def _context_tokens(module: Any, tokenizer: Any) -> int:
-    config = module.config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
+    said = context_tokens(module.config.get_text_config())
+    if said is not None:
+        return said
     # transformers says 1e30 where the tokenizer does not know.
     length = tokenizer.model_max_length
     return int(length) if 0 < length < 2**31 else DEFAULT_CONTEXT_TOKENS

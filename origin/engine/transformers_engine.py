@@ -118,9 +118,10 @@ class TransformersEngine:
         `dtype` `auto` is float32 on a CPU and the checkpoint's own elsewhere; `device` `auto` is
         CUDA where there is one, `spread` all of them and then the CPU, as accelerate divides a
         model that none has room for. `name` is what clients call the model. `prefix_cache_bytes`
-        None is what `default_limit_bytes` says. With `batching` tokens of several answers are made in one
-        pass, which changes their bits. Raises what transformers raises (OSError, ValueError) where
-        there is no such model, UnsupportedWindowError where it cannot generate in `context_window`.
+        None is what `default_limit_bytes` says. With `batching` tokens of several answers are made
+        in one pass, which changes their bits. Raises what transformers raises (OSError, ValueError)
+        where there is no such model, UnsupportedWindowError where it cannot generate in
+        `context_window`.
         """
         is_demo = source is None or Path(source).resolve() == DEMO_CHECKPOINT.resolve()
         source = str(DEMO_CHECKPOINT if source is None else source)
