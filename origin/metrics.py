@@ -1,7 +1,8 @@
 """What an operator's monitoring reads (`GET /metrics`): all instruments of the origin, named here.
 
 Names and units are Prometheus' conventions. Labels take few values, all ours but for models and
-classes (`origin.usage_metrics`): no tenant, key or text of a client is ever one. What is told by tenant is in `GET /cache/stats`.
+classes (`origin.usage_metrics`): no tenant, key or text of a client is ever one. What is told by
+tenant is in `GET /cache/stats`.
 
 With several processes `PROMETHEUS_MULTIPROC_DIR` must name an empty folder before this module is
 imported; a gauge's mode says how theirs become one.
