@@ -50,13 +50,21 @@ class Front:
     def __init__(self, origin: ASGIApp) -> None:
         self._origin = origin
         self.asked: list[str] = []
+        self.under_way: list[str] = []
         self.instead: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "http":
-            self.asked.append(f"{scope['method']} {scope['path']}")
-        await (self.instead or self._origin)(scope, receive, send)
+        if scope["type"] != "http":
+            await self._origin(scope, receive, send)
+            return
+        request = f"{scope['method']} {scope['path']}"
+        self.under_way.append(request)
+        self.asked.append(request)
+        try:
+            await (self.instead or self._origin)(scope, receive, send)
+        finally:
+            self.under_way.remove(request)
 
     @contextmanager
     def answers_instead(self, answer: ASGIApp, path: str) -> Iterator[None]:
@@ -162,10 +170,10 @@ class Stack:
             self.client.post(CHAT, content=b"")  # a counted error, and quick
             refused += 1
             assert refused <= 2 * REQUESTS_OF_A_FLUSH
-        counted_then = -1
-        while (count := self.counted()["requests"]) != counted_then:
-            counted_then = count
-            time.sleep(0.1)
+        deadline = time.monotonic() + 10
+        while _FLUSH in self.front.under_way:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def end_minute(self) -> None:
         """Let every key be written to KV again, as the origin does a minute after each write."""
