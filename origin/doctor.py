@@ -14,14 +14,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import httpx
 
 from origin.embedded_redis import find_server
 from origin.settings import Settings, SettingsError, Upstream
-from origin.stores.redis_checks import MAX_CLOCK_DIFFERENCE_S, check_redis
+from origin.stores.redis_checks import check_redis, clock_off, used
 from shared.diagnosis import agreement
 from shared.keys import edge_bearer
 from shared.wire import DIAGNOSIS_PATH, EDGE_AUTHORIZATION
@@ -76,37 +75,26 @@ async def examine(
         )
 
 
-def of_settings(error: SettingsError) -> Iterator[Finding]:
+def of_settings(error: SettingsError, part: str = "settings") -> Iterator[Finding]:
     """The findings of settings that are refused: each line names a variable and its fix."""
     for line in str(error).splitlines():
         text, _, fix = line.partition("; ")
-        yield Finding(part="settings", state="fault", text=text, fix=fix)
+        yield Finding(part=part, state="fault", text=text, fix=fix)
 
 
 async def _redis(settings: Settings, clock_s: Clock) -> AsyncIterator[Finding]:
-    control, store = settings.control_redis_url, settings.redis_url
-    urls = {"REDIS_URL": store, "ENCORE_CONTROL_REDIS_URL": control}
-    if store == control or (settings.l1 == "off" and control is not None):
-        del urls["REDIS_URL"]
-    if all(url is None for url in urls.values()):
+    servers = used(settings)
+    if not servers:
         yield _embedded()
-        return
-    for variable, url in urls.items():
-        if url is None:
-            continue
-        fine = True
-        keeps_control = control is None or variable != "REDIS_URL"
-        found = await check_redis(
-            url.get_secret_value(), keeps_control=keeps_control, clock_s=clock_s
-        )
+    for variable, (url, keeps_control) in servers.items():
+        found = await check_redis(url, keeps_control=keeps_control, clock_s=clock_s)
         for finding in found:
-            fine = False
             state: State = "fault" if finding.refused or finding.unreachable else "warning"
             fix = finding.fix
             if finding.unreachable:
                 fix = f"start it, or set {variable} to the one that runs"
             yield Finding(part=variable, state=state, text=f"Redis {finding.text}", fix=fix)
-        if fine:
+        if not found:
             yield Finding(part=variable, state="ok", text="Redis is fit")
 
 
@@ -156,17 +144,15 @@ async def _upstream(upstream: Upstream) -> Finding:
 def _local_model(settings: Settings) -> Finding:
     """Its configuration, tokenizer and weights are there; nothing is loaded."""
     from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - seconds
-    from transformers.utils.hub import cached_file  # noqa: PLC0415
 
     from origin.engine.demo import DEMO_CHECKPOINT  # noqa: PLC0415
+    from origin.engine.fingerprints import checkpoint_folder  # noqa: PLC0415
 
     source = settings.model or str(DEMO_CHECKPOINT)
     try:
         config = AutoConfig.from_pretrained(source)
         tokenizer = AutoTokenizer.from_pretrained(source)
-        folder = Path(source)
-        if not folder.is_dir():
-            folder = Path(cached_file(source, "config.json") or "").parent
+        folder = checkpoint_folder(source)
     except (OSError, ValueError, KeyError) as error:
         return Finding(
             part="model",
@@ -235,8 +221,7 @@ def _semantic(settings: Settings) -> Finding:
     except MissingError as error:
         return _no_semantic(settings, str(error))
     except SettingsError as error:
-        text, _, fix = str(error).partition("; ")
-        return Finding(part="semantic", state="fault", text=text, fix=fix)
+        return next(of_settings(error, "semantic"))
     return Finding(
         part="semantic",
         state="ok",
@@ -332,15 +317,12 @@ async def _edge(settings: Settings, edge_url: str | None, clock_s: Clock) -> Asy
         )
     clock_ms = told.get("clock_ms")
     if isinstance(clock_ms, int):
-        edge_s = clock_ms / 1000
-        difference_s = edge_s - min(max(edge_s, before_s), after_s)
-        if abs(difference_s) > MAX_CLOCK_DIFFERENCE_S:
-            where = "ahead of" if difference_s > 0 else "behind"
+        off = clock_off(clock_ms / 1000, before_s, after_s)
+        if off is not None:
             yield Finding(
                 part=part,
                 state="fault",
-                text=f"has a clock {abs(difference_s):.0f} s {where} this machine's: entries end "
-                "by it",
+                text=f"{off}: entries end by it",
                 fix="synchronise this machine's clock (NTP)",
             )
     status = told.get("origin_status")

@@ -19,6 +19,16 @@ _READ_SUFFIXES: Final = frozenset(
 )
 
 
+def checkpoint_folder(source: str) -> Path:
+    """Where a model lies that has been loaded: the folder itself, or a hub id's snapshot."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    from transformers.utils.hub import cached_file  # noqa: PLC0415 - seconds
+
+    return Path(cached_file(source, "config.json") or "").parent
+
+
 def fingerprint(source: str, folder: Path, *facts: str) -> str:
     """A short digest over a model and `facts`, as `fp_` and 16 hex digits.
 

@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.hub import cached_file
 
 from origin.engine.answers import Reply
 from origin.engine.causal_model import CausalModel
@@ -49,7 +48,7 @@ from origin.engine.contract import Event, Finished, ModelInfo
 from origin.engine.cuts import Cuts
 from origin.engine.decode_batch import DecodeBatch, works_with
 from origin.engine.demo import DEMO_CHECKPOINT, DEMO_NAME
-from origin.engine.fingerprints import fingerprint
+from origin.engine.fingerprints import checkpoint_folder, fingerprint
 from origin.engine.generation import Generation
 from origin.engine.parameters import check_parameters
 from origin.engine.prefix_cache import PrefixCache, Root
@@ -149,9 +148,7 @@ class TransformersEngine:
             is_endless=context_window is not None,
         )
         cuts = cuts or Cuts()
-        folder = Path(source)
-        if not folder.is_dir():
-            folder = Path(cached_file(source, "config.json") or "").parent
+        folder = checkpoint_folder(source)
         if name is None:
             name = (
                 DEMO_NAME if is_demo else folder.resolve().name if Path(source).is_dir() else source

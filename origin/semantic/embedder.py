@@ -16,9 +16,8 @@ import numpy as np
 import sentence_transformers
 import torch
 import transformers
-from transformers.utils.hub import cached_file
 
-from origin.engine.fingerprints import fingerprint
+from origin.engine.fingerprints import checkpoint_folder, fingerprint
 from origin.semantic.default_model import DEFAULT_NAME, default_folder
 from shared.errors import ClientError, InternalError
 
@@ -78,8 +77,7 @@ class Embedder:
             local_files_only=folder.is_dir(),
         )
         model.eval()
-        if not folder.is_dir():
-            folder = Path(cached_file(source, "config.json") or "").parent
+        folder = checkpoint_folder(source)
         return cls(
             model=model,
             name=name,

@@ -47,24 +47,38 @@ def check_redis_of(settings: Settings) -> list[str]:
 
     `redis_url` must be set. Raises SettingsError for what is refused.
     """
-    control, store = settings.control_redis_url, settings.redis_url
-    urls = {"REDIS_URL": store, "ENCORE_CONTROL_REDIS_URL": control}
-    if store == control or (settings.l1 == "off" and control is not None):
-        del urls["REDIS_URL"]  # looked at under its other name, or not used
     found = [
         (variable, finding)
-        for variable, url in urls.items()
-        if url is not None
-        for finding in asyncio.run(
-            check_redis(
-                url.get_secret_value(), keeps_control=control is None or variable != "REDIS_URL"
-            )
-        )
+        for variable, (url, keeps_control) in used(settings).items()
+        for finding in asyncio.run(check_redis(url, keeps_control=keeps_control))
     ]
     refused = [f"{variable}: Redis {finding}" for variable, finding in found if finding.refused]
     if refused:
         raise SettingsError("\n".join(refused))
     return [f"{variable}: Redis {finding}" for variable, finding in found]
+
+
+def used(settings: Settings) -> dict[str, tuple[str, bool]]:
+    """(URL, whether control documents are kept there) of each Redis that is set, by variable."""
+    control, store = settings.control_redis_url, settings.redis_url
+    urls = {"REDIS_URL": store, "ENCORE_CONTROL_REDIS_URL": control}
+    if store == control or (settings.l1 == "off" and control is not None):
+        del urls["REDIS_URL"]  # looked at under its other name, or not used
+    return {
+        variable: (url.get_secret_value(), control is None or variable != "REDIS_URL")
+        for variable, url in urls.items()
+        if url is not None
+    }
+
+
+def clock_off(told_s: float, before_s: float, after_s: float) -> str | None:
+    """What is wrong with a clock that said `told_s` between two times of ours; None for little."""
+    # Only what lies outside of the two is a difference.
+    difference_s = told_s - min(max(told_s, before_s), after_s)
+    if abs(difference_s) <= MAX_CLOCK_DIFFERENCE_S:
+        return None
+    where = "ahead of" if difference_s > 0 else "behind"
+    return f"has a clock {abs(difference_s):.0f} s {where} this machine's"
 
 
 async def check_redis(
@@ -202,15 +216,8 @@ async def _of_clock(server: _Server, clock_s: Callable[[], float]) -> list[Findi
     after_s = clock_s()
     if answer is None:
         return [Finding(text="does not permit TIME, which purges are told by", refused=True)]
-    told_s = int(answer[0]) + int(answer[1]) / 1e6
-    # It was read some time between the two: only what lies outside is a difference.
-    difference_s = told_s - min(max(told_s, before_s), after_s)
-    if abs(difference_s) <= MAX_CLOCK_DIFFERENCE_S:
+    off = clock_off(int(answer[0]) + int(answer[1]) / 1e6, before_s, after_s)
+    if off is None:
         return []
-    where = "ahead of" if difference_s > 0 else "behind"
-    return [
-        Finding(
-            text=f"has a clock {abs(difference_s):.0f} s {where} this machine's",
-            fix="entries end and purges are told by it; synchronise both (NTP)",
-        )
-    ]
+    fix = "entries end and purges are told by it; synchronise both (NTP)"
+    return [Finding(text=off, fix=fix)]
