@@ -79,8 +79,8 @@ class EmbeddingEngine:
         self,
         request: Request,
         *,
-        tenant: str | None = None,  # noqa: ARG002
-        scope: str | None = None,  # noqa: ARG002
+        tenant: str | None = None,  # noqa: ARG002 - of the contract
+        scope: str | None = None,  # noqa: ARG002 - of the contract
     ) -> AsyncGenerator[Event, None]:
         """Embed. Raises what `check` and the embedder raise."""
         self.check(request)

@@ -24,7 +24,10 @@ _TEMPLATE_REFUSES: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """A prompt, at least one token, and how many tokens an answer to it may have."""
+    """A prompt, at least one token, and how many tokens an answer to it may have.
+
+    `text` is empty where only tokens were given and none is to be echoed.
+    """
 
     ids: Sequence[int]
     text: str
@@ -61,7 +64,9 @@ class Prompts:
     def of(self, request: ChatRequest | CompletionRequest) -> list[Prompt]:
         """The prompts of a request. Raises ClientError where one leaves no room for an answer."""
         if isinstance(request, ChatRequest):
-            text = self._rendered(chat_messages(request, developer="developer" in self._words))
+            text = self._rendered(
+                chat_messages(request, developer="developer" in str(self._template))
+            )
             return [self._fitting(request, self.encode(text, special=False), text, "messages")]
         several = request.prompts[0] is not request.prompt
         made = []
@@ -73,7 +78,9 @@ class Prompts:
                 text, ids = "", list(given)
             # Nothing to begin with: the model's own beginning of a text.
             ids = ids or [self._begin_token(where)]
-            made.append(self._fitting(request, ids, text or self.decode(ids), where))
+            if request.echo:
+                text = text or self.decode(ids)
+            made.append(self._fitting(request, ids, text, where))
         return made
 
     def system_prefix(self, text: str) -> Sequence[int]:
@@ -107,10 +114,6 @@ class Prompts:
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
-
-    @property
-    def _words(self) -> str:
-        return str(self._template)
 
     def _rendered(self, messages: Sequence[Mapping[str, Any]]) -> str:
         try:

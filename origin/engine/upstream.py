@@ -76,7 +76,7 @@ class UpstreamEngine:
         request: Request,
         *,
         tenant: str | None = None,
-        scope: str | None = None,  # noqa: ARG002
+        scope: str | None = None,  # noqa: ARG002 - of the contract
     ) -> AsyncGenerator[Event, None]:
         """Ask upstream; see Engine.run."""
         body = dict(request.fields)
