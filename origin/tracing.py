@@ -64,11 +64,8 @@ def _provider(processor: SpanProcessor | None) -> TracerProvider:
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - optional
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
 
-    # What the environment says of the service wins.
-    resource = Resource({SERVICE_NAME: "encore-origin"}).merge(Resource.create())
-    if not os.environ.get("OTEL_SERVICE_NAME"):
-        resource = resource.merge(Resource({SERVICE_NAME: "encore-origin"}))
-    provider = TracerProvider(resource=resource)
+    name = os.environ.get("OTEL_SERVICE_NAME") or "encore-origin"
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
     if processor is None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter,
