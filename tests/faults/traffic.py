@@ -32,8 +32,6 @@ from tests.support.engines import vector_of
 
 TAG = "load"
 QUESTIONS = tuple(f"Question {number}: what is {number} squared?" for number in range(24))
-PAUSE_S = 0.005
-"""Between a client's requests, so that several of them leave the machine room for the servers."""
 TIMEOUT_S = 20.0
 CHAT = "/v1/chat/completions"
 Kind = Literal["chat", "stream", "embeddings", "purge"]
@@ -70,6 +68,9 @@ class Client:
     may_break: bool = False
     """Whether its connections may end without an answer: for whoever asks what is killed."""
     purges: bool = False
+    pause_s: float = 0.005
+    """Between its requests, so that several leave the machine room for the servers."""
+    purge_every_s: float = 0.35
 
 
 class _WrongError(Exception):
@@ -176,11 +177,11 @@ class Traffic:
             while not self._over.is_set():
                 if client.purges:
                     self._note(client, "purge", http, draw)
-                    self._over.wait(0.1 + draw.random() / 2)
+                    self._over.wait(client.purge_every_s * (0.3 + 1.4 * draw.random()))
                 else:
                     kinds: tuple[Kind, ...] = ("chat", "stream", "embeddings")
                     self._note(client, draw.choices(kinds, (6, 3, 1))[0], http, draw)
-                    self._over.wait(PAUSE_S)
+                    self._over.wait(client.pause_s)
 
     def _note(self, client: Client, kind: Kind, http: httpx.Client, draw: Random) -> None:
         begun_s, failure, status = time.monotonic(), None, ""
