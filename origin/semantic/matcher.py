@@ -32,7 +32,7 @@ from origin.semantic.index import Entry, SemanticIndex
 from origin.semantic.questions import Question, question_of
 from origin.semantic.verifier import Reading, Verifier
 from origin.stores.contract import StoreError
-from origin.tasks import end
+from origin.tasks import end, kept_up
 from shared.veto import Conflict, Facts, conflicts, read
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Matcher:
     async def start(self) -> None:
         """Begin to follow what other processes index."""
         await self._index.start()
-        self._sweeping = asyncio.create_task(self._sweep())
+        self._sweeping = asyncio.create_task(kept_up(self._sweep, "semantic index"))
 
     async def close(self) -> None:
         """Stop; what is not indexed yet is not."""
