@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from origin.app import create_app
+from origin.engine.contract import ModelInfo
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
@@ -291,6 +292,24 @@ async def test_health_and_readiness_need_no_key(client: httpx.AsyncClient) -> No
         "status": "ready",
         "parts": {"redis": "ok", "control": "ok", "engine": "ok", "models": "ok"},
     }
+
+
+async def test_probes_that_come_together_are_told_the_same(
+    client: httpx.AsyncClient, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is asked once; nobody is told of it before it has answered."""
+    models, asked = engine.models, 0
+
+    async def models_later() -> Sequence[ModelInfo]:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.01)
+        return await models()
+
+    monkeypatch.setattr(engine, "models", models_later)
+    probes = await asyncio.gather(*(client.get("/readyz") for _ in range(3)))
+    assert [probe.status_code for probe in probes] == [200] * 3
+    assert asked == 1
 
 
 async def test_bug_is_a_500_in_openais_shape_and_its_text_is_not_logged(
