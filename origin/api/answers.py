@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
@@ -64,6 +65,8 @@ from shared.wire import CONTROL_REVISION, EDGE_REFRESH, EDGE_STORE, PRIVATE, acc
 
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
+_INLINE_BYTES = 64 << 10
+"""More than that is packed, or unpacked, beside the event loop: it takes milliseconds and more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -312,8 +315,14 @@ async def _send_segment(exchange: _Exchange, segment: bytes, headers: dict[str, 
     if exchange.gzip:
         headers["content-encoding"] = "gzip"
     else:
-        segment = decompress(segment, max_bytes=MAX_ANSWER_BYTES)
+        segment = await _coded(partial(decompress, max_bytes=MAX_ANSWER_BYTES), segment)
     await send_response(exchange.send, 200, headers, segment)
+
+
+async def _coded(code: Callable[[bytes], bytes], body: bytes) -> bytes:
+    if len(body) <= _INLINE_BYTES:
+        return code(body)
+    return await asyncio.to_thread(code, body)
 
 
 async def _send_batch(exchange: _Exchange, batches: Batches) -> BatchAnswer:
@@ -409,7 +418,7 @@ async def _send_plain(exchange: _Exchange, generating: Generating) -> None:
     headers["vary"] = "accept-encoding"
     if exchange.gzip:
         headers["content-encoding"] = "gzip"
-        body = compress(body)
+        body = await _coded(compress, body)
     await send_response(exchange.send, 200, headers, body)
 
 
