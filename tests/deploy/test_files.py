@@ -166,6 +166,13 @@ def test_proxies_let_the_origin_be_the_last_to_end_connections_and_answers(name:
     assert int(answer_s) > SETTINGS.request_deadline_s
 
 
+def test_no_client_says_where_it_comes_from() -> None:
+    """Its own `X-Forwarded-For` would be believed of nginx; Caddy drops it by itself."""
+    given = r"^\s*proxy_set_header X-Forwarded-For (.*);$"
+    assert re.findall(given, (DEPLOY / "nginx.conf").read_text(), re.MULTILINE) == ["$remote_addr"]
+    assert "trusted_proxies" not in (DEPLOY / "Caddyfile").read_text()
+
+
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     """Where there is systemd; elsewhere every line is at least a name and a value."""
     text = (DEPLOY / "encore-origin.service").read_text()
