@@ -130,7 +130,10 @@ class UpstreamEngine:
             async for event in events:
                 if event.data == DONE:
                     await _drain(events)
-                    yield Finished(answer=assembler.answer(), unstorable=assembler.unstorable)
+                    answer = assembler.answer()
+                    if not answer["choices"]:
+                        raise garbage("its stream says nothing")
+                    yield Finished(answer=answer, unstorable=assembler.unstorable)
                     return
                 if event.event == "ping":
                     continue

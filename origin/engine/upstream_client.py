@@ -42,6 +42,7 @@ from origin.engine.breaker import Breaker
 from origin.engine.upstream_json import error_fields, parse
 from origin.limits import Room
 from origin.metrics import UPSTREAM_SUSPENDED
+from origin.stores.redis_store import is_closed
 from shared.errors import ClientError, EncoreError, UpstreamError
 
 ATTEMPTS = 3
@@ -230,6 +231,11 @@ class UpstreamClient:
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError):
             self._failed()
             raise
+        except (AttributeError, RuntimeError) as error:
+            if not is_closed(error):
+                raise
+            self._failed()
+            raise _interrupted() from error
         if response.status_code in _ILL:
             self._failed()
         else:
@@ -322,9 +328,11 @@ def _translated(error: httpx.RequestError) -> UpstreamError:
         case httpx.ConnectError():
             return UpstreamError("The upstream cannot be reached.", code="upstream_unreachable")
         case _:  # the rest: cut off, or not HTTP
-            return UpstreamError(
-                "The connection to the upstream broke.", code="upstream_interrupted"
-            )
+            return _interrupted()
+
+
+def _interrupted() -> UpstreamError:
+    return UpstreamError("The connection to the upstream broke.", code="upstream_interrupted")
 
 
 async def _read_error(response: httpx.Response) -> dict[str, Any]:

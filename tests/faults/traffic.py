@@ -7,7 +7,8 @@ how an answer tells its question and its time. A violation is
 - an answer to another question, or half of one that looks whole,
 - an answer that another tenant was given before,
 - an answer that was made before a purge, to who asked after that purge was acknowledged,
-- a failure in another shape than OpenAI's, with a 500, or without any answer where none may break.
+- a failure in another shape than OpenAI's, with a 500 that is not the upstream's own, or without
+  any answer where none may break.
 
 An answer with an error of its own (502, 503, 504 ...) is a failure and no violation.
 """
@@ -299,12 +300,12 @@ def _headers(draw: Random) -> dict[str, str]:
 
 def _failure(response: httpx.Response) -> str:
     """What failed, of an answer in OpenAI's shape; raises for any other, and for a 500."""
-    if response.status_code in (500, 501):
-        raise _WrongError(f"{response.status_code} {response.text[:500]}")
     try:
         said = response.json()
     except ValueError:
         raise _WrongError(f"{response.status_code} {response.text[:500]!r}") from None
+    if response.status_code in (500, 501) and said["error"]["type"] != "upstream_error":
+        raise _WrongError(f"{response.status_code} {response.text[:500]}")
     return _failure_of(said, str(response.status_code))
 
 

@@ -34,11 +34,24 @@ def test_the_events_do_not_depend_on_the_pieces(
 
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 9))
 def test_any_bytes_are_read_alike_in_any_pieces(parts: list[bytes], size: int) -> None:
-    """Cutting random bytes otherwise gives the same events."""
+    """Cutting random bytes otherwise gives the same events, or refuses them too."""
     stream = b"\r".join(b"data:" + part + b"\n" for part in parts)
-    cut = SSEParser()
-    pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
-    assert SSEParser().feed(stream) == [event for piece in pieces for event in cut.feed(piece)]
+    assert _read([stream]) == _read([stream[i : i + size] for i in range(0, len(stream), size)])
+
+
+@pytest.mark.parametrize("line", [b"data: a\xffb", b"event: \xc3", b"id: \xed\xa0\x80"])
+def test_what_is_not_utf8_is_refused(line: bytes) -> None:
+    """Bytes that were damaged on their way must not become another answer."""
+    with pytest.raises(UpstreamError, match="not UTF-8"):
+        SSEParser().feed(line + b"\ndata: x\n\n")
+
+
+def _read(pieces: list[bytes]) -> list[SSEEvent] | None:
+    parser = SSEParser()
+    try:
+        return [event for piece in pieces for event in parser.feed(piece)]
+    except UpstreamError:
+        return None
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r")))
