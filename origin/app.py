@@ -18,6 +18,8 @@ from origin.api.answers import Answers
 from origin.api.boundary import HANDLERS, Boundary
 from origin.api.control import ControlDocuments
 from origin.api.counters import Counters
+from origin.api.description import PATH as DESCRIPTION_PATH
+from origin.api.description import Description
 from origin.api.entries import Entries
 from origin.api.explain import Explanations
 from origin.api.health import Health
@@ -252,6 +254,7 @@ def create_app(
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),
             *dashboard.routes(),
+            Route(DESCRIPTION_PATH, Description().one, methods=["GET"]),
             Route("/metrics", Metrics(access=access, recorder=recorder).all, methods=["GET"]),
             Route("/healthz", health.live, methods=["GET"]),
             Route("/readyz", health.ready, methods=["GET"]),

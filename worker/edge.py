@@ -56,6 +56,7 @@ from shared.wire import (
     PASSED_METHODS,
     PRIVATE,
     accepts_gzip,
+    announced_bytes,
 )
 
 _ENDPOINTS: dict[str, Endpoint] = {endpoint.value: endpoint for endpoint in Endpoint}
@@ -263,7 +264,7 @@ class Edge:
 
     async def _body_of(self, request: Any, headers: dict[str, str]) -> tuple[Any, bool]:
         """(body, whether it is small enough to be cached). Raises ClientError 413."""
-        size_bytes = _content_length(headers)
+        size_bytes = announced_bytes(headers) or 0
         _refuse_oversized(size_bytes, self._settings.max_body_bytes)
         if size_bytes > self._settings.max_cached_body_bytes:
             return request.body, False
@@ -309,7 +310,7 @@ class Edge:
         client = self._authenticate(headers, url)
         body = None
         if request.method == "POST":
-            size_bytes = _content_length(headers)
+            size_bytes = announced_bytes(headers) or 0
             body = await _body_within(request, size_bytes, MAX_ADMIN_BODY_BYTES)
         answer = await self._origin.send(request.method, _target(url), headers, body, as_edge=False)
         if url.path == _ADMIN + "purge" and answer.status == 200:
@@ -322,7 +323,7 @@ class Edge:
         client = self._authenticate(headers, url)
         if self._rate_limit is not None:
             await self._respect_rate_limit(client.tenant)
-        size_bytes = _content_length(headers)
+        size_bytes = announced_bytes(headers) or 0
         _refuse_oversized(size_bytes, self._settings.max_body_bytes)
         body = request.body
         if not size_bytes:
@@ -346,7 +347,7 @@ class Edge:
     async def _take_document(self, request: Any, path: str) -> Any:
         """`PUT /internal/control/TENANT`: what the origin leaves here; to anybody else, a 404."""
         headers, _ = self._from_us("PUT", request, path)
-        body = await _body_within(request, _content_length(headers), MAX_DOCUMENT_BYTES)
+        body = await _body_within(request, announced_bytes(headers) or 0, MAX_DOCUMENT_BYTES)
         try:
             tenant = check_tenant(path.removeprefix(CONTROL_PATH))
             text = runtime.to_bytes(body).decode()
@@ -442,9 +443,3 @@ def _refuse_oversized(size_bytes: int, limit_bytes: int) -> None:
             status=413,
             code="request_too_large",
         )
-
-
-def _content_length(headers: dict[str, str]) -> int:
-    """The announced size in bytes, 0 where none is."""
-    value = headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdigit() else 0

@@ -18,7 +18,7 @@ from origin.limits import Deadline, Room
 from shared import json_text
 from shared.errors import ClientError, EncoreError, error_body, error_headers
 from shared.keys import LOOPBACK_HOSTS
-from shared.wire import PRIVATE
+from shared.wire import PRIVATE, announced_bytes
 
 BODY_DEADLINE_S = 60.0
 LARGEST_BODIES = 16
@@ -213,12 +213,6 @@ def _too_slow() -> ClientError:
     return ClientError(
         "The body took too long to arrive.", status=408, code="request_timeout", retry_after_s=1
     )
-
-
-def announced_bytes(headers: Mapping[str, str]) -> int | None:
-    """The size of a body as `Content-Length` has it, None where it says nothing."""
-    announced = headers.get("content-length", "")
-    return int(announced) if announced.isascii() and announced.isdigit() else None
 
 
 def refuse_larger(size_bytes: int, limit_bytes: int) -> None:

@@ -21,7 +21,6 @@ from origin.api.access import Access
 from origin.api.http import (
     BodyReader,
     ClientLeftError,
-    announced_bytes,
     headers_of,
     refuse_larger,
     send_error,
@@ -45,6 +44,7 @@ from shared.wire import (
     PASSED_REQUEST_HEADERS,
     PASSED_RESPONSE_HEADERS,
     PRIVATE,
+    announced_bytes,
     end_to_end,
 )
 
