@@ -112,6 +112,13 @@ SECTIONS = (
         short=("--memory", "6", "--requests", "5000"),
         quick=("--memory", "3", "--requests", "1000"),
     ),
+    Section(
+        name="growth",
+        title="How cost grows: entries, size of the body, tenants",
+        module="bench.growth",
+        quick=("--quick",),
+        is_data=False,
+    ),
 )
 
 
