@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -142,29 +143,40 @@ def measure(
         except AbsentError as error:
             absent = f"{PEERS[section.peer].name} could not be had: {error}"
     began_s = time.monotonic()
-    try:
-        ran = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={"OMP_NUM_THREADS": "1", **os.environ},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        status, said, last = ran.returncode, ran.stdout, ran.stderr.strip().splitlines()[-1:]
-    except subprocess.TimeoutExpired:
-        status, said, last = 1, "", [f"it took longer than {TIMEOUT_S} s"]
+    status, said, errors = run(command)
     measured.wall_s = time.monotonic() - began_s
     if section.is_data and target.exists():
         measured.result = Result.from_json(target.read_text("utf-8"))
     elif not section.is_data:
         measured.text = said.strip()
+    if status:
+        print(errors, file=sys.stderr, flush=True)
     if status and not measured.result.failures:
+        last = errors.strip().splitlines()[-1:]
         measured.result.failures.append(f"exit status {status}: {' '.join(last)}")
     if absent:
         measured.result.remarks.append(absent)
     return measured
+
+
+def run(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> tuple[int, str, str]:
+    """(exit status, output, errors). What takes too long is interrupted, so that it tidies up."""
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            said, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            said, errors = process.communicate()
+            return 1, said, f"{errors}\nit took longer than {timeout_s:g} s"
+        return process.returncode, said, errors
 
 
 def page(measured: Sequence[Measured], *, head: str, foot: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import SECTIONS, Measured, Section, chosen, environments, measure, page
+from bench.__main__ import SECTIONS, Measured, Section, chosen, environments, measure, page, run
 from bench.peers import PEERS, AbsentError, program_of
 from bench.results import Comparison, Result, Table, figure
 
@@ -85,6 +85,14 @@ def test_script_that_fails_says_so_in_its_section(
     text = page([one, measured("tiny", scripts)], head="", foot="")
     assert [f"**Failed**: {each}" in text for each in failure] == [True] * len(failure)
     assert "## On tiny" in text
+
+
+def test_script_that_takes_too_long_is_interrupted() -> None:
+    """It may still stop what it has started."""
+    script = "import time\ntry:\n    time.sleep(60)\nfinally:\n    print('tidy')"
+    status, said, errors = run([sys.executable, "-c", script], timeout_s=3)
+    assert (status, said) == (1, "tidy\n")
+    assert errors.endswith("it took longer than 3 s")
 
 
 def test_script_without_data_is_shown_as_it_printed(scripts: Path) -> None:
