@@ -28,8 +28,8 @@ format: setup ## Format, and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: setup ## Measure what a hit and a miss cost here
-	$(BIN)/python -m bench.path
+bench: setup ## Measure all that is claimed, beside others, on one page; ARGS=--quick is rough
+	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove what setup, builds and tests made; data (.encore, .wrangler) stays
 	rm -rf .venv node_modules python_modules *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
