@@ -173,17 +173,17 @@ class RedisUsageStore:
         name = self._names(tenant)[0]
         with outages_told():
             reply: Any = await self._client.eval(_RECENT, 1, name, SLOT_S, RECENT_SLOTS)
-        now_ms, slots = reply
-        return Recent(
-            now_ms=int(now_ms),
-            slots={
-                int(start) * 1000: {
-                    _decoded_over_time(name): int(number)
-                    for name, number in zip(flat[::2], flat[1::2], strict=True)
-                }
-                for start, flat in slots
-            },
-        )
+            now_ms, slots = reply
+            return Recent(
+                now_ms=int(now_ms),
+                slots={
+                    int(start) * 1000: {
+                        _decoded_over_time(name): int(number)
+                        for name, number in zip(flat[::2], flat[1::2], strict=True)
+                    }
+                    for start, flat in slots
+                },
+            )
 
     async def tenants(self) -> frozenset[str]:
         """See UsageStore.tenants."""
@@ -191,7 +191,7 @@ class RedisUsageStore:
             members = await cast(
                 "Awaitable[set[bytes]]", self._client.smembers(f"{self._prefix}:usage:tenants")
             )
-        return frozenset(member.decode() for member in members)
+            return frozenset(member.decode() for member in members)
 
     async def close(self) -> None:
         """See UsageStore.close."""
