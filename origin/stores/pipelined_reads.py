@@ -21,7 +21,7 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 
@@ -134,9 +134,11 @@ class _Line:
                 except ResponseError as refusal:
                     self._hand_out(error=refusal)
                 else:
+                    if not (reply is None or isinstance(reply, bytes)):
+                        raise InvalidResponse(type(reply).__name__)
                     self._hand_out(reply)
-        except (RedisError, OSError, IndexError) as exc:
-            error = exc
+        except Exception as exc:  # noqa: BLE001 - replies that redis-py did not foresee fail alike
+            error = exc if isinstance(exc, RedisError | OSError) else InvalidResponse(repr(exc))
         finally:
             self.usable = False
             while self._waiting:

@@ -154,34 +154,34 @@ class RedisUsageStore:
         names = self._names(tenant)
         with outages_told():
             reply: Any = await self._client.eval(_READ, len(names), *names, top)
-        flat, hottest = reply
-        numbers = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
-        since_ms = numbers.pop(_SINCE, None)
-        return Kept(
-            numbers={tuple(json.loads(name)): number for name, number in numbers.items()},
-            since_ms=since_ms,
-            hottest=tuple(
-                HotKey(key=key.decode(), hits=int(float(hits)), last_ms=int(float(last_ms)))
-                for key, hits, last_ms in hottest
-            ),
-        )
+            flat, hottest = reply
+            numbers = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
+            since_ms = numbers.pop(_SINCE, None)
+            return Kept(
+                numbers={tuple(json.loads(name)): number for name, number in numbers.items()},
+                since_ms=since_ms,
+                hottest=tuple(
+                    HotKey(key=key.decode(), hits=int(float(hits)), last_ms=int(float(last_ms)))
+                    for key, hits, last_ms in hottest
+                ),
+            )
 
     async def recent(self, tenant: str) -> Recent:
         """See UsageStore.recent. One round trip."""
         name = self._names(tenant)[0]
         with outages_told():
             reply: Any = await self._client.eval(_RECENT, 1, name, SLOT_S, RECENT_SLOTS)
-        now_ms, slots = reply
-        return Recent(
-            now_ms=int(now_ms),
-            slots={
-                int(start) * 1000: {
-                    _decoded_over_time(name): int(number)
-                    for name, number in zip(flat[::2], flat[1::2], strict=True)
-                }
-                for start, flat in slots
-            },
-        )
+            now_ms, slots = reply
+            return Recent(
+                now_ms=int(now_ms),
+                slots={
+                    int(start) * 1000: {
+                        _decoded_over_time(name): int(number)
+                        for name, number in zip(flat[::2], flat[1::2], strict=True)
+                    }
+                    for start, flat in slots
+                },
+            )
 
     async def tenants(self) -> frozenset[str]:
         """See UsageStore.tenants."""
@@ -189,7 +189,7 @@ class RedisUsageStore:
             members = await cast(
                 "Awaitable[set[bytes]]", self._client.smembers(f"{self._prefix}:usage:tenants")
             )
-        return frozenset(member.decode() for member in members)
+            return frozenset(member.decode() for member in members)
 
     async def close(self) -> None:
         """See UsageStore.close."""

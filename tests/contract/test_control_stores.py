@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from origin.embedded_redis import embedded_redis
+from origin.stores import redis_control
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import COMMON_LOG, ControlStore
 from origin.stores.memory_control import MemoryControlStore
@@ -272,6 +273,30 @@ async def test_what_is_no_document_of_ours_is_an_outage(bundled_redis: str, held
             assert not await store.replace("acme", b"x", 1, expected=None)
         assert await client.dump("encore:ctl:{acme}") == before
         await store.close()
+
+
+async def test_what_was_damaged_on_its_way_is_neither_written_nor_read(
+    bundled_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be another document, or another time, that is as good as the right one."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+    store = RedisControlStore.from_url(bundled_redis)
+    assert await store.replace("acme", b"first", 1, expected=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(redis_control, "_sum", lambda _data: b"0" * 40)
+        with pytest.raises(StoreError, match=r"^Redis: "):
+            await store.replace("acme", b"second", 2, expected=1)
+        with pytest.raises(StoreError, match=r"^Redis: "):
+            await store.replace("new", b"first", 1, expected=None)
+        for reading in (store.revision("acme"), store.load("acme"), store.load("new")):
+            with pytest.raises(StoreError, match=r"^Redis: damaged$"):
+                await reading
+        with pytest.raises(StoreError, match=r"^Redis: damaged$"):
+            await store.now_ms()
+    assert (await store.revision("acme"), await store.load("acme")) == (1, b"first")
+    assert (await store.revision("new"), await store.load("new")) == (None, None)
+    await store.close()
 
 
 async def test_what_was_confirmed_survives_a_kill(tmp_path: Path) -> None:
