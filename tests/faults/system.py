@@ -78,7 +78,7 @@ class System:
     """Between the edge and the origins."""
     edge: Edge
     edge_proxy: TcpProxy
-    start_edge: Callable[[], Edge]
+    start_edge: Callable[..., Edge]
     keys: dict[str, str]
     """An admin's API key of each tenant."""
 
@@ -112,15 +112,21 @@ class System:
         self.signal_edge(signal.SIGKILL)
         self.edge.process.wait()
 
-    def restart_edge(self) -> None:
-        """Start it with the state that it had."""
-        self.edge = self.start_edge()
+    def restart_edge(self, *, persist: Path | None = None) -> None:
+        """Start it with the state that it had, or that there is below `persist`."""
+        self.edge = self.start_edge() if persist is None else self.start_edge(persist=persist)
         self.edge_proxy.aim(_port(self.edge))
 
 
 @contextmanager
-def system(folder: Path, edge_variables: dict[str, str], **variables: str) -> Iterator[System]:
-    """A running one, below `folder`; `variables` are the origins'."""
+def system(
+    folder: Path,
+    edge_variables: dict[str, str],
+    *,
+    config: Path = ROOT / "wrangler.toml",
+    **variables: str,
+) -> Iterator[System]:
+    """A running one, below `folder`; `variables` are the origins', `config` is the edge's."""
     with ExitStack() as stack:
         redis = stack.enter_context(durable_server(list(programs().values())[-1], folder / "redis"))
         redis_proxy = stack.enter_context(tcp_proxy(redis.port))
@@ -152,6 +158,7 @@ def system(folder: Path, edge_variables: dict[str, str], **variables: str) -> It
         start = stack.enter_context(edges(lambda: _new(folder / f"edge{next(numbers)}")))
         start_edge = partial(
             start,
+            config,
             variables={
                 "ENCORE_SECRET": SECRET,
                 "ENCORE_ORIGIN_URL": balancer.url,

@@ -6,7 +6,9 @@ how an answer tells its question and its time. A violation is
 
 - an answer to another question, or half of one that looks whole,
 - an answer that another tenant was given before,
-- an answer that was made before a purge, to who asked after that purge was acknowledged,
+- an answer that was made before a purge, to who asked after that purge was acknowledged (at the
+  edge: by the edge, too),
+- an answer older than it may be,
 - a failure in another shape than OpenAI's, with a 500 that is not the upstream's own, or without
   any answer where none may break.
 
@@ -16,6 +18,7 @@ An answer with an error of its own (502, 503, 504 ...) is a failure and no viola
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import Counter
@@ -84,15 +87,20 @@ class _Tenants:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     owners: dict[int, str] = field(default_factory=dict)
-    purged_ns: dict[str, int] = field(default_factory=dict)
+    purged_ns: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By tenant and place."""
 
 
 class Traffic:
     """Runs the clients. Everything here may be read while it runs."""
 
-    def __init__(self, clients: list[Client], *, seed: int = 0) -> None:
+    def __init__(
+        self, clients: list[Client], *, seed: int = 0, longest_life_s: float = math.inf
+    ) -> None:
+        """An answer older than `longest_life_s` is a violation; it may be changed at any time."""
         self._clients = clients
         self._seed = seed
+        self.longest_life_s = longest_life_s
         self._over = threading.Event()
         self._tenants = _Tenants()
         self._numbers = count()
@@ -215,17 +223,19 @@ class Traffic:
 
     def _chat(self, client: Client, http: httpx.Client, draw: Random) -> tuple[str, str | None]:
         question = self._question(draw)
-        purged_ns = self._tenants.purged_ns.get(client.tenant, 0)
+        purged_ns = self._tenants.purged_ns.get((client.tenant, client.where), 0)
+        began = time.time_ns(), self.longest_life_s
         response = http.post(CHAT, json=_body(question, stream=False), headers=_headers(draw))
         if response.status_code != 200:
             return "", _failure(response)
         text = response.json()["choices"][0]["message"]["content"]
-        self._check(client, question, text, purged_ns)
+        self._check(client, question, text, purged_ns, began)
         return response.headers["cache-status"], None
 
     def _stream(self, client: Client, http: httpx.Client, draw: Random) -> tuple[str, str | None]:
         question = self._question(draw)
-        purged_ns = self._tenants.purged_ns.get(client.tenant, 0)
+        purged_ns = self._tenants.purged_ns.get((client.tenant, client.where), 0)
+        began = time.time_ns(), self.longest_life_s
         response = http.post(CHAT, json=_body(question, stream=True), headers=_headers(draw))
         if response.status_code != 200:
             return "", _failure(response)
@@ -237,7 +247,7 @@ class Traffic:
             raise _WrongError("a stream of nothing")
         deltas = (json.loads(event)["choices"] for event in events[:-1])
         text = "".join(d[0]["delta"].get("content") or "" for d in deltas if d)
-        self._check(client, question, text, purged_ns)
+        self._check(client, question, text, purged_ns, began)
         return response.headers["cache-status"], None
 
     def _embeddings(
@@ -259,9 +269,12 @@ class Traffic:
         response = http.post("/cache/purge", json={"tags": [TAG]})
         if response.status_code != 200:
             return "", _failure(response)
+        held = ["origin", *(["edge"] if response.json()["edge"] == "acknowledged" else [])]
         with self._tenants.lock:
             purged_ns = self._tenants.purged_ns
-            purged_ns[client.tenant] = max(began_ns, purged_ns.get(client.tenant, 0))
+            for where in held:
+                place = client.tenant, where
+                purged_ns[place] = max(began_ns, purged_ns.get(place, 0))
         return "", None
 
     def _question(self, draw: Random) -> str:
@@ -269,11 +282,16 @@ class Traffic:
             return f"Question that nobody asked before, {self._seed}.{next(self._numbers)}?"
         return draw.choice(QUESTIONS)
 
-    def _check(self, client: Client, question: str, text: str, purged_ns: int) -> None:
+    def _check(
+        self, client: Client, question: str, text: str, purged_ns: int, began: tuple[int, float]
+    ) -> None:
+        began_ns, longest_life_s = began
         said, _, number = text.rpartition(" #")
         if said != question:
             raise _WrongError(f"{question!r} was answered {text!r}")
         made_ns = int(number)
+        if (age_s := (began_ns - made_ns) / 1e9) > longest_life_s:
+            raise _WrongError(f"{age_s:.3f} s old: {text!r}")
         with self._tenants.lock:
             owner = self._tenants.owners.setdefault(made_ns, client.tenant)
         if owner != client.tenant:

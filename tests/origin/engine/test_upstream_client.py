@@ -249,7 +249,7 @@ async def test_silent_upstream_is_left_alone(upstream: FakeUpstream) -> None:
 async def test_a_connection_that_ends_as_it_begins_is_a_502(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The libraries look at a socket that is gone by then; who knows what had been sent?"""
+    """The libraries look at a socket that is gone by then; what had been sent nobody knows."""
 
     async def send(*_: Any, **__: Any) -> httpx.Response:
         raise AttributeError("'NoneType' object has no attribute 'getpeername'")
