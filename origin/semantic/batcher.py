@@ -122,7 +122,8 @@ class Batcher:
         except EncoderError:
             raise
         except Exception as error:  # callers know one error; the next run may succeed
-            raise EncoderError(f"the encoder failed: {error!r}") from error
+            # Its kind alone: its words may quote the text, and this is logged.
+            raise EncoderError(f"the encoder failed ({type(error).__name__})") from error
 
 
 def _fail(job: _Job, why: str) -> None:
