@@ -30,8 +30,9 @@ from origin.api.http import (
 from origin.embeddings import BatchAnswer, Batches, is_batch
 from origin.engine.contract import Finished
 from origin.entries import token_counts
+from origin.exact_tier import Hit
 from origin.generations import MAX_ANSWER_BYTES
-from origin.pipeline import Generating, Hit, Pipeline
+from origin.pipeline import Generating, Pipeline
 from origin.queries import Query
 from origin.usage import Recorder
 from origin.vectors import with_base64

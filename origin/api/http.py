@@ -7,7 +7,6 @@ and request and response objects would cost more than the lookup.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from origin.limits import Deadline, Room
+from origin.tasks import end
 from shared import json_text
 from shared.errors import ClientError, EncoreError, error_body, error_headers
 from shared.keys import LOOPBACK_HOSTS
@@ -204,9 +204,7 @@ async def while_connected(receive: Receive) -> AsyncIterator[None]:
             raise ClientLeftError from None
         raise
     finally:
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
+        await end([watcher])
 
 
 def _too_slow() -> ClientError:

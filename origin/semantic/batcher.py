@@ -125,7 +125,8 @@ class Batcher:
         except EncoderError:
             raise
         except Exception as error:  # callers know one error; the next run may succeed
-            raise EncoderError(f"the encoder failed: {error!r}") from error
+            # Its kind alone: its words may quote the text, and this is logged.
+            raise EncoderError(f"the encoder failed ({type(error).__name__})") from error
         if not is_sound:  # or it would be remembered, and indexed
             raise EncoderError("the encoder gave no unit vectors")
         return encodings

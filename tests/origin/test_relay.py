@@ -18,8 +18,9 @@ import origin.relay
 from origin.embedded_redis import embedded_redis
 from origin.embeddings import Batches
 from origin.engine.contract import Event
+from origin.exact_tier import Hit
 from origin.flights import Flight
-from origin.pipeline import Generating, Hit, Pipeline
+from origin.pipeline import Generating, Pipeline
 from origin.queries import Query
 from origin.relay import Relay
 from origin.semantic.promotion import promoted

@@ -148,16 +148,24 @@ async def test_full_queue(stepped: Stepped) -> None:
     await batcher.close()
 
 
-@pytest.mark.parametrize("fault", [EncoderError("died"), RuntimeError("died")])
-async def test_failure_and_recovery(batcher: Batcher, stepped: Stepped, fault: Exception) -> None:
-    """All of a failing run get our error; the next run is as if nothing had been."""
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (EncoderError("died"), "died"),
+        (RuntimeError("of a prompt"), "the encoder failed (RuntimeError)"),
+    ],
+)
+async def test_failure_and_recovery(
+    batcher: Batcher, stepped: Stepped, fault: Exception, said: str
+) -> None:
+    """All of a failing run get our error, in our words; the next run is as if nothing had been."""
     stepped.fault = fault
     first = await busy(batcher, stepped)
     others = await asked(batcher, "a", "b")
     stepped.go.set()
     failed = await asyncio.gather(first, *others, return_exceptions=True)
     assert [type(error) for error in failed] == [EncoderError] * 3
-    assert "died" in str(failed[0])
+    assert [str(error) for error in failed] == [said] * 3
     stepped.fault = None
     assert await batcher.encode("a", LONG_S) is not None
 
