@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
+from typer.main import get_command
 
 import origin.metrics
+from origin.cli import app
 from origin.settings import Settings, variable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +113,31 @@ def test_every_error_code_that_is_named_exists() -> None:
         text = page.read_text("utf-8")
         named = re.findall(r"\b[45]\d\d `(\w+)`", text) + re.findall(r"`detail=([\w-]+)`", text)
         assert [name for name in named if f'"{name}"' not in product] == [], page.name
+
+
+def commands_named(text: str) -> list[str]:
+    """What stands behind `encore` in blocks of shell, and between single backticks."""
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
+    lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
+    inline = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return [
+        *(found for line in lines for found in re.findall(r"(?:^|\| )encore ([^|]+)", line)),
+        *re.findall(r"`encore ([^`]+)`", inline),
+    ]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_every_command_and_option_that_is_named_exists(page: Path) -> None:
+    """As the command line itself knows them."""
+    for named in commands_named(page.read_text("utf-8")):
+        command: Any = get_command(app)
+        for word in named.replace("|", " ").split():
+            if word in getattr(command, "commands", {}):
+                command = command.commands[word]
+        command = getattr(command, "commands", {}).get("request", command)  # `explain` alone
+        assert command.name, named
+        options = {option for each in command.params for option in each.opts + each.secondary_opts}
+        assert set(re.findall(r"(?<!\S)\[?(--[a-z-]+)", named)) <= options, named
 
 
 def test_environment_of_the_guide_names_all_that_is_not_inherited() -> None:
