@@ -22,6 +22,7 @@ from itertools import accumulate
 from typing import Any, Literal, cast, get_args
 
 from shared.control_document import Strategy
+from shared.controls import CONTENT_CLASS
 from shared.envelope import TokenCounts
 from shared.errors import ClientError
 from shared.json_text import parse_object
@@ -87,7 +88,6 @@ _MAX_INTEGER = 2**53 - 1
 _SHORT_KEY = re.compile(rf"[0-9a-f]{{{SHORT_KEY_HEX_CHARACTERS}}}")
 _MODEL = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,96}")
 """Visible ASCII that JSON does not escape."""
-_CLASS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _FOLDED_CELLS = len(OUTCOMES) * (len(STRATEGIES) + 1)
 NO_TOKENS = TokenCounts()
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=False).encode
@@ -375,7 +375,7 @@ def _cell(value: Any) -> tuple[Cell, list[int]]:
     _require(model is None or (type(model) is str and bool(_MODEL.fullmatch(model))), "model")
     _require(
         content_class is None
-        or (type(content_class) is str and bool(_CLASS.fullmatch(content_class)))
+        or (type(content_class) is str and bool(CONTENT_CLASS.fullmatch(content_class)))
         or content_class == OTHER,
         "class",
     )

@@ -12,6 +12,8 @@ from typing import Any
 
 from shared.wire import PRIVATE
 
+_ONLY_IF_CACHED = "only_if_cached"
+
 
 class EncoreError(Exception):
     """An error a client is told of.
@@ -46,6 +48,11 @@ class EncoreError(Exception):
         if type is not None:
             self.type = type
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the client's request is why: a mistake (4xx), or `only-if-cached` in vain."""
+        return self.status < 500 or self.code == _ONLY_IF_CACHED
+
 
 class ClientError(EncoreError):
     """The request is at fault (4xx)."""
@@ -70,7 +77,7 @@ def not_cached() -> UpstreamError:
     return UpstreamError(
         "No stored answer may be used, and only-if-cached asks for nothing else.",
         status=504,
-        code="only_if_cached",
+        code=_ONLY_IF_CACHED,
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from shared.wire import PASSED_METHODS
+from shared.wire import FORWARDED_RESPONSE_HEADERS, PASSED_METHODS, PASSED_RESPONSE_HEADERS
 
 ANY = "*"
 _MAX_AGE_S = 7200
-_EXPOSED = "age, cache-status, encore-key, etag, retry-after, server-timing"
+_EXPOSED = ", ".join(sorted({*FORWARDED_RESPONSE_HEADERS, *PASSED_RESPONSE_HEADERS}))
 
 
 def allowed_origin(origins: AbstractSet[str], headers: Mapping[str, str]) -> str | None:

@@ -207,12 +207,7 @@ class Edge:
             inflate = not accepts_gzip(runtime.client_accept_encoding(request, headers))
             return await self._answer_keyed(client, ask, inflate=inflate)
         except EncoreError as error:
-            self._counts.count(
-                client.tenant,
-                "error" if error.status >= 500 else "refused",
-                latency_ms=(time.monotonic() - began_s) * 1000,
-                trouble=_trouble_of(error),
-            )
+            self._count_failure(client, error, began_s)
             raise
 
     async def _answer_keyed(self, client: Client, ask: Ask, *, inflate: bool) -> Any:
@@ -321,19 +316,37 @@ class Edge:
         """Let the origin decide on a path that is unknown here, for the client alone; uncached."""
         headers = runtime.headers_of(request)
         client = self._authenticate(headers, url)
-        if self._rate_limit is not None:
-            await self._respect_rate_limit(client.tenant)
-        size_bytes = announced_bytes(headers) or 0
-        _refuse_oversized(size_bytes, self._settings.max_body_bytes)
-        body = request.body
-        if not size_bytes:
-            body = await _body_within(request, size_bytes, self._settings.max_body_bytes)
-            body = body if body.byteLength else None
-        answer = await self._origin.pass_on(request.method, _target(url), headers, body)
+        try:
+            if self._rate_limit is not None:
+                await self._respect_rate_limit(client.tenant)
+            body = await self._passed_body(request, headers)
+            answer = await self._origin.pass_on(request.method, _target(url), headers, body)
+        except EncoreError as error:
+            self._count_failure(client, error, began_s)
+            raise
         outcome, trouble = counted_as(answer.status, "bypass")
         latency_ms = (time.monotonic() - began_s) * 1000
         self._counts.count(client.tenant, outcome, latency_ms=latency_ms, trouble=trouble)
         return relay(answer, Passage(reason="bypass"))
+
+    async def _passed_body(self, request: Any, headers: dict[str, str]) -> Any:
+        """The body of a request that is passed on, or None. Raises ClientError 413."""
+        if request.method == "GET":
+            return None  # it could not alter what is asked for (RFC 9110 section 9.3.1)
+        size_bytes = announced_bytes(headers) or 0
+        _refuse_oversized(size_bytes, self._settings.max_body_bytes)
+        if size_bytes:
+            return request.body
+        body = await _body_within(request, size_bytes, self._settings.max_body_bytes)
+        return body if body.byteLength else None
+
+    def _count_failure(self, client: Client, error: EncoreError, began_s: float) -> None:
+        self._counts.count(
+            client.tenant,
+            "refused" if error.is_refusal else "error",
+            latency_ms=(time.monotonic() - began_s) * 1000,
+            trouble=_trouble_of(error),
+        )
 
     async def _take_purge(self, client: Client, answer: OriginAnswer) -> None:
         said = {} if answer.is_event_stream else parse_object(runtime.to_bytes(answer.body))

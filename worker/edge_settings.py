@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from shared.keys import KeyRings, check_secret, key_rings
 
@@ -48,9 +48,14 @@ def read_settings(variable: Callable[[str], str | None]) -> EdgeSettings:
     origin_url = variable("ENCORE_ORIGIN_URL")
     if not origin_url:
         raise SettingsError("ENCORE_ORIGIN_URL is not set: the origin's base URL")
-    parts = urlsplit(origin_url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise SettingsError(f"ENCORE_ORIGIN_URL must be an http(s) URL, not {origin_url!r}")
+    parts = _parts(origin_url)
+    is_base = parts.scheme in ("http", "https") and parts.netloc
+    # A path is put behind it, and no request may be made of a URL with a user in it.
+    if not is_base or not set("@?#").isdisjoint(origin_url):
+        raise SettingsError(
+            "ENCORE_ORIGIN_URL must be an http(s) URL without user, query and fragment, "
+            f"not {origin_url.rpartition('@')[2]!r}"
+        )
     secret = variable("ENCORE_SECRET")
     if not secret:
         raise SettingsError("ENCORE_SECRET is not set: `wrangler secret put ENCORE_SECRET`")
@@ -85,10 +90,18 @@ def read_settings(variable: Callable[[str], str | None]) -> EdgeSettings:
     )
 
 
+def _parts(url: str) -> SplitResult:
+    """The parts of a URL, empty where it is none (brackets around what is no address)."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
 def _origins(text: str) -> frozenset[str]:
     origins = [origin.strip() for origin in text.split(",") if origin.strip()]
     for origin in origins:
-        parts = urlsplit(origin)
+        parts = _parts(origin)
         if origin not in {"*", f"{parts.scheme}://{parts.netloc}"}:
             raise SettingsError(
                 "ENCORE_CORS_ORIGINS must be origins like https://app.example.com, by comma, or *, "

@@ -7,7 +7,6 @@ miss that says so. Limits are the vendor's: https://developers.cloudflare.com/kv
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import runtime
@@ -20,11 +19,6 @@ CACHE_TTL_S = 60
 MAX_VALUE_BYTES = 25 * 1024 * 1024
 MIN_LIFE_S = 60
 """KV refuses an expiry nearer than this."""
-MAX_REMEMBERED_HEADERS = 256
-"""Headers of the entries an isolate reads again and again: some 2 kB each."""
-
-
-_decode_header = lru_cache(MAX_REMEMBERED_HEADERS)(decode_header)
 
 
 class UndecodableError(Exception):
@@ -94,7 +88,7 @@ class EntryStore:
             return None
         buffer, metadata = found
         try:
-            header = _decode_header(metadata)
+            header = decode_header(metadata)
         except EnvelopeError as exc:
             raise UndecodableError(str(exc)) from exc
         if header.key != key or header.tenant != tenant:

@@ -8,7 +8,7 @@ that may stand at its address (a load balancer's page, a redirect) is passed on.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,7 @@ from shared.wire import (
     FORWARDED_RESPONSE_HEADERS,
     PASSED_REQUEST_HEADERS,
     PASSED_RESPONSE_HEADERS,
+    end_to_end,
 )
 
 BEHIND_TIMEOUT_S = 10.0
@@ -106,7 +107,7 @@ class OriginClient:
         instead of the plain answer; a `refresh` is not counted as a request. The whole answer must
         be there in time, of an event stream its beginning. Raises OriginError 502 or 504.
         """
-        headers = _listed(FORWARDED_REQUEST_HEADERS, client_headers)
+        headers = end_to_end(client_headers, FORWARDED_REQUEST_HEADERS)
         if as_edge:
             headers[EDGE_AUTHORIZATION] = self._bearer
         if refresh:
@@ -127,7 +128,7 @@ class OriginClient:
         `body` is a JavaScript stream or None, and so is the answer's: nothing is held here. The
         answer must begin in time. Raises OriginError 502 or 504.
         """
-        headers = _listed((*FORWARDED_REQUEST_HEADERS, *PASSED_REQUEST_HEADERS), client_headers)
+        headers = end_to_end(client_headers, (*FORWARDED_REQUEST_HEADERS, *PASSED_REQUEST_HEADERS))
         headers["accept-encoding"] = "identity"
         async with self._fetched(method, path, headers, body, self._timeout_s) as response:
             return await _pass(response)
@@ -253,7 +254,7 @@ async def _read(response: Any) -> OriginAnswer:
         )
     return OriginAnswer(
         status=status,
-        headers=_listed(FORWARDED_RESPONSE_HEADERS, received),
+        headers=end_to_end(received, FORWARDED_RESPONSE_HEADERS),
         body=body,
         is_entry=media_type == MEDIA_TYPE,
         is_event_stream=is_event_stream,
@@ -273,17 +274,13 @@ async def _pass(response: Any) -> OriginAnswer:
         raise _unreadable(status)
     return OriginAnswer(
         status=status,
-        headers=_listed((*FORWARDED_RESPONSE_HEADERS, *PASSED_RESPONSE_HEADERS), received),
+        headers=end_to_end(received, (*FORWARDED_RESPONSE_HEADERS, *PASSED_RESPONSE_HEADERS)),
         body=response.body,
         is_entry=False,
         is_event_stream=media_type == _EVENT_STREAM,
         control_revision=0,
         may_store=False,
     )
-
-
-def _listed(names: Iterable[str], headers: dict[str, str]) -> dict[str, str]:
-    return {name: headers[name] for name in names if name in headers}
 
 
 def _revision(text: str) -> int:

@@ -226,7 +226,7 @@ class Answers:
         began_s: float,
     ) -> None:
         """`error` is None for one that is a bug of ours."""
-        is_refused = error is not None and (error.status < 500 or error.code == "only_if_cached")
+        is_refused = error is not None and error.is_refusal
         outcome: Outcome = "refused" if is_refused else "error"
         if exchange is not None:
             # What is refused may name a model that is none.

@@ -215,6 +215,28 @@ def test_tenants_are_counted_apart(counting: Stack) -> None:
     assert error_of(refused)["code"] == "operator_required"
 
 
+def test_only_if_cached_in_vain_is_no_error(counting: Stack) -> None:
+    """It is what the client asked for."""
+    counting.flush()
+    before = counting.counted()
+    refused = counting.ask("never heard", {"cache-control": "only-if-cached"})
+    assert (refused.status_code, error_of(refused)["code"]) == (504, "only_if_cached")
+    counting.flush()
+    assert set(more(counting.counted()["outcomes"], before["outcomes"])) == {"refused"}
+
+
+def test_failures_of_what_is_passed_on_are_counted(counting: Stack) -> None:
+    """By whose fault they are."""
+    counting.flush()
+    before = counting.counted()
+    with counting.front.answers_instead(answering(200, "text/html", b"<p>"), "/v1/responses"):
+        assert counting.client.post("/v1/responses", json={}).status_code == 502
+    counting.flush()
+    after = counting.counted()
+    assert more(after["outcomes"], before["outcomes"])["error"] == 1
+    assert more(after["troubles"], before["troubles"])["origin-error"] == 1
+
+
 def test_unknown_keys_are_not_counted(counting: Stack) -> None:
     """Nobody without a valid key can fill an isolate's memory, or a tenant's counts."""
     counting.flush()

@@ -173,6 +173,14 @@ def test_request_arrives_as_it_was_sent(path: Path, method: str) -> None:
     assert not {"cookie", EDGE_AUTHORIZATION} & set(seen.headers)
 
 
+@pytest.mark.parametrize("content", [b"{}", iter([b"{", b"}"])], ids=["announced", "in chunks"])
+def test_body_of_a_get_stays_behind(path: Path, content: Any) -> None:
+    """It means nothing (RFC 9110 section 9.3.1), and the platform sends none."""
+    assert path.client.request("GET", "/v1/files", content=content).status_code == 200
+    (seen,) = path.upstream.seen
+    assert (seen.method, seen.raw) == ("GET", b"")
+
+
 def test_edges_word_does_not_go_along(path: Path) -> None:
     """Where a client names the path, the origin hears of the client alone."""
     heads: list[dict[bytes, bytes]] = []

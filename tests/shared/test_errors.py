@@ -16,6 +16,7 @@ from shared.errors import (
     error_body,
     error_headers,
     error_payload,
+    not_cached,
 )
 
 
@@ -32,6 +33,14 @@ from shared.errors import (
 def test_an_error_says_whose_fault_it_is(error: EncoreError, status: int, kind: str) -> None:
     """Status and type follow from the class, unless said otherwise."""
     assert (error.status, error.type) == (status, kind)
+
+
+def test_only_if_cached_in_vain_is_no_failure() -> None:
+    """Nor is what a client does wrong; any other 5xx is one."""
+    assert not_cached().is_refusal
+    assert ClientError("no", status=429).is_refusal
+    assert not UpstreamError("no", status=504).is_refusal
+    assert not InternalError("no").is_refusal
 
 
 def test_the_body_has_openai_shape() -> None:

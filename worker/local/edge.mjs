@@ -32,7 +32,7 @@ process.env.WRANGLER_WRITE_LOGS ??= "false";
 const { Miniflare, NoOpLog, convertV4MiniflareOptions } = await import("miniflare");
 const wrangler = await import("wrangler");
 
-const DEPLOY_TIMEOUT_MS = 30_000;
+const DEPLOY_TIMEOUT_MS = 75_000; // a second where nobody else wants the processor
 const DEBOUNCE_MS = 100;
 const SNAPSHOTS_KEPT = 4; // about 30 MB each
 // The rest of the runtime's Python behaviour is on since this date, and the local edge knows only that.
