@@ -39,6 +39,7 @@ from tenacity import (
 )
 
 from origin.engine.breaker import Breaker
+from origin.engine.decoding import ACCEPTED, pieces
 from origin.engine.upstream_json import error_fields, parse
 from origin.limits import Room
 from origin.metrics import UPSTREAM_SUSPENDED
@@ -116,7 +117,7 @@ class UpstreamClient:
         self._sleep = sleep
         self._room = Room(MAX_CONNECTIONS, _saturated)
         self._client = httpx.AsyncClient(
-            headers={"user-agent": "encore-origin"},
+            headers={"user-agent": "encore-origin", "accept-encoding": ACCEPTED},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
         )
@@ -337,11 +338,11 @@ def _interrupted() -> UpstreamError:
 
 async def _read_error(response: httpx.Response) -> dict[str, Any]:
     text = b""
-    async for piece in response.aiter_bytes():
-        text += piece
-        if len(text) > MAX_ERROR_BYTES:
-            return {}
     try:
+        async for piece in pieces(response):
+            text += piece
+            if len(text) > MAX_ERROR_BYTES:
+                return {}
         return parse(text)
     except UpstreamError:
         return {}
