@@ -14,7 +14,8 @@ The clock is Redis's own (`TIME`), so that every origin process tells one time; 
 that of the node that has the set of tenants. A replacement is told of on the channel
 `PREFIX:ctl:changed`, whose messages are tenants.
 
-The connections are a small pool of its own: an L1 under load does not hold up a purge.
+The connections are its own: an L1 under load does not hold up a purge. They are a small pool, and
+one for revisions: where there are many tenants, every hit asks for one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from redis.asyncio import Redis
 
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import COMMON_LOG, MAX_RECORDS, Record
+from origin.stores.pipelined_reads import PipelinedReads
 from origin.stores.redis_store import DEFAULT_TIMEOUT_S, RedisClient, outages_told, redis_client
 
 DEFAULT_MAX_CONNECTIONS = 8
@@ -72,9 +74,15 @@ _TIME = "return redis.call('TIME')"
 class RedisControlStore:
     """The control store contract on one `redis.asyncio` client, which it owns."""
 
-    def __init__(self, client: RedisClient, *, prefix: str = "encore") -> None:
+    def __init__(
+        self, client: RedisClient, *, prefix: str = "encore", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
         self._client = client
         self._prefix = prefix
+        self._reads: PipelinedReads | None = None
+        if isinstance(client, Redis):  # a Cluster's client knows which node to ask
+            make_connection = client.connection_pool.make_connection
+            self._reads = PipelinedReads(make_connection, timeout_s=timeout_s)
         self._replace, self._owe, self._has, self._turn = (
             client.register_script(script) for script in (_REPLACE, _OWE, _HAS, _TURN)
         )
@@ -85,7 +93,7 @@ class RedisControlStore:
     ) -> Self:
         """Build a store on `url`; see `redis_client`."""
         client = redis_client(url, timeout_s=timeout_s, max_connections=DEFAULT_MAX_CONNECTIONS)
-        return cls(client, prefix=prefix)
+        return cls(client, prefix=prefix, timeout_s=timeout_s)
 
     async def now_ms(self) -> int:
         """See ControlStore.now_ms."""
@@ -98,7 +106,11 @@ class RedisControlStore:
 
     async def revision(self, tenant: str) -> int | None:
         """See ControlStore.revision."""
-        held = await self._field(tenant, "revision")
+        if self._reads is None:
+            held = await self._field(tenant, "revision")
+        else:
+            with outages_told():
+                held = await self._reads.hget(self._name(tenant), "revision")
         if held is not None and not held.isdigit():
             raise StoreError("Redis: no revision")
         return None if held is None else int(held)
@@ -205,6 +217,8 @@ class RedisControlStore:
     async def close(self) -> None:
         """See ControlStore.close."""
         with outages_told():
+            if self._reads is not None:
+                await self._reads.close()
             await self._client.aclose()
 
     async def _field(self, tenant: str, name: str) -> bytes | None:
