@@ -67,16 +67,21 @@ def measure(
             if name == "body":
                 both = growth_body.measure(url, wanted[name], count)
                 parts = dict(zip(("answer (bytes)", "request (bytes)"), both, strict=True))
-            elif name == "entries":
-                parts = {name: [growth_entries.measure(url, n, count) for n in wanted[name]]}
             else:
-                parts = {name: [growth_tenants.measure(url, n, count) for n in wanted[name]]}
+                one = {"entries": growth_entries.measure, "tenants": growth_tenants.measure}[name]
+                parts = {name: [said(name, size, one(url, size, count)) for size in wanted[name]]}
             took_s = time.monotonic() - began_s
             curves += [
                 Curve(name=part, sizes=wanted[name], rows=rows, took_s=took_s)
                 for part, rows in parts.items()
             ]
     return curves
+
+
+def said(name: str, size: int, row: Row) -> Row:
+    """The same row, told of while more are measured."""
+    print(f"{size:,} {name}: {json.dumps(row)}", file=sys.stderr)
+    return row
 
 
 def table(curve: Curve) -> str:

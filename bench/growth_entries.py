@@ -1,7 +1,8 @@
 """How cost grows with the entries of a tenant: 10^3 to 10^6 of them in Redis.
 
-The first entry is made by the origin. All others are copies of it under the keys of other requests,
-put by the store's own `put`, a thousand in a pipeline. The hits are spread evenly over all of them.
+The first entry is made by the origin. All others are copies of it under other keys, put by the
+store's own `put`, a thousand in a pipeline. The hits are spread evenly over all of them: those have
+the keys of requests.
 The index of semantic match is filled likewise, with vectors in random directions: what is looked up
 is encoded, compared with all of them, and like none.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import httpx
@@ -53,20 +55,25 @@ NEW = 1_000_000_000
 PATIENT_S = 30.0
 
 
-def measure(upstream_url: str, count: int, requests: int) -> Row:
-    """Everything with so many entries. Hits are `requests`, misses a tenth of that."""
+def measure(upstream_url: str, count: int, requests: int, *, matching: bool = True) -> Row:
+    """Everything with so many entries. Hits are `requests`, misses a tenth of that.
+
+    Without `matching` nothing is looked up by meaning: the encoder takes seconds to load.
+    """
     with stacked(upstream_url) as stack:
         asyncio.run(put_documents(stack.redis_url, DOCUMENTS))
         with stack.origin() as (origin, _):
             _ask_first(origin)
         bytes_before = asyncio.run(used_memory(stack.redis_url))
+        asked = [number * count // requests for number in range(requests)]
         began_s = time.monotonic()
-        asyncio.run(_fill(stack.redis_url, count))
+        asyncio.run(_fill(stack.redis_url, count, [*asked, count - 1]))
         row = {"filling (s)": time.monotonic() - began_s}
         grown = asyncio.run(used_memory(stack.redis_url)) - bytes_before
         row["Redis (bytes an entry)"] = grown / max(1, count - 1)
-        matched = _matched(stack, count, requests) if count <= MOST_MATCHED else {}
-        return row | _served(stack, count, requests) | matched
+        matching = matching and count <= MOST_MATCHED
+        matched = _matched(stack, count, requests) if matching else {}
+        return row | _served(stack, asked, count) | matched
 
 
 def key_of(body: bytes) -> str:
@@ -85,32 +92,33 @@ def _ask_first(origin: Server) -> None:
             client.post(PATH, content=body_of(0)).raise_for_status()
 
 
-async def _fill(redis_url: str, count: int) -> None:
+async def _fill(redis_url: str, count: int, asked: Sequence[int]) -> None:
+    """Put copies of the first entry, until there are so many."""
     reader = RedisStore.from_url(redis_url, timeout_s=PATIENT_S)
     stored = await reader.get(key_of(body_of(0)))
     await reader.close()
     assert stored is not None
     first = decode(stored)
+    keys = {number: key_of(body_of(number)) for number in asked}
     async with Redis.from_url(redis_url) as client:
         for start in range(1, count, A_PIPELINE):
             pipeline = client.pipeline(transaction=False)
             store = RedisStore(pipeline)
             for number in range(start, min(start + A_PIPELINE, count)):
-                header = replace(first.header, key=key_of(body_of(number)))
+                header = replace(first.header, key=keys.get(number) or f"{number:064x}")
                 entry = encode(Envelope(header=header, payload=first.payload))
                 await store.put(header.key, entry, header.expires_ms)
             await pipeline.execute()
 
 
-def _served(stack: Stack, count: int, requests: int) -> Row:
+def _served(stack: Stack, asked: Sequence[int], count: int) -> Row:
     hits, misses = Cost(), Cost()
     with stack.origin() as (origin, ready_s), Timer(origin) as timer:
 
         async def load() -> None:
-            asked = [body_of(number * count // requests) for number in range(requests)]
             await origin.warm_up(body_of(0), ORIGIN_HIT)
-            await origin.load(asked, ORIGIN_HIT, hits)
-            new = [body_of(NEW + number) for number in range(max(1, requests // 10))]
+            await origin.load([body_of(number) for number in asked], ORIGIN_HIT, hits)
+            new = [body_of(NEW + number) for number in range(max(1, len(asked) // 10))]
             await origin.load(new, ORIGIN_MISS, misses)
 
         asyncio.run(load())

@@ -111,19 +111,21 @@ class Server:
         await connection.done
         cost.cpu_s += cpu_s([self.process]) - before_s
 
-    async def warm_up(self, body: bytes, expected: bytes, api_key: str = API_KEY) -> None:
-        """Ask for one thing until it is answered as `expected`, and some times more."""
+    async def warm_up(
+        self, body: bytes, expected: bytes, *, api_keys: Sequence[str] = (API_KEY,)
+    ) -> None:
+        """Ask for one thing by each key until all are answered as `expected`, and some more."""
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                await self.load([body], expected, api_keys=[api_key])
+                await self.load([body] * len(api_keys), expected, api_keys=api_keys)
             except (OSError, LookupError):
                 if time.monotonic() > deadline_s:
                     raise
-                await asyncio.sleep(0.05)
+                await self.load([body] * len(api_keys), b"", api_keys=api_keys)
             else:
                 break
-        await self.load([body] * WARM_UP_REQUESTS, expected, api_keys=[api_key])
+        await self.load([body] * WARM_UP_REQUESTS, expected, api_keys=api_keys)
 
     def until_quiet(self) -> float:
         """Wait until the process does nothing much any more; the seconds until then."""

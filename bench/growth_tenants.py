@@ -17,7 +17,6 @@ from bench.growth_stack import (
     KEYS,
     OPERATOR_API_KEY,
     ORIGIN_HIT,
-    ORIGIN_MISS,
     Cost,
     Row,
     Server,
@@ -43,7 +42,7 @@ POLICY = Policy(
 READS = 50
 
 
-def measure(upstream_url: str, count: int, requests: int) -> Row:
+def measure(upstream_url: str, count: int, requests: int, *, at_edge: bool = True) -> Row:
     """Everything with so many tenants. Hits at the origin are `requests`, at the edge fewer."""
     api_keys = [make_api_key(KEYS, f"tenant-{n}", bytes(15)) for n in range(count)]
     documents = [document_of(api_key, policy=POLICY) for api_key in api_keys]
@@ -52,19 +51,18 @@ def measure(upstream_url: str, count: int, requests: int) -> Row:
         asyncio.run(put_documents(stack.redis_url, [operator, *documents]))
         with stack.origin() as (origin, ready_s), Timer(origin) as timer:
             hits = asyncio.run(_at_origin(origin, api_keys, requests))
-            rss_mb = origin.rss_mb()
-            began_s = time.monotonic()
-            edge = stack.edge(origin, documents)
-            left_s = time.monotonic() - began_s
-            at_edge = asyncio.run(_at_edge(edge, api_keys, max(1, requests // 4)))
             row = {
                 "origin ready after (s)": ready_s,
                 **hits.row("hit at the origin"),
-                **at_edge.row("hit at the edge"),
-                "origin, RSS (MB)": rss_mb,
-                "edge ready, with all documents, after (s)": left_s,
+                "origin, RSS (MB)": origin.rss_mb(),
                 "control document read (ms)": _read_ms(origin, documents),
             }
+            if at_edge:
+                began_s = time.monotonic()
+                edge = stack.edge(origin, documents)
+                row["edge ready, with all documents, after (s)"] = time.monotonic() - began_s
+                hits = asyncio.run(_at_edge(edge, api_keys, max(1, requests // 4)))
+                row |= hits.row("hit at the edge")
             metrics = timer.call("/metrics", "GET", "/metrics", api_key=OPERATOR_API_KEY)
             row["/metrics (bytes)"] = len(metrics.content)
             _administrate(timer, documents[0].tenant)
@@ -84,8 +82,7 @@ def _read_ms(origin: Server, documents: list[ControlDocument]) -> float:
 async def _at_origin(origin: Server, api_keys: list[str], requests: int) -> Cost:
     cost = Cost()
     body = body_of(0)
-    await origin.load([body] * len(api_keys), ORIGIN_MISS, api_keys=api_keys)
-    await origin.warm_up(body, ORIGIN_HIT, api_keys[-1])
+    await origin.warm_up(body, ORIGIN_HIT, api_keys=api_keys)
     await origin.load([body] * requests, ORIGIN_HIT, cost, api_keys=api_keys)
     return cost
 
@@ -93,9 +90,7 @@ async def _at_origin(origin: Server, api_keys: list[str], requests: int) -> Cost
 async def _at_edge(edge: Server, api_keys: list[str], requests: int) -> Cost:
     cost = Cost()
     body = body_of(0)
-    await edge.load([body] * len(api_keys), b"encore-edge", api_keys=api_keys)
-    for api_key in (api_keys[0], api_keys[-1]):
-        await edge.warm_up(body, EDGE_HIT, api_key)
+    await edge.warm_up(body, EDGE_HIT, api_keys=api_keys)
     await edge.load([body] * requests, EDGE_HIT, cost, api_keys=api_keys)
     return cost
 

@@ -96,6 +96,20 @@ async def test_of_concurrent_writers_each_wins_once(store: ControlStore) -> None
     assert await store.revision("acme") == 20
 
 
+async def test_many_tasks_ask_for_revisions(store: ControlStore) -> None:
+    """More at once than there are connections: each hears of its tenant, whoever has left."""
+    for number in range(1, 8):
+        assert await store.replace(f"tenant-{number}", b"x", number, expected=None)
+    tasks = [asyncio.create_task(store.revision(f"tenant-{n % 8}")) for n in range(200)]
+    await asyncio.sleep(0)
+    for task in tasks[::7]:
+        task.cancel()
+    heard = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [each for n, each in enumerate(heard) if n % 7] == [
+        (n % 8) or None for n in range(200) if n % 7
+    ]
+
+
 async def test_the_clock_tells_unix_time(store: ControlStore) -> None:
     """In milliseconds; here it is this machine's."""
     before_ms = time.time_ns() // 1_000_000
