@@ -154,13 +154,13 @@ def body_of(number: int, *, stream: bool = False) -> bytes:
     return json.dumps(fields | {"stream": True} if stream else fields).encode()
 
 
-def request_of(body: bytes) -> bytes:
+def request_of(body: bytes, api_key: str = API_KEY) -> bytes:
     """The HTTP request of a body."""
     return (
         b"POST %s HTTP/1.1\r\nhost: origin\r\naccept-encoding: gzip, deflate\r\naccept: */*\r\n"
         b"user-agent: OpenAI/Python 3\r\ncontent-type: application/json\r\n"
         b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s"
-        % (PATH.encode(), API_KEY.encode(), len(body), body)
+        % (PATH.encode(), api_key.encode(), len(body), body)
     )
 
 
