@@ -235,7 +235,10 @@ def main() -> None:
     warning = machine.warning()
     if warning:
         print(warning, file=sys.stderr, flush=True)
-    began, measured = machine.load_average(), []
+    parts = ["# Encore, measured", machine.description(), warning]
+    head, began = "\n\n".join(part for part in parts if part), machine.load_average()
+    measured: list[Measured] = []
+    text = ""
     with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder:
         for section in sections:
             print(f"measuring: {section.name}", file=sys.stderr, flush=True)
@@ -247,15 +250,11 @@ def main() -> None:
                     folder=Path(folder),
                 )
             )
-    parts = ["# Encore, measured", machine.description(), warning]
-    text = page(
-        measured,
-        head="\n\n".join(part for part in parts if part),
-        foot=f"Load average at the start {began}, at the end {machine.load_average()}.",
-    )
+            foot = f"Load average at the start {began}, at the end {machine.load_average()}."
+            text = page(measured, head=head, foot=foot)
+            if arguments.output:  # after each: who interrupts the rest still has these
+                arguments.output.write_text(text, "utf-8")
     print(text)
-    if arguments.output:
-        arguments.output.write_text(text, "utf-8")
     if any(one.result.failures for one in measured):
         raise SystemExit(1)
 

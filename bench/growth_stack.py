@@ -26,9 +26,10 @@ import httpx
 import psutil
 from redis.asyncio import Redis
 
+from bench.client import send
 from bench.edge import workerd_of
-from bench.origin_hit import API_KEY, SECRET, Connection, body_of, request_of
-from bench.tiers import cpu_s
+from bench.origin_hit import API_KEY, SECRET, body_of, request_of
+from bench.processes import cpu_s
 from origin.embedded_redis import embedded_redis
 from origin.stores.redis_control import RedisControlStore
 from shared.control_document import OPERATOR_TENANT, ControlDocument, encode
@@ -101,14 +102,9 @@ class Server:
             for body, api_key in zip(bodies, itertools.cycle(api_keys), strict=False)
         ]
         parts = urlsplit(self.url)
-        loop = asyncio.get_running_loop()
+        address = (parts.hostname or "", parts.port or 0)
         before_s = cpu_s([self.process])
-        _, connection = await loop.create_connection(
-            lambda: Connection(iter(requests), expected, cost.latencies_ms),
-            parts.hostname,
-            parts.port,
-        )
-        await connection.done
+        cost.latencies_ms += (await send(address, requests, 1, expected)).checked()
         cost.cpu_s += cpu_s([self.process]) - before_s
 
     async def warm_up(
