@@ -17,7 +17,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,10 @@ SIZES = {
     "tenants": growth_tenants.SIZES,
 }
 REQUESTS = {"entries": 2000, "body": 600, "tenants": 4000}
+MEASURES: dict[str, Callable[[str, int, int], Row]] = {
+    "entries": growth_entries.measure,
+    "tenants": growth_tenants.measure,
+}
 QUICK_REQUESTS = 200
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -68,7 +72,7 @@ def measure(
                 both = growth_body.measure(url, wanted[name], count)
                 parts = dict(zip(("answer (bytes)", "request (bytes)"), both, strict=True))
             else:
-                one = {"entries": growth_entries.measure, "tenants": growth_tenants.measure}[name]
+                one = MEASURES[name]
                 parts = {name: [said(name, size, one(url, size, count)) for size in wanted[name]]}
             took_s = time.monotonic() - began_s
             curves += [

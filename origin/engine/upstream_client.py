@@ -43,7 +43,6 @@ from origin.engine.decoding import ACCEPTED, pieces
 from origin.engine.upstream_json import error_fields, parse
 from origin.limits import Room
 from origin.metrics import UPSTREAM_SUSPENDED
-from origin.stores.redis_store import is_closed
 from shared.errors import ClientError, EncoreError, UpstreamError
 
 ATTEMPTS = 3
@@ -60,6 +59,7 @@ _AGAIN = frozenset({429, 502, 503, 504})
 _ILL = frozenset({502, 503, 504})
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=4.0)  # "full jitter"
 _MAX_MESSAGE_CHARACTERS = 2000
+_HUNG_UP = "the handler is closed"  # uvloop's words for sending between a hang-up and its news
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{4,}|\bBearer\s+\S+", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
@@ -232,8 +232,8 @@ class UpstreamClient:
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError):
             self._failed()
             raise
-        except (AttributeError, RuntimeError) as error:
-            if not is_closed(error):
+        except RuntimeError as error:
+            if _HUNG_UP not in str(error):
                 raise
             self._failed()
             raise _interrupted() from error

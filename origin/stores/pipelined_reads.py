@@ -1,4 +1,4 @@
-"""GETs of many tasks on one Redis connection, sent together and answered in order.
+"""Reads of many tasks on one Redis connection, sent together and answered in order.
 
 Redis answers the commands of a connection in the order they came (pipelining), so a read needs no
 connection of its own: borrowing one from a pool, and giving it back, costs five times the read.
@@ -47,10 +47,11 @@ class PipelinedReads:
 
         Asks a second time where the connection broke: it may have died while nobody used it.
         """
-        try:
-            return await self._get(name)
-        except RedisConnectionError:
-            return await self._get(name)
+        return await self._ask(_command("GET", name))
+
+    async def evalsha(self, digest: str, key: str, argument: str) -> bytes | None:
+        """What a script says that reads one key. As `get`; NoScriptError where it is not there."""
+        return await self._ask(_command("EVALSHA", digest, "1", key, argument))
 
     async def close(self) -> None:
         """Close the connection; what waits fails. Closing twice is fine."""
@@ -60,11 +61,17 @@ class PipelinedReads:
         if line is not None:
             await line.close()
 
-    async def _get(self, name: str) -> bytes | None:
+    async def _ask(self, command: bytes) -> bytes | None:
+        try:
+            return await self._ask_once(command)
+        except RedisConnectionError:
+            return await self._ask_once(command)
+
+    async def _ask_once(self, command: bytes) -> bytes | None:
         line = self._line
         if line is None or not line.usable:
             line = await self._connected()
-        return await line.get(name.encode())
+        return await line.ask(command)
 
     async def _connected(self) -> _Line:
         """A new connection; all who need one wait for the same."""
@@ -95,11 +102,11 @@ class _Line:
         self.usable = True
         self._reader = asyncio.create_task(self._read())
 
-    async def get(self, name: bytes) -> bytes | None:
+    async def ask(self, command: bytes) -> bytes | None:
         reply: asyncio.Future[bytes | None] = self._loop.create_future()
         timer = self._loop.call_later(self._timeout_s, self._expire, reply)
         self._waiting.append(reply)
-        self._unsent.append(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name))
+        self._unsent.append(command)
         if self._sender is None:
             self._sender = asyncio.create_task(self._send())
         try:
@@ -161,3 +168,10 @@ class _Line:
             reply.set_exception(RedisTimeoutError("no reply"))
         self.usable = False
         self._reader.cancel()
+
+
+def _command(*words: str) -> bytes:
+    """As Redis reads it (RESP)."""
+    parts = [b"*%d\r\n" % len(words)]
+    parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in map(str.encode, words)]
+    return b"".join(parts)

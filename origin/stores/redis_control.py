@@ -17,17 +17,23 @@ that of the node that has the set of tenants. A replacement is told of on the ch
 Documents and times travel with a checksum (SHA-1, which Redis' scripts can tell): one that was
 damaged on its way may well be another valid one, which forgets a purge. A TCP checksum is short.
 
-The connections are a small pool of its own: an L1 under load does not hold up a purge.
+The connections are its own: an L1 under load does not hold up a purge. They are a small pool, and
+one for reading: where there are many tenants, every hit asks for a revision.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Self, cast
 
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import COMMON_LOG, MAX_RECORDS, Record
+from origin.stores.pipelined_reads import PipelinedReads
 from origin.stores.redis_store import DEFAULT_TIMEOUT_S, RedisClient, outages_told, redis_client
 
 DEFAULT_MAX_CONNECTIONS = 8
@@ -51,11 +57,13 @@ return sum
 """
 
 # KEYS: document. ARGV: `revision` for that alone. What is not there is told as such, sum and all.
+# One string: sum, revision, document.
 _READ = """
 local held = redis.call('HMGET', KEYS[1], 'revision', 'document')
 local revision, document = held[1] or '', held[2] or ''
 if ARGV[1] == 'revision' then document = '' end
-return {revision, document, redis.sha1hex(KEYS[1] .. ' ' .. revision .. ' ' .. document)}
+local told = revision .. ' ' .. document
+return redis.sha1hex(KEYS[1] .. ' ' .. told) .. ' ' .. told
 """
 
 # KEYS: what the edge is to get. ARGV: tenant, revision.
@@ -89,9 +97,15 @@ return told .. ' ' .. redis.sha1hex(told)
 class RedisControlStore:
     """The control store contract on one `redis.asyncio` client, which it owns."""
 
-    def __init__(self, client: RedisClient, *, prefix: str = "encore") -> None:
+    def __init__(
+        self, client: RedisClient, *, prefix: str = "encore", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
         self._client = client
         self._prefix = prefix
+        self._reads: PipelinedReads | None = None
+        if isinstance(client, Redis):  # a Cluster's client knows which node to ask
+            make_connection = client.connection_pool.make_connection
+            self._reads = PipelinedReads(make_connection, timeout_s=timeout_s)
         self._replace, self._read, self._owe, self._has, self._turn, self._time = map(
             client.register_script, (_REPLACE, _READ, _OWE, _HAS, _TURN, _TIME)
         )
@@ -102,7 +116,7 @@ class RedisControlStore:
     ) -> Self:
         """Build a store on `url`; see `redis_client`."""
         client = redis_client(url, timeout_s=timeout_s, max_connections=DEFAULT_MAX_CONNECTIONS)
-        return cls(client, prefix=prefix)
+        return cls(client, prefix=prefix, timeout_s=timeout_s)
 
     async def now_ms(self) -> int:
         """See ControlStore.now_ms."""
@@ -227,11 +241,20 @@ class RedisControlStore:
     async def close(self) -> None:
         """See ControlStore.close."""
         with outages_told():
+            if self._reads is not None:
+                await self._reads.close()
             await self._client.aclose()
 
     async def _held(self, tenant: str, what: str = "") -> tuple[bytes, bytes]:
         """(revision, document); see `_READ`."""
-        revision, document, found = await self._read(keys=[self._name(tenant)], args=[what])
+        name = self._name(tenant)
+        told: bytes | None = None
+        if self._reads is not None:
+            with contextlib.suppress(NoScriptError):  # below it is loaded
+                told = await self._reads.evalsha(self._read.sha, name, what)
+        if told is None:
+            told = await self._read(keys=[name], args=[what])
+        found, revision, document = told.split(b" ", 2)
         _require_sum(self._summed(tenant, revision, document), found)
         return revision, document
 

@@ -39,7 +39,7 @@ from tests.support.origins import Origin
 
 LIFE_S = 60
 """Of an entry: short, so that what is kept is soon as much as it gets."""
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "ENCORE_TTL_S": str(LIFE_S),
     "ENCORE_STALE_WHILE_REVALIDATE_S": "20",
     "ENCORE_STALE_IF_ERROR_S": "20",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -31,7 +32,7 @@ def response(coding: str, *parts: bytes) -> httpx.Response:
     return httpx.Response(200, headers={"content-encoding": coding}, stream=Stream(*parts))
 
 
-PACKED = {
+PACKED: dict[str, Callable[[bytes], bytes]] = {
     "": lambda data: data,
     "identity": lambda data: data,
     "gzip": gzip.compress,
