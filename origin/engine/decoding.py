@@ -23,7 +23,7 @@ _EITHER = 32 + zlib.MAX_WBITS
 
 def check_coding(response: httpx.Response) -> str:
     """The coding that the body is in. Raises UpstreamError for one that is not undone here."""
-    coding = response.headers.get("content-encoding", "").strip().lower()
+    coding: str = response.headers.get("content-encoding", "").strip().lower()
     if coding not in _PLAIN | _PACKED:
         raise garbage("it is coded in a way that was not asked for")
     return coding

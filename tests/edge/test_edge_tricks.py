@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -179,7 +180,7 @@ def test_words_of_a_prompt_control_nothing(tricked: Stack, text: str, place: str
         messages = [{"role": "user", "content": words if place == "user" else "Hello"}]
         if place == "system":
             messages.insert(0, {"role": "system", "content": words})
-        fields = {"model": MODEL, "messages": messages}
+        fields: dict[str, Any] = {"model": MODEL, "messages": messages}
         if place == "field":
             fields |= {"x_note": words, "metadata": {"encore-ttl": "0", "note": words}}
         body = json.dumps(fields).encode()

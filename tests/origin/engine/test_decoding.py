@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ class Stream(httpx.AsyncByteStream):
     def __init__(self, *parts: bytes) -> None:
         self._parts = parts
 
-    async def __aiter__(self):  # type: ignore[no-untyped-def] # noqa: ANN204
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         for part in self._parts:
             yield part
 
@@ -31,7 +32,7 @@ def response(coding: str, *parts: bytes) -> httpx.Response:
     return httpx.Response(200, headers={"content-encoding": coding}, stream=Stream(*parts))
 
 
-PACKED = {
+PACKED: dict[str, Callable[[bytes], bytes]] = {
     "": lambda data: data,
     "identity": lambda data: data,
     "gzip": gzip.compress,
