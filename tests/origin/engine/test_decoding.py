@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -22,7 +22,7 @@ class Stream(httpx.AsyncByteStream):
     def __init__(self, *parts: bytes) -> None:
         self._parts = parts
 
-    async def __aiter__(self):  # type: ignore[no-untyped-def] # noqa: ANN204
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         for part in self._parts:
             yield part
 
