@@ -231,7 +231,7 @@ class RedisControlStore:
         """See ControlStore.tenants."""
         with outages_told():
             names = await cast("Awaitable[set[bytes]]", self._client.smembers(self._tenants_name()))
-            return frozenset(name.decode() for name in names)
+            return frozenset(name.decode(errors="replace") for name in names)
 
     async def ping(self) -> None:
         """See ControlStore.ping."""

@@ -178,8 +178,9 @@ class RedisUsageStore:
                 now_ms=int(now_ms),
                 slots={
                     int(start) * 1000: {
-                        _decoded_over_time(name): int(number)
+                        (None, None, *known): int(number)
                         for name, number in zip(flat[::2], flat[1::2], strict=True)
+                        if (known := _decoded(name)) is not None
                     }
                     for start, flat in slots
                 },
@@ -191,7 +192,7 @@ class RedisUsageStore:
             members = await cast(
                 "Awaitable[set[bytes]]", self._client.smembers(f"{self._prefix}:usage:tenants")
             )
-            return frozenset(member.decode() for member in members)
+            return frozenset(member.decode(errors="replace") for member in members)
 
     async def close(self) -> None:
         """See UsageStore.close."""
@@ -209,25 +210,36 @@ def _kept(reply: Any) -> Kept:
     numbers = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
     since_ms = numbers.pop(_SINCE, None)
     return Kept(
-        numbers={_decoded(name): number for name, number in numbers.items()},
+        numbers={
+            known: number
+            for name, number in numbers.items()
+            if (known := _decoded(name)) is not None
+        },
         since_ms=since_ms,
         hottest=tuple(
-            HotKey(key=key.decode(), hits=int(float(hits)), last_ms=int(float(last_ms)))
+            HotKey(
+                key=key.decode(errors="replace"),
+                hits=int(float(hits)),
+                last_ms=int(float(last_ms)),
+            )
             for key, hits, last_ms in hottest
         ),
     )
 
 
 @lru_cache(8192)
-def _decoded(name: bytes) -> Name:
-    """Tenants have much the same ones: some hundred for each model."""
-    return tuple(json.loads(name))
+def _decoded(name: bytes) -> Name | None:
+    """A number's name; None for one that was damaged on its way in, which is left out for ever.
 
-
-@lru_cache(1024)
-def _decoded_over_time(name: bytes) -> Name:
-    """There are some hundred of them, in every slot again."""
-    return (None, None, *json.loads(name))
+    Tenants and slots have much the same ones: some hundred for each model.
+    """
+    try:
+        parts: object = json.loads(name)
+        if isinstance(parts, list) and all(part is None or isinstance(part, str) for part in parts):
+            return tuple(cast("list[str | None]", parts))
+    except (ValueError, TypeError):
+        pass
+    return None
 
 
 def _encoded(name: tuple[str | None, ...]) -> str:

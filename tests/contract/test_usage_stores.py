@@ -173,6 +173,28 @@ async def test_many_are_read_as_each_alone(store: UsageStore) -> None:
     assert [each.numbers.get(A, 0) for each in kept[:4]] == [53, 0, 51, 50]
 
 
+@pytest.mark.parametrize("name", [b"\xff", b"[", b"1", b'"x"', b"[1]", b'{"a": 1}'])
+async def test_what_was_damaged_on_its_way_in_hides_nothing_else(
+    bundled_redis: str, name: bytes
+) -> None:
+    """A name that cannot be read is left out: it stays there for good."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+        store = RedisUsageStore.from_url(bundled_redis, timeout_s=10)
+        counted: Name = (None, None, "requests", "hit")
+        await store.add({"acme": Usage(numbers={counted: 2})})
+        slot = int(time.time()) // SLOT_S * SLOT_S
+        for hash_name in ("encore:usage:{acme}", f"encore:usage:{{acme}}:at:{slot}"):
+            await client.hset(hash_name, name, "5")
+        await client.sadd("encore:usage:tenants", b"\xff")
+        kept = await store.read("acme", top=1)
+        assert kept.numbers == {counted: 2}
+        slots = (await store.recent("acme")).slots.values()
+        assert {each for numbers in slots for each in numbers} == {counted}
+        assert await store.tenants() >= {"acme"}
+        await store.close()
+
+
 async def test_an_outage_is_told() -> None:
     """No Redis, no zeros."""
     store = RedisUsageStore.from_url("redis://127.0.0.1:1")

@@ -35,7 +35,7 @@ class Trial:
     may_break: tuple[str, ...] = ()
     lasts_s: float = LASTS_S
     recovers_s: float = RECOVERS_S
-    direct: bool = True
+    keeps_jobs: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Row:
 
 def endure(running: System, name: str, trial: Trial, note: Callable[[Row], None]) -> Traffic:
     """Let a fault happen under traffic, note the row, and hold it to what it may cost."""
-    traffic = Traffic(running.clients(direct=trial.direct, may_break=trial.may_break))
+    traffic = Traffic(running.clients(may_break=trial.may_break))
     ledger = Ledger(running)
     with traffic.running():
         traffic.recovery_s(time.monotonic(), quiet_s=0.5)
@@ -76,7 +76,7 @@ def endure(running: System, name: str, trial: Trial, note: Callable[[Row], None]
             time.sleep(max(0.0, began_s + trial.lasts_s - time.monotonic()))
         over_s = time.monotonic()
         recovered_s = traffic.recovery_s(over_s, quiet_s=0.5)
-        ledger.check()
+        ledger.check(jobs=trial.keeps_jobs)
     row = Row(fault=name, does=trial.does, counts=traffic.counts(began_s), recovered_s=recovered_s)
     note(row)
     assert recovered_s < trial.recovers_s

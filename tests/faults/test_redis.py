@@ -15,6 +15,7 @@ from tests.faults.endure import Row, Trial, endure
 from tests.faults.system import System
 from tests.support.tcp_proxy import Fault
 
+pytestmark = pytest.mark.timeout(600)  # what it starts first may take long on a busy machine
 UNAVAILABLE = frozenset({"503 control_unavailable", "503 jobs_unavailable"})
 """What changes control data waits for Redis."""
 BIG = 300_000
@@ -219,5 +220,6 @@ def test_redis_that_lost_everything(running: System, note: Callable[[Row], None]
         does="FLUSHALL, later control documents put back",
         fault=flushed,
         failures=UNAVAILABLE | {"401 invalid_api_key"},
+        keeps_jobs=False,
     )
     endure(running, "Redis lost everything", lost, note)

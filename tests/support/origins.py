@@ -104,6 +104,7 @@ class Origin:
     folder: Path
     variables: dict[str, str]
     module: str = "origin.cli"
+    options: tuple[str, ...] = ()
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     url: str = ""
@@ -123,7 +124,7 @@ class Origin:
         """Start it, and wait until it is ready."""
         with (self.folder / "origin.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "origin"],
+                [sys.executable, "-m", self.module, "origin", *self.options],
                 cwd=self.folder,
                 env=environ(ENCORE_ORIGIN_PORT=str(self.port), **self.variables),
                 stdout=log,
