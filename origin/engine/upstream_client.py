@@ -42,7 +42,6 @@ from origin.engine.breaker import Breaker
 from origin.engine.upstream_json import error_fields, parse
 from origin.limits import Room
 from origin.metrics import UPSTREAM_SUSPENDED
-from origin.stores.redis_store import is_closed
 from shared.errors import ClientError, EncoreError, UpstreamError
 
 ATTEMPTS = 3
@@ -231,9 +230,7 @@ class UpstreamClient:
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError):
             self._failed()
             raise
-        except (AttributeError, RuntimeError) as error:
-            if not is_closed(error):
-                raise
+        except (AttributeError, RuntimeError) as error:  # the libraries', of a socket that is gone
             self._failed()
             raise _interrupted() from error
         if response.status_code in _ILL:
