@@ -385,7 +385,7 @@ class Control:
         try:
             for _ in range(MAX_ATTEMPTS):
                 text = await self._store.load(tenant)
-                at_ms = await self._store.now_ms()
+                at_ms = await self._store.cut_off_ms()
                 known_s = self._clock_s()
                 if text is not None:
                     before = _decoded(text, tenant)

@@ -43,7 +43,7 @@ from shared.envelope import (
     EnvelopeError,
     Header,
 )
-from shared.freshness import Lifetimes, Serve, decide
+from shared.freshness import MAX_AHEAD_MS, Lifetimes, Serve, decide
 from shared.keys import KeyRings, short_key
 from shared.requests import Request
 from shared.storability import exact_only, storability
@@ -227,7 +227,9 @@ class Generations:
     ) -> Envelope | None:
         """The entry of an answer, None where there is to be none."""
         started_ms = to_be.generation_started_ms
-        created_ms = max(started_ms, self._clock_ms())  # clocks differ, and may be set back
+        created_ms = now_ms = self._clock_ms()
+        if now_ms < started_ms <= now_ms + MAX_AHEAD_MS:  # clocks differ, and may be set back
+            created_ms = started_ms
         told = () if flight.leader is None else await flight.leader.gather()
         ttls_s, digests_told = _read_wishes(told)
         storing = self._tiers.storing(

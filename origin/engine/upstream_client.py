@@ -59,7 +59,6 @@ _AGAIN = frozenset({429, 502, 503, 504})
 _ILL = frozenset({502, 503, 504})
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=4.0)  # "full jitter"
 _MAX_MESSAGE_CHARACTERS = 2000
-_HUNG_UP = "the handler is closed"  # uvloop's words for sending between a hang-up and its news
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{4,}|\bBearer\s+\S+", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
@@ -232,9 +231,7 @@ class UpstreamClient:
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError):
             self._failed()
             raise
-        except RuntimeError as error:
-            if _HUNG_UP not in str(error):
-                raise
+        except (AttributeError, RuntimeError) as error:  # the libraries', of a socket that is gone
             self._failed()
             raise _interrupted() from error
         if response.status_code in _ILL:

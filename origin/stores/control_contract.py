@@ -34,7 +34,11 @@ class ControlStore(Protocol):
     """
 
     async def now_ms(self) -> int:
-        """The store's own clock: Unix time in milliseconds. Changes nothing."""
+        """The store's own clock: Unix time in milliseconds, later than any cut-off told before."""
+        ...
+
+    async def cut_off_ms(self) -> int:
+        """The same, but no earlier than any time told before, wherever the clock was set since."""
         ...
 
     async def revision(self, tenant: str) -> int | None:

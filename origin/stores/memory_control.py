@@ -16,6 +16,7 @@ class MemoryControlStore:
 
     def __init__(self, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self.clock_ms = clock_ms
+        self._told_ms = self._cut_off_ms = 0
         self._documents: dict[str, tuple[int, bytes]] = {}
         self._logs: dict[str, list[Record]] = {}
         self._owed: dict[str, int] = {}
@@ -24,7 +25,15 @@ class MemoryControlStore:
 
     async def now_ms(self) -> int:
         """See ControlStore.now_ms."""
-        return self.clock_ms()
+        now_ms = max(self.clock_ms(), self._cut_off_ms + 1)
+        self._told_ms = max(now_ms, self._told_ms)
+        return now_ms
+
+    async def cut_off_ms(self) -> int:
+        """See ControlStore.cut_off_ms."""
+        self._cut_off_ms = max(self.clock_ms(), self._told_ms)
+        self._told_ms = self._cut_off_ms
+        return self._cut_off_ms
 
     async def revision(self, tenant: str) -> int | None:
         """See ControlStore.revision."""

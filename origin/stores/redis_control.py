@@ -9,9 +9,10 @@ only (`volatile-*`).
 - `PREFIX:ctl:edge`, a hash: by tenant, the revision that the edge is to get.
 - `PREFIX:ctl:facts`, a hash.
 - `PREFIX:ctl:turn:TASK`, a text: who has the turn.
+- `PREFIX:ctl:clock`, a text: what times went on from, where Redis' clock was set back since.
 
 The clock is Redis's own (`TIME`), so that every origin process tells one time; in a Cluster it is
-that of the node that has the set of tenants. A replacement is told of on the channel
+that of the node that has `PREFIX:ctl:clock`. A replacement is told of on the channel
 `PREFIX:ctl:changed`, whose messages are tenants.
 
 Documents and times travel with a checksum (SHA-1, which Redis' scripts can tell): one that was
@@ -86,12 +87,21 @@ else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return 1
 """
 
-# KEYS: one of the node whose clock counts. A time that was damaged would be as good as any other.
+# Redis' clock may be set back, or be another server's after a failover: cut-offs must hold all the
+# same. All times told are less than what is noted and a step; so few are worth a write.
+# KEYS: what is noted. ARGV: the step in ms, `cut-off` for one. With a sum: a time that was damaged
+# would be as good as any other.
 _TIME = """
 local time = redis.call('TIME')
-local told = time[1] .. ' ' .. time[2]
-return told .. ' ' .. redis.sha1hex(told)
+local told = time[1] * 1000 + math.floor(time[2] / 1000)
+local noted, step = tonumber(redis.call('GET', KEYS[1]) or 0), tonumber(ARGV[1])
+if ARGV[2] == 'cut-off' then told = math.max(told, noted + step - 1)
+else told = math.max(told, noted + 1) end
+local text = string.format('%.0f', told)
+if ARGV[2] == 'cut-off' or told >= noted + step then redis.call('SET', KEYS[1], text) end
+return text .. ' ' .. redis.sha1hex(text)
 """
+_STEP_MS = 100
 
 
 class RedisControlStore:
@@ -120,11 +130,11 @@ class RedisControlStore:
 
     async def now_ms(self) -> int:
         """See ControlStore.now_ms."""
-        with outages_told():
-            told, _, found = (await self._time(keys=[self._tenants_name()])).rpartition(b" ")
-            _require_sum(told, found)
-            seconds, microseconds = map(int, told.split())
-        return seconds * 1000 + microseconds // 1000
+        return await self._told_ms("time")
+
+    async def cut_off_ms(self) -> int:
+        """See ControlStore.cut_off_ms."""
+        return await self._told_ms("cut-off")
 
     async def revision(self, tenant: str) -> int | None:
         """See ControlStore.revision."""
@@ -244,6 +254,13 @@ class RedisControlStore:
             if self._reads is not None:
                 await self._reads.close()
             await self._client.aclose()
+
+    async def _told_ms(self, what: str) -> int:
+        with outages_told():
+            answer = await self._time(keys=[f"{self._prefix}:ctl:clock"], args=[_STEP_MS, what])
+            told, _, found = answer.rpartition(b" ")
+            _require_sum(told, found)
+            return int(told)
 
     async def _held(self, tenant: str, what: str = "") -> tuple[bytes, bytes]:
         """(revision, document); see `_READ`."""

@@ -117,6 +117,42 @@ async def test_the_clock_tells_unix_time(store: ControlStore) -> None:
     assert before_ms <= now_ms <= time.time_ns() // 1_000_000
 
 
+async def test_a_cut_off_parts_the_times_told_before_from_those_after(store: ControlStore) -> None:
+    """However close they are."""
+    for _ in range(3):
+        before_ms = [await store.now_ms() for _ in range(5)]
+        cut_off_ms = await store.cut_off_ms()
+        after_ms = [await store.now_ms() for _ in range(5)]
+        assert max(before_ms) <= cut_off_ms < min(after_ms)
+
+
+async def test_cut_offs_hold_where_the_clock_is_set_back() -> None:
+    """Times go on from the last cut-off then."""
+    store = MemoryControlStore(lambda: 1000)
+    assert await store.now_ms() == 1000
+    store.clock_ms = lambda: 7
+    assert await store.cut_off_ms() == 1000
+    assert await store.now_ms() == 1001
+    assert await store.cut_off_ms() == 1001
+    assert await store.now_ms() == 1002
+    store.clock_ms = lambda: 5000
+    assert await store.now_ms() == 5000
+
+
+async def test_cut_offs_hold_where_redis_clock_is_set_back(bundled_redis: str) -> None:
+    """As on a server that takes over, and is behind: it has what was noted."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+        store = RedisControlStore.from_url(bundled_redis)
+        ahead_ms = await store.now_ms() + 3_600_000
+        await client.set("encore:ctl:clock", ahead_ms)
+        assert await store.now_ms() == ahead_ms + 1
+        cut_off_ms = await store.cut_off_ms()
+        assert cut_off_ms > ahead_ms
+        assert await store.now_ms() == cut_off_ms + 1
+        await store.close()
+
+
 async def test_a_store_answers_pings_and_closes_twice(store: ControlStore) -> None:
     """Neither says anything."""
     await store.ping()

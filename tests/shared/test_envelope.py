@@ -252,7 +252,6 @@ def test_a_header_is_utf8_and_small(encoded: bytes) -> None:
         ({"answered_by": "\ud83d"}, "answered by"),
         ({"answered_by": b"a"}, "answered by"),
         ({"generation_started_ms": -1}, "times"),
-        ({"generation_started_ms": 2001}, "times"),
         ({"generation_started_ms": True}, "times"),
         ({"created_ms": 2000.0}, "times"),
         ({"created_ms": 3001}, "times"),
