@@ -17,7 +17,6 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -27,6 +26,7 @@ from rich.text import Text
 
 from origin.purge_requests import EVERY_TENANT
 from origin.settings import Settings, load_settings
+from origin.times import utc
 from shared.control_document import (
     RESIDENCIES,
     ROLES,
@@ -97,14 +97,14 @@ def list_keys(
     keys = sorted(document.keys.values(), key=lambda key: key.created_ms)
     if as_json:
         rows = [
-            {"id": key.id, "role": key.role, "name": key.name, "created": _utc(key.created_ms)}
+            {"id": key.id, "role": key.role, "name": key.name, "created": utc(key.created_ms)}
             for key in keys
         ]
         sys.stdout.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
         return
     table = Table("id", "role", "name", "created (UTC)")
     for key in keys:
-        table.add_row(key.id[:SHOWN_ID_CHARACTERS], key.role, Text(key.name), _utc(key.created_ms))
+        table.add_row(key.id[:SHOWN_ID_CHARACTERS], key.role, Text(key.name), utc(key.created_ms))
     out.print(table)
 
 
@@ -403,7 +403,7 @@ def _show(policy: Policy) -> None:
 
 
 def _say_purged(changed: Changed, older_than_s: int = 0) -> None:
-    cut_off = _utc(changed.at_ms - older_than_s * 1000)
+    cut_off = utc(changed.at_ms - older_than_s * 1000)
     out.print(
         f"Purged {changed.document.tenant} up to {cut_off}: by the origin now, "
         f"{_edge_words(changed.edge)}.",
@@ -442,7 +442,3 @@ def _say_edge(edge: EdgeState) -> None:
             style="yellow",
             soft_wrap=True,
         )
-
-
-def _utc(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
