@@ -304,12 +304,15 @@ def _dry_run(settings: Settings, tenant: str, purge: Purge) -> tuple[str, DryRun
     return tenant, act_on_redis(settings, count)
 
 
-def duration_s(option: str, text: str) -> int:
-    """Seconds of an option's `90s`, `15m`, `12h` or `7d`. Raises CommandError."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+def duration_s(option: str, text: str, *, else_: str = "") -> int:
+    """Seconds of an option's `90s`, `15m` (or `15min`), `12h` or `7d`. Raises CommandError.
+
+    `else_` is what else the option takes, for its words.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})(s|m|min|h|d)", text)
     if match is None:
-        raise CommandError(f"{option} {text!r}: a number and s, m, h or d, such as 7d")
-    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
+        raise CommandError(f"{option} {text!r}: a number and s, m, h or d, such as 7d{else_}")
+    return int(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}[match[2]]
 
 
 def _settings_for(tenant: str) -> Settings:
