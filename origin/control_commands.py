@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from origin.purge_requests import EVERY_TENANT
+from origin.purge_requests import purge_of
 from origin.settings import Settings, load_settings
+from origin.stores.control_contract import EVERY_TENANT
 from origin.times import utc
 from shared.control_document import (
     RESIDENCIES,
@@ -267,8 +268,6 @@ def purge(
     if everything == bool(key or tag or model):
         raise CommandError("name what to purge by --key, --tag, --model, or else by --everything")
     settings = _settings_for(tenant)
-    from origin.control import purge_of  # noqa: PLC0415 - quick start
-
     try:
         named = purge_of(
             settings.keys,

@@ -16,7 +16,8 @@ from typing import Any
 from origin.lifetimes import Tiers
 from origin.metrics import SEMANTIC_OUTCOMES
 from origin.prices import Prices
-from origin.stores.usage_contract import EVERY_TENANT, Kept, Name, UsageStore
+from origin.stores.control_contract import EVERY_TENANT
+from origin.stores.usage_contract import Kept, Name, UsageStore
 from origin.times import utc
 from origin.usage import REUSE_BOUNDS_S, REUSE_BUCKETS, SIMILARITY_BUCKETS
 from shared.counts import (
