@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -132,11 +131,8 @@ def _id_before(since: str, now_ms: int) -> str:
     try:
         time = datetime.fromisoformat(since)
     except ValueError:
-        if re.fullmatch("[0-9]+[smhd]", since) is None:
-            raise CommandError(
-                f"--since {since!r}: neither a number and s, m, h or d, nor a time in ISO 8601"
-            ) from None
-        since_ms = now_ms - duration_s("--since", since) * 1000
+        ago_s = duration_s("--since", since, else_="; or a time in ISO 8601")
+        since_ms = now_ms - ago_s * 1000
     else:
         since_ms = round(time.replace(tzinfo=time.tzinfo or UTC).timestamp() * 1000)
     return f"{max(0, since_ms - 1)}-{2**63}"

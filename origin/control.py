@@ -18,17 +18,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, TypeVar
 
 from origin.audit import ORIGIN, Act, Actor, purge_act
 from origin.edge_push import EdgeDelivery, EdgePush
 from origin.metrics import CONTROL_ERRORS
-from origin.purge_requests import EVERY_TENANT
 from origin.settings import Settings
 from origin.stores.contract import StoreError
-from origin.stores.control_contract import ControlStore
+from origin.stores.control_contract import EVERY_TENANT, ControlStore
 from origin.tasks import end, until_done
 from shared.control_document import (
     ControlDocument,
@@ -41,9 +40,8 @@ from shared.control_document import (
     purged,
     revised,
 )
-from shared.controls import TAG, TAG_WORDS
 from shared.errors import ClientError, EncoreError, InternalError
-from shared.keys import DEVELOPMENT_TENANT, KeyRings, short_key, tag_digest
+from shared.keys import DEVELOPMENT_TENANT, short_key
 
 MEMO_S = 0.25
 MAX_ATTEMPTS = 100
@@ -452,33 +450,6 @@ def covers(cut_offs: CutOffs, purge: Purge, at_ms: int) -> bool:
     )
     return not purge.everything and all(
         times.get(name, -1) >= at_ms for times, names in groups for name in names
-    )
-
-
-def purge_of(
-    rings: KeyRings,
-    tenant: str,
-    *,
-    everything: bool = False,
-    older_than_s: int = 0,
-    models: Iterable[str] = (),
-    tags: Iterable[str] = (),
-    keys: Iterable[str] = (),
-) -> Purge:
-    """A purge of what is named, tags by their names. Raises ControlError.
-
-    Entries made before a rotation hold the digests of the previous secret: both are meant.
-    """
-    tags = tuple(tags)
-    for tag in tags:
-        if TAG.fullmatch(tag) is None:
-            raise ControlError(f"tag: {TAG_WORDS}, as in Encore-Tags")
-    return Purge(
-        everything=everything,
-        older_than_s=older_than_s,
-        models=tuple(models),
-        tags=tuple(tag_digest(ring, tenant, tag) for tag in tags for ring in rings),
-        keys=tuple(keys),
     )
 
 

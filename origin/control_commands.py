@@ -17,7 +17,6 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -25,8 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from origin.purge_requests import EVERY_TENANT
+from origin.purge_requests import purge_of
 from origin.settings import Settings, load_settings
+from origin.stores.control_contract import EVERY_TENANT
+from origin.times import utc
 from shared.control_document import (
     RESIDENCIES,
     ROLES,
@@ -97,14 +98,14 @@ def list_keys(
     keys = sorted(document.keys.values(), key=lambda key: key.created_ms)
     if as_json:
         rows = [
-            {"id": key.id, "role": key.role, "name": key.name, "created": _utc(key.created_ms)}
+            {"id": key.id, "role": key.role, "name": key.name, "created": utc(key.created_ms)}
             for key in keys
         ]
         sys.stdout.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
         return
     table = Table("id", "role", "name", "created (UTC)")
     for key in keys:
-        table.add_row(key.id[:SHOWN_ID_CHARACTERS], key.role, Text(key.name), _utc(key.created_ms))
+        table.add_row(key.id[:SHOWN_ID_CHARACTERS], key.role, Text(key.name), utc(key.created_ms))
     out.print(table)
 
 
@@ -267,8 +268,6 @@ def purge(
     if everything == bool(key or tag or model):
         raise CommandError("name what to purge by --key, --tag, --model, or else by --everything")
     settings = _settings_for(tenant)
-    from origin.control import purge_of  # noqa: PLC0415 - quick start
-
     try:
         named = purge_of(
             settings.keys,
@@ -304,12 +303,15 @@ def _dry_run(settings: Settings, tenant: str, purge: Purge) -> tuple[str, DryRun
     return tenant, act_on_redis(settings, count)
 
 
-def duration_s(option: str, text: str) -> int:
-    """Seconds of an option's `90s`, `15m`, `12h` or `7d`. Raises CommandError."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+def duration_s(option: str, text: str, *, else_: str = "") -> int:
+    """Seconds of an option's `90s`, `15m` (or `15min`), `12h` or `7d`. Raises CommandError.
+
+    `else_` is what else the option takes, for its words.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})(s|m|min|h|d)", text)
     if match is None:
-        raise CommandError(f"{option} {text!r}: a number and s, m, h or d, such as 7d")
-    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
+        raise CommandError(f"{option} {text!r}: a number and s, m, h or d, such as 7d{else_}")
+    return int(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}[match[2]]
 
 
 def _settings_for(tenant: str) -> Settings:
@@ -403,7 +405,7 @@ def _show(policy: Policy) -> None:
 
 
 def _say_purged(changed: Changed, older_than_s: int = 0) -> None:
-    cut_off = _utc(changed.at_ms - older_than_s * 1000)
+    cut_off = utc(changed.at_ms - older_than_s * 1000)
     out.print(
         f"Purged {changed.document.tenant} up to {cut_off}: by the origin now, "
         f"{_edge_words(changed.edge)}.",
@@ -442,7 +444,3 @@ def _say_edge(edge: EdgeState) -> None:
             style="yellow",
             soft_wrap=True,
         )
-
-
-def _utc(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

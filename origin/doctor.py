@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import httpx
 
 from origin.embedded_redis import find_server
+from origin.failures import first_line
 from origin.settings import Settings, SettingsError, Upstream
 from origin.stores.redis_checks import check_redis, clock_off, used
 from shared.diagnosis import agreement
@@ -157,7 +158,7 @@ def _local_model(settings: Settings) -> Finding:
         return Finding(
             part="model",
             state="fault",
-            text=f"ENCORE_MODEL={source!r} cannot be read ({_first_line(error)})",
+            text=f"ENCORE_MODEL={source!r} cannot be read ({first_line(error)})",
             fix="give a folder with a transformers checkpoint, or the id of one that can be had",
         )
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
@@ -198,7 +199,7 @@ async def _loaded(settings: Settings) -> Finding:
         return Finding(
             part="model",
             state="fault",
-            text=f"loads, and then fails ({type(error).__name__}: {_first_line(error)})",
+            text=f"loads, and then fails ({type(error).__name__}: {first_line(error)})",
             fix="try another ENCORE_DTYPE or ENCORE_DEVICE; the origin's log says more",
         )
     finally:
@@ -359,7 +360,3 @@ def _object(response: httpx.Response) -> dict[str, Any]:
 def _models(response: httpx.Response) -> list[Any] | None:
     listed = _object(response).get("data")
     return listed if response.is_success and isinstance(listed, list) else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -18,10 +18,10 @@ import logging
 from contextlib import aclosing, suppress
 
 from origin.audit import Actor
-from origin.control import Control, purge_of
+from origin.control import Control
 from origin.failures import describe
 from origin.metrics import INVALIDATION_EVENTS
-from origin.purge_requests import MAX_REQUEST_BYTES, read_purge_request
+from origin.purge_requests import MAX_REQUEST_BYTES, purge_of, read_purge_request
 from origin.stores.contract import StoreError
 from origin.stores.redis_events import RedisEvents
 from shared.control_document import ControlError

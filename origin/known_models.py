@@ -16,9 +16,8 @@ import logging
 from origin.audit import ORIGIN, Act
 from origin.control import UNREADABLE, Control
 from origin.engine.contract import Engine
-from origin.purge_requests import EVERY_TENANT
 from origin.stores.contract import StoreError
-from origin.stores.control_contract import ControlStore
+from origin.stores.control_contract import EVERY_TENANT, ControlStore
 from origin.tasks import until_done
 from shared.control_document import ControlError, Purge
 from shared.errors import EncoreError

@@ -118,9 +118,7 @@ def _prefix_cache_bytes() -> int:
 
     try:
         told = load_settings().prefix_cache_bytes
-    except (
-        SettingsError
-    ):  # an origin would refuse to start; what a model takes is known all the same
+    except SettingsError:  # no origin would start; what a model takes is known all the same
         told = None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return default_limit_bytes(device) if told is None else told

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ from origin.relay import Relay
 from origin.semantic.tier import SemanticTier
 from origin.sliding import Sliding
 from origin.stores.contract import Store, StoreError
+from origin.times import unix_ms
 from origin.tracing import span
 from shared import json_text
 from shared.cache_headers import Forwarded
@@ -103,7 +103,7 @@ class Pipeline:
         store_clock: Callable[[], Awaitable[int]],
         relay: Relay | None = None,
         admit_after: int = 1,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = unix_ms,
         ruling: Callable[[str], ControlDocument | None] = lambda _: None,
         note_model: Callable[[str, str], Awaitable[None]] | None = None,
         matcher: Matcher | None = None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import stat
 import sys
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 from rich.console import Console
 
-from origin.control_commands import CommandError
+from origin.control_commands import CommandError, duration_s
 from origin.settings import Settings, load_settings
 from shared.normalisation import PROFILES
 
@@ -37,8 +36,6 @@ MAX_SETTINGS = 64
 EVERY = 100_000
 """Requests after which a line says how far it is, where there is no terminal."""
 _SECRET = "a plan signs nothing; its keys are the same each time"  # noqa: S105
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|min|h|d)?")
-_UNITS_S = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 out = Console()
 err = Console(stderr=True)
 
@@ -236,10 +233,7 @@ def settings_of(
 def _ttls(text: str | None, most_s: int) -> list[int]:
     found = []
     for each in _members(text):
-        match = _DURATION.fullmatch(each)
-        if match is None:
-            raise CommandError(f"--ttl: {each!r} is no time such as 300, 5m, 1h or 7d")
-        seconds = int(match[1]) * _UNITS_S[match[2]]
+        seconds = duration_s("--ttl", each + "s" * each.isdigit(), else_=", or seconds")
         if seconds > most_s:
             raise CommandError(f"--ttl: {each} is more than ENCORE_MAX_TTL_S={most_s}")
         found.append(seconds)

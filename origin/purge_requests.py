@@ -1,16 +1,19 @@
-"""What a purge is asked by: one form, over HTTP and in events."""
+"""What a purge is asked by, over HTTP, in events and by command, and the purge that it comes to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from origin.stores.control_contract import EVERY_TENANT
 from shared import json_text
 from shared.checks import Check, array, boolean, integer, known_fields, string
-from shared.controls import TAG
+from shared.control_document import ControlError, Purge
+from shared.controls import TAG, TAG_WORDS
 from shared.errors import ClientError
+from shared.keys import KeyRings, tag_digest
 
-EVERY_TENANT = "*"
 MAX_NAMES = 250
 """Of each kind in one purge: of tags there are two digests while a secret is being replaced."""
 MAX_REQUEST_BYTES = 1 << 20
@@ -28,7 +31,7 @@ _FIELDS: dict[str, Check] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PurgeRequest:
-    """A purge as it is asked for. `named` are the arguments of `origin.control.purge_of`.
+    """A purge as it is asked for. `named` are the arguments of `purge_of`.
 
     `tenant` is None where none is named, `EVERY_TENANT` for all of them.
     """
@@ -50,3 +53,30 @@ def read_purge_request(text: bytes) -> PurgeRequest:
             code="invalid_value",
         )
     return PurgeRequest(tenant=tenant, dry_run=dry_run, named=fields)
+
+
+def purge_of(
+    rings: KeyRings,
+    tenant: str,
+    *,
+    everything: bool = False,
+    older_than_s: int = 0,
+    models: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    keys: Iterable[str] = (),
+) -> Purge:
+    """A purge of what is named, tags by their names. Raises ControlError.
+
+    Entries made before a rotation hold the digests of the previous secret: both are meant.
+    """
+    tags = tuple(tags)
+    for tag in tags:
+        if TAG.fullmatch(tag) is None:
+            raise ControlError(f"tag: {TAG_WORDS}, as in Encore-Tags")
+    return Purge(
+        everything=everything,
+        older_than_s=older_than_s,
+        models=tuple(models),
+        tags=tuple(tag_digest(ring, tenant, tag) for tag in tags for ring in rings),
+        keys=tuple(keys),
+    )

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from origin.control_commands import CommandError
 from origin.settings import Settings, load_settings
-from origin.stores.usage_contract import EVERY_TENANT
+from origin.stores.control_contract import EVERY_TENANT
 from shared.counts import OUTCOMES, STRATEGIES, TIERS
 from shared.keys import check_tenant
 

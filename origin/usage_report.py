@@ -10,14 +10,15 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
 
 from origin.lifetimes import Tiers
 from origin.metrics import SEMANTIC_OUTCOMES
 from origin.prices import Prices
-from origin.stores.usage_contract import EVERY_TENANT, Kept, Name, UsageStore
+from origin.stores.control_contract import EVERY_TENANT
+from origin.stores.usage_contract import Kept, Name, UsageStore
+from origin.times import utc
 from origin.usage import REUSE_BOUNDS_S, REUSE_BUCKETS, SIMILARITY_BUCKETS
 from shared.counts import (
     BUCKETS,
@@ -74,7 +75,7 @@ def report(tenant: str, kept: Mapping[str, Kept], terms: Terms) -> dict[str, Any
     answer = {
         "version": VERSION,
         "tenant": tenant,
-        "since": _utc(min(starts_ms)) if starts_ms else None,
+        "since": utc(min(starts_ms)) if starts_ms else None,
         "approximate": True,
         **whole.summary(),
         "edge": _tier("edge", numbers),
@@ -216,7 +217,7 @@ def _usd(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def _top_keys(kept: Mapping[str, Kept]) -> list[dict[str, Any]]:
     keys = [
-        {"tenant": tenant, "key": hot.key, "hits": hot.hits, "last": _utc(hot.last_ms)}
+        {"tenant": tenant, "key": hot.key, "hits": hot.hits, "last": utc(hot.last_ms)}
         for tenant, each in kept.items()
         for hot in each.hottest
     ]
@@ -263,7 +264,3 @@ def _grouped(numbers: Mapping[Name, int], place: int) -> dict[str, dict[Name, in
 
 def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
-
-
-def _utc(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -35,6 +34,7 @@ from origin.quiet_hours import QuietHours
 from origin.stores.contract import StoreError
 from origin.stores.job_contract import LEASE_S, JobState, JobStore, Lease
 from origin.tasks import end
+from origin.times import unix_ms
 from origin.warm_requests import WarmRequest, read
 from shared import json_text
 from shared.errors import ClientError, EncoreError, InternalError
@@ -80,7 +80,7 @@ class WarmJobs:
         keys: KeyRings,
         turns: Turns,
         quiet_hours: QuietHours | None = None,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = unix_ms,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store

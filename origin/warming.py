@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from origin.engine.turns import Turns
 from origin.failures import describe
 from origin.pipeline import Pipeline
 from origin.queries import Query
+from origin.times import unix_ms
 from shared import json_text
 from shared.controls import Controls, Directives
 from shared.envelope import Header
@@ -73,7 +73,7 @@ class Warming:
         *,
         limit: int,
         turns: Turns | None = None,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = unix_ms,
     ) -> None:
         """`limit` is the most entries that one run refreshes; 0 remembers nothing.
 

@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 from origin.api.access import Access, Caller
 from origin.api.http import headers_of, read_body, send_json
 from origin.audit import placed
-from origin.control import Changed, Control, purge_of
+from origin.control import Changed, Control
 from origin.dry_run import dry_run
-from origin.purge_requests import EVERY_TENANT, MAX_REQUEST_BYTES, read_purge_request
+from origin.purge_requests import MAX_REQUEST_BYTES, purge_of, read_purge_request
 from origin.stores.contract import Store
+from origin.stores.control_contract import EVERY_TENANT
 from shared.control_document import OPERATOR_TENANT, ControlError, Purge
 from shared.errors import ClientError
 from shared.keys import KeyRings, check_tenant

@@ -5,7 +5,6 @@ The body is a request as `POST /cache/warm` takes one: `{"endpoint", "body", "he
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
@@ -16,6 +15,7 @@ from origin.explanation import explanation, semantic_tier
 from origin.pipeline import Pipeline
 from origin.queries import Query
 from origin.stores.contract import StoreError
+from origin.times import unix_ms
 from origin.warm_requests import written
 from shared import json_text
 from shared.errors import EncoreError
@@ -65,7 +65,7 @@ class Explanations:
             query,
             look,
             semantic,
-            now_ms=time.time_ns() // 1_000_000,
+            now_ms=unix_ms(),
             admit_after=self._pipeline.edge_writes.admit_after,
         )
 

@@ -6,7 +6,6 @@ For a tenant's admins. A 202 says that the job is durable: it goes on after a ki
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -16,6 +15,7 @@ from origin.api.http import headers_of, read_body, send_json
 from origin.audit import Act, placed
 from origin.control import Control
 from origin.stores.contract import StoreError
+from origin.times import utc
 from origin.warm_jobs import FAILED, JobView, WarmJobs, jobs_unavailable
 from origin.warm_requests import WarmRequest, read
 from shared import json_text
@@ -110,11 +110,7 @@ def _shown(view: JobView) -> dict[str, Any]:
         "stored": counts.get("stored", 0),
         "tokens": counts.get("tokens", 0),
         "failed": failed,
-        "created": _utc(state.created_ms),
-        "begins": _utc(view.begins_ms),
-        "ends": _utc(state.ends_ms),
+        "created": utc(state.created_ms),
+        "begins": utc(view.begins_ms),
+        "ends": utc(state.ends_ms),
     }
-
-
-def _utc(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -23,7 +23,8 @@ from origin.api.http import STOPPING, ClientLeftError, headers_of, read_body, se
 from origin.audit import WHY
 from origin.dashboard.live import Live
 from origin.dashboard.sessions import Sessions, check_site, check_write
-from origin.purge_requests import EVERY_TENANT, MAX_REQUEST_BYTES
+from origin.purge_requests import MAX_REQUEST_BYTES
+from origin.stores.control_contract import EVERY_TENANT
 from shared.control_document import OPERATOR_TENANT
 from shared.errors import ClientError, EncoreError, InternalError
 from shared.wire import PRIVATE

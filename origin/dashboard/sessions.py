@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hmac
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -31,6 +30,7 @@ from origin.audit import NOBODY, Act, Denials, placed
 from origin.control import Control
 from origin.stores.contract import StoreError
 from origin.stores.session_contract import WINDOW_S, Session, SessionStore
+from origin.times import unix_ms
 from shared.errors import ClientError, InternalError
 from shared.keys import KeyRing, KeyRings, hkdf_expand, tenant_of
 
@@ -62,7 +62,7 @@ class Sessions:
         keys: KeyRings,
         denials: Denials,
         development: bool,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self._store = store
         self._access = access

@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from origin.engine.demo import DEMO_CHECKPOINT, DEMO_NAME
+from origin.failures import first_line
 
 # Experts multiplied in groups want this type on the meta device. Only shapes are taken from it.
 _PROBE_DTYPE: Final = torch.bfloat16
@@ -124,7 +125,7 @@ def layer_sizes(config: Any) -> tuple[LayerSize, ...]:
         raise
     except Exception as error:  # a config can be wrong in any way
         raise KvSizeError(
-            f"a model of type {config.model_type!r} cannot be measured: {_first_line(error)}"
+            f"a model of type {config.model_type!r} cannot be measured: {first_line(error)}"
         ) from error
     if getattr(out, "past_key_values", None) is not cache:
         raise KvSizeError(
@@ -179,12 +180,7 @@ def _config(source: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # what is in the file decides what goes wrong
-        raise KvSizeError(f"no config can be read ({_first_line(error)})") from error
+        raise KvSizeError(f"no config can be read ({first_line(error)})") from error
     if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         raise KvSizeError(f"a model of type {config.model_type!r} is not a causal language model")
     return config
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().partition("\n")[0][:300]
-    return line or type(error).__name__

@@ -10,6 +10,7 @@ from origin.engine.context_window import ContextWindow, UnsupportedWindowError
 from origin.engine.contract import Engine, Event, ModelInfo
 from origin.engine.embedding_engine import EmbeddingEngine
 from origin.engine.transformers_engine import TransformersEngine
+from origin.failures import first_line
 from origin.semantic.embedder import Embedder
 from origin.settings import Settings, SettingsError, variable
 from shared.errors import ClientError
@@ -123,8 +124,7 @@ def _no_window(settings: Settings, exc: ValueError) -> SettingsError:
 
 
 def _cannot_load(name: str, value: str | None, exc: Exception) -> SettingsError:
-    first_line = str(exc).strip().partition("\n")[0]
     return SettingsError(
-        f"{variable(name)}={value or 'the default'!r} cannot be loaded ({first_line}); give a "
+        f"{variable(name)}={value or 'the default'!r} cannot be loaded ({first_line(exc)}); give a "
         "folder with a transformers checkpoint, or the id of one that can be downloaded"
     )

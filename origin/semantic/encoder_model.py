@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self, cast
 from huggingface_hub import snapshot_download
 
 from origin.engine.fingerprints import fingerprint
+from origin.failures import first_line
 from origin.semantic.default_model import DEFAULT_NAME, default_folder
 
 Pooling = Literal["mean", "cls"]
@@ -55,8 +56,8 @@ class EncoderModel:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             shown = "the default encoder" if source is None else str(source)
-            why = str(error).partition("\n")[0]
-            raise EncoderError(f"{shown} cannot be read: {type(error).__name__}: {why}") from error
+            kind, why = type(error).__name__, first_line(error)
+            raise EncoderError(f"{shown} cannot be read: {kind}: {why}") from error
 
     @classmethod
     def _read(cls, source: str | Path | None) -> Self:

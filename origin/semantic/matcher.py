@@ -33,6 +33,7 @@ from origin.semantic.questions import Question, question_of
 from origin.semantic.verifier import Reading, Verifier
 from origin.stores.contract import StoreError
 from origin.tasks import end, kept_up
+from origin.times import unix_ms
 from shared.veto import Conflict, Facts, conflicts, read
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Matcher:
         calibration: Calibration,
         deadline_s: float,
         tiers: Tiers = NO_TIERS,
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self._encoder = encoder
         self._index = index

@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 MAX_RECORDS = 1_000_000
+EVERY_TENANT = "*"
+"""In the place of a tenant's name: all of them."""
 COMMON_LOG = ""
 """The log of what belongs to no tenant, or changed nothing. Every tenant has one of its own, so
 that refusals, however many, push no change out."""

@@ -7,11 +7,11 @@ answered by them. Counts and grants are kept in a store that all origin processe
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from origin.stores.contract import GRANT_INTERVAL_S, Store
+from origin.times import unix_ms
 
 CRON_INTERVAL_S = 300
 """As in wrangler.toml."""
@@ -31,7 +31,7 @@ class HandoverStore:
         grants: Store,
         *,
         max_bytes: int = MAX_BYTES,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self._grants = grants
         self._max_bytes = max_bytes

@@ -5,10 +5,10 @@ It never evicts and loses everything with the process, so nothing but tests uses
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S
+from origin.times import unix_ms
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class MemoryStore:
     """The store contract on a dict. `now_ms` is the clock, Unix time in milliseconds."""
 
-    def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(self, now_ms: Callable[[], int] = unix_ms) -> None:
         self.now_ms = now_ms
         self.newest_tokens: dict[str, int] = {}
         """Of the last lease given, by key: see `origin.stores.memory_leases`."""

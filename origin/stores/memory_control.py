@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from origin.stores.control_contract import COMMON_LOG, Record
+from origin.times import unix_ms
 
 
 class MemoryControlStore:
     """The control store contract on a dict. `clock_ms` is the clock, Unix time in milliseconds."""
 
-    def __init__(self, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(self, clock_ms: Callable[[], int] = unix_ms) -> None:
         self.clock_ms = clock_ms
         self._told_ms = self._cut_off_ms = 0
         self._documents: dict[str, tuple[int, bytes]] = {}

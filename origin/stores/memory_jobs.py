@@ -5,7 +5,6 @@ It loses everything with the process, so nothing but tests uses it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,7 @@ from origin.stores.job_contract import (
     JobState,
     Lease,
 )
+from origin.times import unix_ms
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class _Job:
 class MemoryJobStore:
     """The job store contract on a dict. `clock_ms` is the clock, Unix time in milliseconds."""
 
-    def __init__(self, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(self, clock_ms: Callable[[], int] = unix_ms) -> None:
         self._clock_ms = clock_ms
         self._jobs: dict[str, _Job] = {}
 

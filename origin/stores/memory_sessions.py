@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from origin.stores.session_contract import IDLE_S, WINDOW_S, Session
+from origin.times import unix_ms
 
 
 class MemorySessionStore:
     """The contract on dicts. `clock_ms` is Unix time in milliseconds."""
 
-    def __init__(
-        self, *, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    ) -> None:
+    def __init__(self, *, clock_ms: Callable[[], int] = unix_ms) -> None:
         self._clock_ms = clock_ms
         self._sessions: dict[str, tuple[Session, int]] = {}
         """With the end of its idle time."""

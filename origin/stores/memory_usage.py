@@ -6,7 +6,6 @@ It loses everything with the process, so nothing but tests uses it.
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from origin.stores.usage_contract import (
@@ -22,6 +21,7 @@ from origin.stores.usage_contract import (
     folded,
     together,
 )
+from origin.times import unix_ms
 
 
 class MemoryUsageStore:
@@ -32,7 +32,7 @@ class MemoryUsageStore:
         *,
         max_names: int = MAX_NAMES,
         max_keys: int = MAX_KEYS,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self._max_names = max_names
         self._max_keys = max_keys

@@ -6,13 +6,13 @@ Layout, with an end: `PREFIX:session:NAME` is a session as JSON, `PREFIX:logins:
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Self
 
 from origin.stores.redis_store import RedisClient, outages_told, redis_client
 from origin.stores.session_contract import IDLE_S, WINDOW_S, Session
+from origin.times import unix_ms
 
 DEFAULT_TIMEOUT_S = 1.0
 DEFAULT_MAX_CONNECTIONS = 4
@@ -31,7 +31,7 @@ class RedisSessionStore:
         client: RedisClient,
         *,
         prefix: str = "encore",
-        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self._client = client
         self._prefix = prefix

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from origin.stores.control_contract import EVERY_TENANT
 from shared.counts import OTHER
 from shared.errors import InternalError
 
@@ -23,8 +24,6 @@ Name = tuple[str | None, ...]
 """(model, content class, what, …). The first two are None where a number is of no one's in
 particular, and `OTHER` where there are too many names already."""
 
-EVERY_TENANT = "*"
-"""In the place of a tenant: all of them."""
 MAX_NAMES = 20_000
 MAX_KEYS = 10_000
 """Of the keys hit, those hit last are known."""

@@ -12,18 +12,11 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from origin.stores.contract import StoreError
+from origin.stores.control_contract import EVERY_TENANT
 from origin.stores.memory_usage import MemoryUsageStore
 from origin.stores.redis_store import redis_client
 from origin.stores.redis_usage import TENANTS_A_READ, RedisUsageStore
-from origin.stores.usage_contract import (
-    EVERY_TENANT,
-    RECENT_SLOTS,
-    SLOT_S,
-    Kept,
-    Name,
-    Usage,
-    UsageStore,
-)
+from origin.stores.usage_contract import RECENT_SLOTS, SLOT_S, Kept, Name, Usage, UsageStore
 from shared.counts import OTHER
 
 MAX_NAMES = 8

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-import origin.pipeline
 import origin.stores.memory
+import origin.times
 from shared.control_document import Policy, encode
 from shared.envelope import decode_header
 from shared.keys import make_api_key
@@ -232,8 +232,7 @@ def test_replacement_that_had_to_wait_comes_with_the_cron(
 ) -> None:
     """A `no-cache` whose write was refused within the minute is in KV soon after it."""
     clock = Clock()
-    for module in (origin.pipeline, origin.stores.memory):
-        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(origin.times, "time", clock)
     kept.ask("replaced")
     old = content(kept.hit("replaced"))
     replaced = kept.ask("replaced", {"cache-control": "no-cache"})

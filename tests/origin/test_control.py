@@ -13,9 +13,10 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from origin.audit import ORIGIN
-from origin.control import MEMO_S, Control, purge_of
+from origin.control import MEMO_S, Control
 from origin.embedded_redis import embedded_redis
 from origin.metrics import CONTROL_ERRORS
+from origin.purge_requests import purge_of
 from origin.settings import Settings
 from origin.stores.contract import StoreError
 from origin.stores.memory_control import MemoryControlStore

@@ -13,9 +13,10 @@ from pydantic import SecretStr
 
 from origin.app import create_app
 from origin.audit import ORIGIN
-from origin.control import Control, purge_of
+from origin.control import Control
 from origin.dry_run import dry_run
 from origin.entries import entry_to_be
+from origin.purge_requests import purge_of
 from origin.settings import Settings
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import COMMON_LOG

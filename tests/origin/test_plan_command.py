@@ -180,7 +180,7 @@ def test_semantic_match_is_the_real_one(tmp_path: Path) -> None:
         (("--generate", "5", "--out", "no/such/file"), "cannot be written"),
         (("--generate", "5", "--out", "x", "--unique", "2"), "unique must be from 0 to 1"),
         (("no.jsonl",), "no.jsonl cannot be read: No such file"),
-        (("log.jsonl", "--ttl", "soon"), "--ttl: 'soon'"),
+        (("log.jsonl", "--ttl", "soon"), "--ttl 'soon'"),
         (("log.jsonl", "--tenant", "No"), "--tenant: "),
         (("log.jsonl", "--plot", "x.doc"), "no kind of picture"),
         (("empty.jsonl",), "there is no request in it"),
