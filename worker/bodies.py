@@ -1,7 +1,7 @@
 """Bodies of requests: read whole within a limit, or handed on unread.
 
-A body whose size is not announced is read no further than its limit. All raise ClientError 413 for
-one that is larger.
+A body whose size is not announced is read no further than its limit. All raise ClientError: 413 for
+one that is larger, 400 for one that breaks off.
 """
 
 from __future__ import annotations
@@ -47,9 +47,12 @@ async def handed_on(request: Any, headers: dict[str, str], limit_bytes: int) -> 
 
 async def _read(request: Any, size_bytes: int, limit_bytes: int) -> Any:
     _refuse_oversized(size_bytes, limit_bytes)
-    if size_bytes:
-        return await runtime.body_of(request)
-    body = await runtime.body_within(request, limit_bytes)
+    try:
+        if size_bytes:
+            return await runtime.body_of(request)
+        body = await runtime.body_within(request, limit_bytes)
+    except runtime.PlatformError as exc:  # who sent it has gone
+        raise ClientError("The body is not whole.", code="incomplete_body") from exc
     if body is None:
         _refuse_oversized(limit_bytes + 1, limit_bytes)
     return body
