@@ -1,9 +1,11 @@
 # Everything starts here; nothing else has to be installed first but Python 3.11+, Node 20+ and make.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test lint format bench clean
+.PHONY: help setup dev test coverage lint format bench clean
 
 BIN := .venv/bin
+# A file of tests stays in one process, in order. Each process has servers of its own, some 2 GB in all.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # The pinned Node comes before the machine's.
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
@@ -17,7 +19,13 @@ dev: setup ## Run everything on this machine: Redis, origin and edge (Ctrl-C sto
 	@$(BIN)/encore dev
 
 test: setup lint ## Check everything; ARGS=tests/shared runs some tests only
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
+
+coverage: setup ## Say which lines and branches no test takes; ARGS as above
+	rm -rf .cache/coverage
+	$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: setup ## Check format, style and types
 	$(BIN)/ruff check
@@ -28,8 +36,8 @@ format: setup ## Format, and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: setup ## Measure what a hit and a miss cost here
-	$(BIN)/python -m bench.path
+bench: setup ## Measure all that is claimed, beside others, on one page; ARGS=--quick is rough
+	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove what setup, builds and tests made; data (.encore, .wrangler) stays
 	rm -rf .venv node_modules python_modules *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -20,8 +20,6 @@ import asyncio
 import base64
 import itertools
 import json
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -37,6 +35,8 @@ import httpx
 import psutil
 from pydantic import SecretStr
 
+from bench import client
+from bench.results import Comparison, Result, Table, add_json_option, deliver, p50, p99
 from origin.app import create_app
 from origin.engine.contract import Event, Finished
 from origin.settings import Settings
@@ -56,7 +56,6 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CONNECTIONS = (1, 16)
 WARM_UP_REQUESTS = 200
 COUNTED_HITS = 100
-COLD_STARTS = 5
 EMPTY_WORKER = """\
 import js
 from workers import WorkerEntrypoint
@@ -94,6 +93,11 @@ class Load:
     wall_s: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
 
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.wall_s
+
 
 class Worker:
     """A running Worker and what it was measured at, by (size, connections, streamed)."""
@@ -101,7 +105,7 @@ class Worker:
     def __init__(self, name: str, url: str, process: psutil.Process) -> None:
         parts = urlsplit(url)
         self.name = name
-        self._address = (parts.hostname, parts.port)
+        self._address = (parts.hostname or "", parts.port or 0)
         self._workerd = workerd_of(process)
         self.loads: dict[tuple[int, int, bool], Load] = {}
 
@@ -120,7 +124,7 @@ class Worker:
     async def send(
         self, size: int, connections: int, requests: int, *, stream: bool
     ) -> list[float]:
-        """Latencies in ms; every answer must be a hit."""
+        """Latencies in ms; every answer must be a hit. Raises LookupError."""
         body = json.dumps(
             {
                 "model": MODEL,
@@ -132,35 +136,11 @@ class Worker:
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: edge\r\naccept-encoding: gzip\r\n"
             b"content-type: application/json\r\nauthorization: Bearer " + API_KEY.encode()
         ) + b"\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-        latencies: list[float] = []
-        numbers = itertools.count()
-
-        async def one_connection() -> None:
-            reader, writer = await asyncio.open_connection(*self._address)
-            while next(numbers) < requests:
-                began = time.perf_counter()
-                writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                await _body(reader, head.lower())
-                latencies.append((time.perf_counter() - began) * 1000)
-                if b"encore-edge; hit" not in head:
-                    raise LookupError(head.decode())
-            writer.close()
-
-        await asyncio.gather(*(one_connection() for _ in range(connections)))
-        return latencies
+        asked = itertools.repeat(request, requests)
+        return (await client.send(self._address, asked, connections, b"encore-edge; hit")).checked()
 
 
-async def _body(reader: asyncio.StreamReader, head: bytes) -> None:
-    if b"content-length: " in head:
-        await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
-        return
-    while (size := int(await reader.readline(), 16)) > 0:
-        await reader.readexactly(size + 2)
-    await reader.readline()
-
-
-async def measure(workers: list[Worker], rounds: int, requests: int) -> None:
+async def take_turns(workers: list[Worker], rounds: int, requests: int) -> None:
     """Run every load on every Worker in turn, `rounds` times."""
     loads = [(size, connections, False) for size in SIZES for connections in CONNECTIONS]
     loads.append((SIZES[0], 1, True))
@@ -185,22 +165,35 @@ async def _fill(worker: Worker, size: int) -> None:
     raise SystemExit(f"{worker.name}: no hit for {size} bytes")
 
 
-def report(python: Worker, javascript: Worker) -> None:
-    """Print the table; ratios are Python's to JavaScript's."""
-    print(f"{platform.machine()}, {os.cpu_count()} cores, local runtime\n")
-    print(
-        "| answer | conn. | CPU ms Py | CPU ms JS | p50/p99 ms Py | p50/p99 ms JS | req/s Py/JS |"
-    )
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+def compared(python: Worker, javascript: Worker) -> Result:
+    """Our Worker beside the other, load by load."""
+    comparisons, rows = [], []
     for key, ours in python.loads.items():
         size, connections, stream = key
         theirs = javascript.loads[key]
-        rate = (ours.requests / ours.wall_s) / (theirs.requests / theirs.wall_s)
         label = f"{size:,} B{' streamed' if stream else ''}"
-        print(
-            f"| {label} | {connections} | {_cpu_ms(ours):.2f} | {_cpu_ms(theirs):.2f} "
-            f"| {_percentiles(ours)} | {_percentiles(theirs)} | {rate:.2f} |"
+        what = f"edge hit, {label}, {connections} conn."
+        pairs = (("CPU ms", _cpu_ms(ours), _cpu_ms(theirs)), ("requests/s", ours.rate, theirs.rate))
+        if size == SIZES[0]:
+            comparisons += [
+                Comparison(what=what, unit=unit, encore=our, beside=javascript.name, other=their)
+                for unit, our, their in pairs
+            ]
+        rows.append(
+            [
+                label,
+                str(connections),
+                f"{_cpu_ms(ours):.2f} / {_cpu_ms(theirs):.2f}",
+                _percentiles(ours),
+                _percentiles(theirs),
+                f"{ours.rate:,.0f} / {theirs.rate:,.0f}",
+                f"{ours.rate / theirs.rate:.2f}",
+            ]
         )
+    columns = ["answer", "conn.", "CPU ms Py / JS", "p50 / p99 ms Py", "p50 / p99 ms JS"]
+    columns += ["req/s Py / JS", "Py to JS"]
+    table = Table(title="A hit at the edge (local runtime)", columns=columns, rows=rows)
+    return Result(comparisons=comparisons, tables=[table])
 
 
 def count(start_edge: StartEdge, projects: Projects, variables: dict[str, str], what: str) -> float:
@@ -233,14 +226,14 @@ def cold_start_ms(url: str, process: subprocess.Popen[bytes]) -> float:
 
 
 def python_cold_starts_ms(
-    start_edge: StartEdge, projects: Projects, variables: dict[str, str]
+    start_edge: StartEdge, projects: Projects, variables: dict[str, str], count: int
 ) -> list[float]:
     """The median of our Worker, and of one that does nothing; each has its snapshot."""
     configs = [projects.of_the_worker(), projects.make(EMPTY_WORKER)]
     walls: list[list[float]] = [[], []]
     for config in configs:
         start_edge(config, variables=variables).stop()  # makes the snapshot
-    for _ in range(COLD_STARTS):
+    for _ in range(count):
         for config, times in zip(configs, walls, strict=True):
             edge = start_edge(config, variables=variables)
             times.append(cold_start_ms(edge.url, edge.process))
@@ -251,11 +244,11 @@ def python_cold_starts_ms(
 def import_ms(start_edge: StartEdge, projects: Projects) -> float:
     """What the import of our own code takes."""
     edge = start_edge(projects.importing())
-    with httpx.Client(base_url=edge.url, timeout=60) as client:
+    with httpx.Client(base_url=edge.url, timeout=60) as asking:
         walls = []
         for path in ("/", "/", "/import", "/"):
             began = time.perf_counter()
-            client.get(path).raise_for_status()
+            asking.get(path).raise_for_status()
             walls.append((time.perf_counter() - began) * 1000)
     edge.stop()
     return walls[2] - walls[3]
@@ -271,8 +264,7 @@ def _cpu_ms(load: Load) -> float:
 
 
 def _percentiles(load: Load) -> str:
-    ordered = sorted(load.latencies_ms)
-    return f"{statistics.median(ordered):.1f} / {ordered[int(len(ordered) * 0.99)]:.1f}"
+    return f"{p50(load.latencies_ms):.1f} / {p99(load.latencies_ms):.1f}"
 
 
 @contextmanager
@@ -290,12 +282,8 @@ def javascript_edge(
             process.terminate()
 
 
-def main() -> None:
-    """Run and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--requests", type=int, default=300, help="of one kind in a round")
-    arguments = parser.parse_args()
+def measure(rounds: int, requests: int, cold_starts: int) -> Result:
+    """Start both Workers, and measure."""
     settings = Settings(secret=SecretStr(SECRET))
     app = create_app(
         settings,
@@ -320,20 +308,37 @@ def main() -> None:
         variables = {"ENCORE_SECRET": SECRET, "ENCORE_ORIGIN_URL": origin_url}
         projects = Projects(lambda: Path(tempfile.mkdtemp(dir=folder)))
         javascript_cold_ms = cold_start_ms(javascript_url, javascript_process)
-        cold_ms, empty_cold_ms = python_cold_starts_ms(start_edge, projects, variables)
+        cold_ms, empty_cold_ms = python_cold_starts_ms(start_edge, projects, variables, cold_starts)
         edge = start_edge(variables=variables)
         documents_at_edge(edge, CONTROL)
         python = Worker("Python", edge.url, psutil.Process(edge.process.pid))
-        javascript = Worker("JavaScript", javascript_url, psutil.Process(javascript_process.pid))
-        asyncio.run(measure([python, javascript], arguments.rounds, arguments.requests))
-        report(python, javascript)
-        calls, crossings = (count(start_edge, projects, variables, w) for w in COUNTS)
-        print(f"\na hit: {calls:g} calls of Python functions, {crossings:g} crossings")
-        print(
-            f"cold start: {cold_ms:.0f} ms, of an empty Python Worker {empty_cold_ms:.0f} ms, "
-            f"JavaScript {javascript_cold_ms:.0f} ms"
+        javascript = Worker(
+            "JavaScript Worker", javascript_url, psutil.Process(javascript_process.pid)
         )
-        print(f"import of our own code from source: {import_ms(start_edge, projects):.0f} ms")
+        asyncio.run(take_turns([python, javascript], rounds, requests))
+        result = compared(python, javascript)
+        calls, crossings = (count(start_edge, projects, variables, w) for w in COUNTS)
+        result.remarks.append(
+            f"a hit: {calls:g} calls of Python functions, {crossings:g} crossings; "
+            f"cold start: {cold_ms:.0f} ms, of an empty Python Worker {empty_cold_ms:.0f} ms, "
+            f"JavaScript {javascript_cold_ms:.0f} ms; import of our own code from source: "
+            f"{import_ms(start_edge, projects):.0f} ms"
+        )
+        return result
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--requests", type=int, default=300, help="of one kind in a round")
+    parser.add_argument("--cold-starts", type=int, default=5)
+    add_json_option(parser)
+    arguments = parser.parse_args()
+    result = measure(arguments.rounds, arguments.requests, arguments.cold_starts)
+    deliver(result, arguments.json)
 
 
 if __name__ == "__main__":

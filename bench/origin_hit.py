@@ -24,14 +24,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import functools
 import hashlib
 import itertools
 import json
 import os
-import platform
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,6 +44,8 @@ import uvloop
 from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bench import client
+from bench.results import Comparison, Result, Table, add_json_option, deliver, p50, p99
 from origin.app import create_app
 from origin.departure import Departure, Patience
 from origin.embedded_redis import embedded_redis
@@ -74,6 +73,7 @@ QUESTIONS = 64
 """How many questions the hits are about, in turn."""
 WARM_UP_REQUESTS = 500
 START_TIMEOUT_S = 120
+PEER = "LiteLLM"
 RARE_QUESTIONS = 1500
 """How many the rare hits are about: more than the origin remembers having read."""
 MODES = ("hit", "rare hit", "streamed hit", "miss")
@@ -154,66 +154,14 @@ def body_of(number: int, *, stream: bool = False) -> bytes:
     return json.dumps(fields | {"stream": True} if stream else fields).encode()
 
 
-def request_of(body: bytes) -> bytes:
+def request_of(body: bytes, api_key: str = API_KEY) -> bytes:
     """The HTTP request of a body."""
     return (
         b"POST %s HTTP/1.1\r\nhost: origin\r\naccept-encoding: gzip, deflate\r\naccept: */*\r\n"
         b"user-agent: OpenAI/Python 3\r\ncontent-type: application/json\r\n"
         b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s"
-        % (PATH.encode(), API_KEY.encode(), len(body), body)
+        % (PATH.encode(), api_key.encode(), len(body), body)
     )
-
-
-class Connection(asyncio.Protocol):
-    """One connection that sends a request after another, each when its predecessor is answered."""
-
-    def __init__(self, requests: Iterator[bytes], expected: bytes, latencies: list[float]) -> None:
-        self._requests, self._expected, self._latencies = requests, expected, latencies
-        self._received = b""
-        self._missing_bytes = -1
-        self._began_s = 0.0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's has another base
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        """Read on; send the next request once the answer is whole."""
-        if self._missing_bytes < 0:
-            self._received += data
-            head, end, body = self._received.partition(b"\r\n\r\n")
-            if not end:
-                return
-            if not head.startswith(b"HTTP/1.1 200") or self._expected not in head:
-                self._end(LookupError(head.decode("latin-1")))
-                return
-            length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-            self._missing_bytes = int(length) - len(body)
-        else:
-            self._missing_bytes -= len(data)
-        if self._missing_bytes == 0:
-            self._latencies.append((time.perf_counter() - self._began_s) * 1000)
-            self._send()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Fail where the server hung up."""
-        self._end(exc or ConnectionError("the server closed the connection"))
-
-    def _send(self) -> None:
-        request = next(self._requests, None)
-        if request is None:
-            self._end(None)
-            return
-        self._received, self._missing_bytes = b"", -1
-        self._began_s = time.perf_counter()
-        self._transport.write(request)
-
-    def _end(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_result(None) if error is None else self.done.set_exception(error)
-            self._transport.close()
 
 
 @dataclass(kw_only=True)
@@ -250,7 +198,7 @@ class Server:
 
     def expected(self, mode: str) -> bytes:
         """What the head of its answer has to say, or the measurement is not of `mode`."""
-        if self.name == "LiteLLM":
+        if self.name == PEER:
             return b"" if mode == "fill" else b"x-litellm-cache-key"
         if self.name == "bare":
             return b"gzip"
@@ -267,7 +215,7 @@ class Server:
         load.requests += count
 
     async def send(self, mode: str, connections: int, count: int) -> list[float]:
-        """Latencies in ms."""
+        """Latencies in ms. Raises LookupError where an answer is not what it has to be."""
         if mode == "miss":
             requests = [request_of(body_of(next(self._numbers))) for _ in range(count)]
         else:
@@ -276,14 +224,8 @@ class Server:
                 request_of(body_of(n, stream=mode == "streamed hit")) for n in range(questions)
             ]
             requests = [asked[number % questions] for number in range(count)]
-        latencies: list[float] = []
-        source, loop = iter(requests), asyncio.get_running_loop()
-        make = functools.partial(Connection, source, self.expected(mode), latencies)
-        opened = [
-            await loop.create_connection(make, "127.0.0.1", self._port) for _ in range(connections)
-        ]
-        await asyncio.gather(*(connection.done for _, connection in opened))
-        return latencies
+        address = ("127.0.0.1", self._port)
+        return (await client.send(address, requests, connections, self.expected(mode))).checked()
 
     async def until_it_answers(self) -> None:
         """Wait for the first answer that a measurement would accept, and for more to warm up."""
@@ -291,7 +233,7 @@ class Server:
         while True:
             try:
                 await self.send("fill", 1, QUESTIONS)
-                await self.send("hit", 4, QUESTIONS if self.name == "LiteLLM" else WARM_UP_REQUESTS)
+                await self.send("hit", 4, QUESTIONS if self.name == PEER else WARM_UP_REQUESTS)
                 if self.name == "Encore":
                     await self.send("fill rare", 4, RARE_QUESTIONS)
             except (OSError, LookupError):
@@ -345,7 +287,7 @@ def litellm(program: Path, redis_url: str, folder: Path) -> Iterator[Server]:
         "PYTHONPATH": "",
         "REDIS_URL": redis_url,
     }
-    with started("LiteLLM", command, port, **environment) as running:
+    with started(PEER, command, port, **environment) as running:
         yield running
 
 
@@ -354,13 +296,13 @@ async def fill(redis_url: str) -> None:
     control = RedisControlStore.from_url(redis_url)
     await put_document(control, document_of(API_KEY))
     await control.close()
-    async with Redis.from_url(redis_url) as client:
+    async with Redis.from_url(redis_url) as redis:
         answer = compress(json_text.dumps(chat_answer(WORDS * 10)))
         for number in range(QUESTIONS):
-            await client.set(bare_name(body_of(number)), answer)
+            await redis.set(bare_name(body_of(number)), answer)
 
 
-async def measure(servers: list[Server], rounds: int, requests: int) -> list[Load]:
+async def take_turns(servers: list[Server], rounds: int, requests: int) -> list[Load]:
     """Every load, `rounds` times, in turn."""
     for running in servers:
         await running.until_it_answers()
@@ -375,33 +317,48 @@ async def measure(servers: list[Server], rounds: int, requests: int) -> list[Loa
     ]
     for _ in range(rounds):
         for running, load in loads:
-            slow = running.name == "LiteLLM" or load.mode == "miss"
+            slow = running.name == PEER or load.mode == "miss"
             await running.run(load, max(1, requests // 10) if slow else requests)
     return [load for _, load in loads]
 
 
-def report(loads: list[Load]) -> None:
-    """Print the table and the ratios that are claimed."""
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    print("| | connections | CPU (ms) | p50 (ms) | p99 (ms) | requests/s | of bare |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+def compared(loads: list[Load]) -> Result:
+    """Every load beside the bare application's hits, and LiteLLM's where it was measured."""
     by = {(load.application, load.mode, load.connections): load for load in loads}
+    comparisons, rows = [], []
     for load in loads:
-        latencies = sorted(load.latencies_ms)
         bare = by["bare", "hit", load.connections]
-        print(
-            f"| {load.application}, {load.mode} | {load.connections} | {load.cpu_ms:.3f} "
-            f"| {statistics.median(latencies):.2f} | {latencies[int(len(latencies) * 0.99)]:.2f} "
-            f"| {load.rate:,.0f} | {load.rate / bare.rate:.2f} |"
+        if load.application == "Encore" and load.mode != "miss":
+            peer = by.get((PEER, load.mode, load.connections))
+            for other in (bare, peer) if peer else (bare,):
+                comparisons += beside(load, other)
+        rows.append(
+            [
+                f"{load.application}, {load.mode}",
+                str(load.connections),
+                f"{load.cpu_ms:.3f}",
+                f"{p50(load.latencies_ms):.2f}",
+                f"{p99(load.latencies_ms):.2f}",
+                f"{load.rate:,.0f}",
+                f"{load.rate / bare.rate:.2f}",
+            ]
         )
-    hit = by["Encore", "hit", 16]
-    print(f"\nthroughput of bare's at 16 connections: {hit.rate / by['bare', 'hit', 16].rate:.2f}")
-    if ("LiteLLM", "hit", 16) in by:
-        print(f"throughput of LiteLLM's: {hit.rate / by['LiteLLM', 'hit', 16].rate:.0f} times")
-    rare = by["Encore", "rare hit", 16]
-    print(f"of rare questions: {rare.rate / by['bare', 'hit', 16].rate:.2f}")
-    print(f"CPU, streamed to plain: {by['Encore', 'streamed hit', 16].cpu_ms / hit.cpu_ms:.2f}")
-    print(f"CPU of a miss: {by['Encore', 'miss', 1].cpu_ms:.2f} ms")
+    columns = ["", "conn.", "CPU (ms)", "p50 (ms)", "p99 (ms)", "requests/s", "of bare"]
+    table = Table(title="A hit and a miss at the origin", columns=columns, rows=rows)
+    return Result(comparisons=comparisons, tables=[table])
+
+
+def beside(load: Load, other: Load) -> list[Comparison]:
+    """CPU and throughput."""
+    what = f"origin {load.mode}, {load.connections} conn."
+    whose = f"{other.application}, {other.mode}"
+    figures = [("CPU ms", load.cpu_ms, other.cpu_ms)]
+    if load.mode == "hit":
+        figures.append(("requests/s", load.rate, other.rate))
+    return [
+        Comparison(what=what, unit=unit, encore=ours, beside=whose, other=theirs)
+        for unit, ours, theirs in figures
+    ]
 
 
 def free_port() -> int:
@@ -434,8 +391,30 @@ def serve(name: str, port: int | None, workers: int, listener_fd: int | None) ->
     )
 
 
+def measure(rounds: int, requests: int, workers: int, program: Path | None) -> Result:
+    """Start every application, and measure; `program` is LiteLLM's."""
+    with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder, ExitStack() as stack:
+        url = stack.enter_context(embedded_redis(Path(folder) / "redis"))
+        uvloop.run(fill(url))
+        servers = []
+        applications = [(name, name, 1) for name in APPLICATIONS]
+        if workers > 1:
+            applications.append((f"Encore, {workers} workers", "Encore", workers))
+        for name, application, processes in applications:
+            port = free_port()
+            command = [sys.executable, "-m", "bench.origin_hit", "--serve", application]
+            command += ["--port", str(port), "--workers", str(processes)]
+            servers.append(stack.enter_context(started(name, command, port, BENCH_REDIS_URL=url)))
+        if program:
+            servers.append(stack.enter_context(litellm(program, url, Path(folder))))
+        result = compared(uvloop.run(take_turns(servers, rounds, requests)))
+    if not program:
+        result.remarks.append("LiteLLM: not measured, for --litellm does not say where it is.")
+    return result
+
+
 def main() -> None:
-    """Run and print the table."""
+    """Run and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -446,29 +425,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--listener-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=1, help="also Encore with so many workers")
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.serve:
         serve(arguments.serve, arguments.port, arguments.workers, arguments.listener_fd)
         return
-    with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder, ExitStack() as stack:
-        url = stack.enter_context(embedded_redis(Path(folder) / "redis"))
-        uvloop.run(fill(url))
-        servers = []
-        applications = [(name, name, 1) for name in APPLICATIONS]
-        if arguments.workers > 1:
-            many = arguments.workers
-            applications.append((f"Encore, {many} workers", "Encore", many))
-        for name, application, workers in applications:
-            port = free_port()
-            command = [sys.executable, "-m", "bench.origin_hit", "--serve", application]
-            command += ["--port", str(port), "--workers", str(workers)]
-            servers.append(stack.enter_context(started(name, command, port, BENCH_REDIS_URL=url)))
-        if arguments.litellm:
-            servers.append(stack.enter_context(litellm(arguments.litellm, url, Path(folder))))
-        else:
-            print("LiteLLM: not measured, for --litellm does not say where it is installed.\n")
-        loads = uvloop.run(measure(servers, arguments.rounds, arguments.requests))
-    report(loads)
+    result = measure(arguments.rounds, arguments.requests, arguments.workers, arguments.litellm)
+    deliver(result, arguments.json)
 
 
 if __name__ == "__main__":

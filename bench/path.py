@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import platform
-import statistics
-import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from tests.support.encore_dev import encore_dev
+from bench.processes import API_KEY, cpu_s, running
+from bench.results import Comparison, Result, Table, add_json_option, deliver, p50, p99
 
 CHAT = "/v1/chat/completions"
 
@@ -43,24 +40,29 @@ class Kind:
     origin_cpu_s: float = 0.0
     wall_ms: list[float] = field(default_factory=list)
 
+    @property
+    def cpu_ms(self) -> float:
+        """CPU of edge and origin per request."""
+        return (self.edge_cpu_s + self.origin_cpu_s) * 1000 / len(self.wall_ms)
+
 
 class Bench:
     """Sends the requests and reads the processes' clocks."""
 
-    def __init__(self, edge: list[psutil.Process], origin: list[psutil.Process]) -> None:
+    def __init__(self, edge: Sequence[psutil.Process], origin: Sequence[psutil.Process]) -> None:
         self._edge, self._origin = edge, origin
         self._numbers = itertools.count(1000)
-        self._client = httpx.Client(headers={"authorization": "Bearer sk-encore-dev"}, timeout=120)
+        self._client = httpx.Client(headers={"authorization": f"Bearer {API_KEY}"}, timeout=120)
 
     def round(self, kind: Kind, requests: int) -> None:
         """One batch of one kind."""
-        edge_s, origin_s = _cpu_s(self._edge), _cpu_s(self._origin)
+        edge_s, origin_s = cpu_s(self._edge), cpu_s(self._origin)
         for _ in range(requests):
             began = time.perf_counter()
             self.ask(kind)
             kind.wall_ms.append((time.perf_counter() - began) * 1000)
-        kind.edge_cpu_s += _cpu_s(self._edge) - edge_s
-        kind.origin_cpu_s += _cpu_s(self._origin) - origin_s
+        kind.edge_cpu_s += cpu_s(self._edge) - edge_s
+        kind.origin_cpu_s += cpu_s(self._origin) - origin_s
 
     def ask(self, kind: Kind) -> str:
         """One request, read to its end; its `Cache-Status`."""
@@ -77,21 +79,11 @@ class Bench:
         return response.headers["cache-status"]
 
 
-def main() -> None:
-    """Run and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=100, help="requests of one kind in a round")
-    arguments = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="encore-bench-") as folder,
-        encore_dev(Path(folder)) as running,
-    ):
-        edge_url, origin_url = running.edge_url, running.origin_url
-        children = psutil.Process(running.process.pid).children(recursive=True)
-        edge = [child for child in children if child.name() == "workerd"]
-        origin = [child for child in children if child.cmdline()[-1:] == ["origin"]]
+def measure(rounds: int, batch: int) -> Result:
+    """Start everything, and measure."""
+    with running() as dev:
         no_store = {"cache-control": "no-store"}
+        edge_url, origin_url = dev.edge_url, dev.origin_url
         kinds = [
             Kind(name="model every time (no cache)", base_url=origin_url, headers=no_store),
             Kind(name="miss, through edge and origin", base_url=edge_url),
@@ -101,12 +93,24 @@ def main() -> None:
             Kind(name="hit at the edge", base_url=edge_url, fresh=False),
             Kind(name="hit at the edge, streamed", base_url=edge_url, fresh=False, stream=True),
         ]
-        bench = Bench(edge, origin)
+        bench = Bench(dev.edge, dev.origin)
         _warm_up(bench, kinds)
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             for kind in kinds:
-                bench.round(kind, max(1, arguments.batch // 10) if kind.fresh else arguments.batch)
-    _print(kinds)
+                bench.round(kind, max(1, batch // 10) if kind.fresh else batch)
+    return compared(kinds)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=100, help="requests of one kind in a round")
+    add_json_option(parser)
+    arguments = parser.parse_args()
+    deliver(measure(arguments.rounds, arguments.batch), arguments.json)
 
 
 def _warm_up(bench: Bench, kinds: list[Kind]) -> None:
@@ -121,24 +125,38 @@ def _warm_up(bench: Bench, kinds: list[Kind]) -> None:
             raise SystemExit(f"{kind.name}: never {wanted!r}")
 
 
-def _print(kinds: list[Kind]) -> None:
+def compared(kinds: list[Kind]) -> Result:
+    """Each kind beside the first, which is the model alone."""
     base = kinds[0]
-    base_wall = statistics.median(base.wall_ms)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    print("| | CPU edge (ms) | CPU origin (ms) | wall p50 (ms) | wall p99 (ms) | times faster |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    comparisons, rows = [], []
     for kind in kinds:
-        wall = sorted(kind.wall_ms)
-        median = statistics.median(wall)
-        print(
-            f"| {kind.name} | {kind.edge_cpu_s * 1000 / len(wall):.2f} "
-            f"| {kind.origin_cpu_s * 1000 / len(wall):.2f} | {median:.1f} "
-            f"| {wall[int(len(wall) * 0.99)]:.1f} | {base_wall / median:.1f} |"
+        median = p50(kind.wall_ms)
+        if kind is not base:
+            comparisons += [
+                Comparison(what=kind.name, unit=unit, encore=ours, beside=base.name, other=theirs)
+                for unit, ours, theirs in (
+                    ("CPU ms", kind.cpu_ms, base.cpu_ms),
+                    ("p50 ms", median, p50(base.wall_ms)),
+                )
+            ]
+        rows.append(
+            [
+                kind.name,
+                f"{kind.edge_cpu_s * 1000 / len(kind.wall_ms):.2f}",
+                f"{kind.origin_cpu_s * 1000 / len(kind.wall_ms):.2f}",
+                f"{median:.1f}",
+                f"{p99(kind.wall_ms):.1f}",
+                f"{p50(base.wall_ms) / median:.1f}",
+            ]
         )
-
-
-def _cpu_s(processes: list[psutil.Process]) -> float:
-    return sum(float(t.user + t.system) for t in (p.cpu_times() for p in processes))
+    columns = ["", "CPU edge (ms)", "CPU origin (ms)", "wall p50 (ms)", "wall p99 (ms)"]
+    table = Table(title="The whole path", columns=[*columns, "times faster"], rows=rows)
+    miss = kinds[1]
+    remark = (
+        f"a miss takes {miss.cpu_ms - base.cpu_ms:.1f} ms of CPU and "
+        f"{p50(miss.wall_ms) - p50(base.wall_ms):.1f} ms (p50) more than the model alone"
+    )
+    return Result(comparisons=comparisons, tables=[table], remarks=[remark])
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import random
 import statistics
 import tempfile
@@ -54,6 +53,7 @@ from bench.prefix_sides import (
     Taken,
     Transformers,
 )
+from bench.results import Comparison, Result, Table, add_json_option, deliver
 from origin.engine.demo import DEMO_CHECKPOINT
 from origin.engine.prefix_cache import Root
 
@@ -65,21 +65,27 @@ SHARED_TOKENS: Final = 512
 
 
 def main() -> None:
-    """Run and print the tables."""
+    """Run and print."""
     arguments = arguments_of()
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # theirs
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s), "
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}\n"
-    )
     with model_folder(arguments) as folder:
-        for dtype in arguments.only or ("float32", "bfloat16"):
-            if arguments.conversations:
+        dtypes = arguments.only or ("float32", "bfloat16")
+        if arguments.conversations:
+            for dtype in dtypes:
                 prefix_conversations.run(folder, dtype, arguments.conversations)
-            else:
-                measure(folder, dtype, arguments)
+            return
+        results = [measure(folder, dtype, arguments) for dtype in dtypes]
+    whole = Result(
+        comparisons=[each for result in results for each in result.comparisons],
+        tables=[table for result in results for table in result.tables],
+        remarks=[f"{torch.get_num_threads()} thread(s) a model"],
+    )
+    for result in results:
+        whole.remarks.extend(result.remarks)
+    if not arguments.llama_cpp:
+        whole.remarks.append("llama.cpp: not measured, for --llama-cpp does not say where it is.")
+    deliver(whole, arguments.json)
 
 
 def arguments_of() -> argparse.Namespace:
@@ -94,6 +100,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=["float32", "bfloat16"])
     parser.add_argument("--llama-cpp", type=Path, help="the Python of an environment that has it")
     parser.add_argument("--conversations", type=int, default=0)
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.demo and arguments.llama_cpp:
         parser.error("--llama-cpp: only the 135 M model is converted")
@@ -118,8 +125,8 @@ def model_folder(arguments: argparse.Namespace) -> Iterator[Path]:
         yield folder
 
 
-def measure(folder: Path, dtype: str, arguments: argparse.Namespace) -> None:
-    """The tables of one dtype."""
+def measure(folder: Path, dtype: str, arguments: argparse.Namespace) -> Result:
+    """One dtype."""
     encore, plain = Encore(folder, dtype), Transformers(folder, dtype)
     floor = Floor(encore.engine._model.module, plain)  # noqa: SLF001 - the same model, as it is set up
     llama = None
@@ -132,6 +139,7 @@ def measure(folder: Path, dtype: str, arguments: argparse.Namespace) -> None:
     def ids(tokens: int) -> list[int]:
         return drawn.choices(range(10, plain.model.config.vocab_size), k=tokens)
 
+    remarks: list[str] = []
     cold: dict[str, Callable[[list[int]], Taken]] = {
         "Encore": encore.ask,
         "transformers": plain.cold,
@@ -139,7 +147,7 @@ def measure(folder: Path, dtype: str, arguments: argparse.Namespace) -> None:
     warm = {"Encore": encore.ask, "floor": floor.warm, "transformers": plain.warm}
     if llama:
         cold["llama.cpp"] = warm["llama.cpp"] = llama.ask
-        compare(plain, llama, [ids(64) for _ in range(4)])
+        remarks.append(agreement(plain, llama, [ids(64) for _ in range(4)]))
     for side in (encore.ask, plain.cold):  # what only the first call does
         side(ids(64))
     found: defaultdict[tuple[int, str], list[Taken]] = defaultdict(list)
@@ -157,20 +165,26 @@ def measure(folder: Path, dtype: str, arguments: argparse.Namespace) -> None:
                     found[tokens, f"{name} warm"].append(ask(again))
                 said = {found[tokens, f"{name} warm"][-1].token for name in warm}
                 agreed += len(said - {None}) == 1
-    print(f"{'The demo model' if arguments.demo else '135 M'}, {dtype}, to the first token:\n")
-    table(prefixes, list(cold), found)
     asked = arguments.rounds * len(prefixes) * WARM_TURNS
-    print(f"Warm, all of {', '.join(warm)} said the same first token {agreed} of {asked} times.")
-    set_up(encore, ids)
-    concurrent(encore, ids, arguments.rounds)
+    remarks.append(
+        f"warm, all of {', '.join(warm)} said the same first token {agreed} of {asked} times"
+    )
+    remarks += set_up(encore, ids)
+    remarks.append(concurrent(encore, ids, arguments.rounds))
     if llama:
         llama.close()
     encore.close()
+    model = f"{'the demo model' if arguments.demo else '135 M'}, {dtype}"
+    return compared(model, prefixes, list(cold), found, remarks)
 
 
-def table(
-    prefixes: Sequence[int], sides: Sequence[str], found: dict[tuple[int, str], list[Taken]]
-) -> None:
+def compared(
+    model: str,
+    prefixes: Sequence[int],
+    sides: Sequence[str],
+    found: dict[tuple[int, str], list[Taken]],
+    remarks: list[str],
+) -> Result:
     """Medians of wall time and of CPU time, and how many times faster warm is than cold.
 
     A cold prompt that is read in blocks is slower than one read at once: so the last column
@@ -180,23 +194,36 @@ def table(
     def median(tokens: int, column: str, unit: str) -> float:
         return float(statistics.median(getattr(one, unit) for one in found[tokens, column]))
 
-    for unit, name in (("wall_ms", "wall"), ("cpu_ms", "CPU")):
-        heads = ["floor", *(f"{s} {h}" for s in sides for h in ("cold", "warm", "times"))]
+    tables = []
+    for unit, name in (("cpu_ms", "CPU"), ("wall_ms", "wall")):
+        heads = [f"prefix, {name} ms", "floor"]
+        heads += [f"{side} {head}" for side in sides for head in ("cold", "warm", "times")]
         heads.append("transformers cold to Encore warm, times")
-        print(f"| prefix, {name} ms | " + " | ".join(heads) + " |")
-        print("| ---: |" + " ---: |" * len(heads))
+        rows = []
         for tokens in prefixes:
-            cells = [f"{median(tokens, 'floor warm', unit):.1f}"]
+            cells = [f"{tokens:,}", f"{median(tokens, 'floor warm', unit):.1f}"]
             for side in sides:
                 cold, warm = (median(tokens, f"{side} {how}", unit) for how in ("cold", "warm"))
                 cells += [f"{cold:,.0f}", f"{warm:.1f}", f"{cold / warm:.1f}"]
             plain = median(tokens, "transformers cold", unit)
             cells.append(f"{plain / median(tokens, 'Encore warm', unit):.1f}")
-            print(f"| {tokens:,} | " + " | ".join(cells) + " |")
-        print()
+            rows.append(cells)
+        tables.append(Table(title=f"To the first token: {model}", columns=heads, rows=rows))
+    comparisons = [
+        Comparison(
+            what=f"warm first token, {tokens:,} tokens known, {model}",
+            unit="CPU ms",
+            encore=median(tokens, "Encore warm", "cpu_ms"),
+            beside=beside,
+            other=median(tokens, beside, "cpu_ms"),
+        )
+        for tokens in prefixes
+        for beside in ("floor warm", *(f"{s} warm" for s in sides[1:]), "transformers cold")
+    ]
+    return Result(comparisons=comparisons, tables=tables, remarks=remarks)
 
 
-def compare(plain: Transformers, llama: LlamaCpp, prompts: Sequence[list[int]]) -> None:
+def agreement(plain: Transformers, llama: LlamaCpp, prompts: Sequence[list[int]]) -> str:
     """Whether llama.cpp, on the converted weights, says what transformers says."""
     agreed = 0
     for prompt in prompts:
@@ -207,16 +234,17 @@ def compare(plain: Transformers, llama: LlamaCpp, prompts: Sequence[list[int]]) 
         agreed += sum(
             a == b for a, b in zip(llama.answer(prompt, 16)["tokens"], expected, strict=True)
         )
-    print(f"llama.cpp and transformers agree in {agreed} of {16 * len(prompts)} greedy tokens.\n")
+    return f"llama.cpp and transformers agree in {agreed} of {16 * len(prompts)} greedy tokens"
 
 
-def set_up(encore: Encore, ids: Callable[[int], list[int]]) -> None:
+def set_up(encore: Encore, ids: Callable[[int], list[int]]) -> list[str]:
     """What finding a prefix takes, up to a cache that the model can be given, and its release."""
     engine = encore.engine
     prompt = ids(SHARED_TOKENS + 1)
     root = Root(engine=engine._identity, tenant="bench", scope=None)  # noqa: SLF001 - as it asks
     encore.ask(prompt)
     cuts = engine._prefixes.cuts  # noqa: SLF001 - the engine is idle
+    said = []
     for tokens in (cuts.next(0), cuts.floor(SHARED_TOKENS)):
         taken_ms = []
         for _ in range(SET_UPS):
@@ -224,10 +252,11 @@ def set_up(encore: Encore, ids: Callable[[int], list[int]]) -> None:
             with engine._prefixes.begin(root, prompt[: tokens + 1]) as reading:  # noqa: SLF001
                 taken_ms.append(watch.taken().wall_ms)
             assert reading.cached == tokens
-        print(f"A hit of {tokens} tokens is set up in {statistics.median(taken_ms):.3f} ms.")
+        said.append(f"a hit of {tokens} tokens is set up in {statistics.median(taken_ms):.3f} ms")
+    return said
 
 
-def concurrent(encore: Encore, ids: Callable[[int], list[int]], rounds: int) -> None:
+def concurrent(encore: Encore, ids: Callable[[int], list[int]], rounds: int) -> str:
     """CPU of some requests at once that share a prefix, and of as many that share nothing."""
     spent: defaultdict[str, list[float]] = defaultdict(list)
 
@@ -245,10 +274,10 @@ def concurrent(encore: Encore, ids: Callable[[int], list[int]], rounds: int) -> 
             encore.loop.run_until_complete(ask_all(prompts))
             spent[name].append(watch.taken().cpu_ms)
     together, apart = (statistics.median(spent[name]) for name in ("shared", "apart"))
-    print(
+    return (
         f"{AT_ONCE} at once of {SHARED_TOKENS} tokens and {SUFFIX_TOKENS}: CPU {apart:,.0f} ms "
         f"cold, {together:,.0f} ms where the {SHARED_TOKENS} are shared, "
-        f"{apart / together:.1f} times less.\n"
+        f"{apart / together:.1f} times less"
     )
 
 

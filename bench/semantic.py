@@ -5,7 +5,8 @@
 
 A decision is `Matcher.matches`, as the origin calls it: encode the question, search 10,000 of one
 partition, read the likest, veto, verify. Entries and questions are `tools.verifier.generate`'s; of
-half of the questions another wording is among the entries. `warm` is when the likest were read
+half of the questions another wording is among the entries. GPTCache and plain cosine are given the
+same entries, questions and vectors. `warm` is when the likest were read
 lately, so that their encodings are remembered; `cold` when nothing is. What the event loop's thread
 used of processors is most of what is not encoding, and says more than times on a busy machine.
 
@@ -24,11 +25,6 @@ import argparse
 import asyncio
 import gzip
 import json
-import os
-import platform
-import random
-import subprocess
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -40,6 +36,15 @@ import sentence_transformers
 import torch
 from numpy.typing import NDArray
 
+from bench.results import Comparison, Result, Table, add_json_option, deliver
+from bench.semantic_quality import (
+    COSINES,
+    Wordings,
+    asked_of_gptcache,
+    by_cosine,
+    held_out,
+    wordings,
+)
 from origin.engine.contract import Engine
 from origin.pipeline import Pipeline
 from origin.queries import Query
@@ -58,7 +63,6 @@ from shared.controls import Controls
 from shared.freshness import Lifetimes
 from shared.keys import key_rings
 from shared.requests import Endpoint
-from tools.verifier.generate import Generator, rows
 
 WORDS = (
     "what is the number of bedrooms in the house at oak street and does it have a garden with two "
@@ -66,37 +70,38 @@ WORDS = (
 ) * 3
 TOKENS = (8, 12, 21, 60)
 """Of a text, with the two special ones."""
-ENTRIES = 10_000
-QUERIES = 400
-GENERATED = 30_000
-SEED = 1
 KEYS = key_rings("a secret of the benchmark, long enough")
 _BATCH: Final = 16
 
 
 def main() -> None:
-    """Run and print the tables."""
+    """Run and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--queries", type=int, default=400)
+    parser.add_argument("--held-out", type=int, help="so many pairs of each file; all, if left out")
     parser.add_argument("--pairs", type=Path, action="append", default=[])
     parser.add_argument("--gptcache", type=Path, help="the Python of an environment that has it")
+    add_json_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    asyncio.run(decisions())
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    decided = asyncio.run(
+        decisions(wordings(arguments.entries, arguments.queries), arguments.gptcache)
+    )
     encoders = {"int8": Encoder.load(precision="int8"), "fp32": Encoder.load(precision="fp32")}
-    encoding(encoders, arguments.rounds)
-    for path in arguments.pairs:
-        straying(encoders, path)
-    if arguments.gptcache:
-        gptcache(arguments.gptcache)
-    else:
-        print("GPTCache: not measured, for --gptcache does not say where it is installed.")
+    right = held_out(encoders["int8"], arguments.held_out)
+    result = Result(
+        comparisons=decided.comparisons + right.comparisons,
+        tables=[*decided.tables, *right.tables, encoding(encoders, arguments.rounds)],
+        remarks=decided.remarks + [straying(encoders, path) for path in arguments.pairs],
+    )
+    deliver(result, arguments.json)
 
 
-def encoding(encoders: dict[str, Encoder], rounds: int) -> None:
+def encoding(encoders: dict[str, Encoder], rounds: int) -> Table:
     """Milliseconds of one text, by its length; and of each of many that wait."""
     oracle = sentence_transformers.SentenceTransformer(str(default_folder()), device="cpu")
 
@@ -120,11 +125,8 @@ def encoding(encoders: dict[str, Encoder], rounds: int) -> None:
                 encode(given)
                 elapsed_ms = (time.perf_counter() - began_s) * 1000
                 latencies[way, case].append(elapsed_ms / len(given))
-    print("| encoding, median ms | " + " | ".join(texts) + " |")
-    print("| --- |" + " ---: |" * len(texts))
-    for way in ways:
-        print(f"| {way} | " + " | ".join(f"{np.median(latencies[way, c]):.2f}" for c in texts), "|")
-    print()
+    rows = [[way, *(f"{np.median(latencies[way, case]):.2f}" for case in texts)] for way in ways]
+    return Table(title="Encoding", columns=["median ms", *texts], rows=rows)
 
 
 class Timed(Encoder):
@@ -141,24 +143,8 @@ class Timed(Encoder):
             self.taken_s += time.perf_counter() - began_s
 
 
-def wordings() -> tuple[list[str], list[str]]:
-    """(entries, questions): of every other question another wording is among the entries."""
-    groups: dict[str, set[str]] = defaultdict(set)
-    for row in rows(Generator(seed=SEED).pairs(GENERATED)):
-        groups[str(row["group"])].add(str(row["a"]))
-        if row["same"]:
-            groups[str(row["group"])].add(str(row["b"]))
-    chosen = [sorted(texts) for texts in groups.values() if len(texts) > 1]
-    random.Random(SEED).shuffle(chosen)  # noqa: S311 - the same each time
-    questions = [texts[0] for texts in chosen[:QUERIES]]
-    known = [texts[1] for texts in chosen[: QUERIES // 2]]
-    others = [text for texts in chosen[QUERIES:] for text in texts]
-    return (known + others)[:ENTRIES], questions
-
-
-async def decisions() -> None:
-    """Milliseconds of a decision, and of what is not encoding."""
-    entries, questions = wordings()
+async def decisions(given: Wordings, program: Path | None) -> Result:
+    """What a decision takes and what of it is not encoding; what is served, beside others."""
     encoder = Timed.load()
     index = LocalIndex(identity=encoder.identity, dims=encoder.dims)
     calibration = Calibration.load()
@@ -180,10 +166,14 @@ async def decisions() -> None:
             deadline_s=60,
         )
 
-    added_ms = []
-    for text in entries:
+    warm, cold = matcher(1 << 30), matcher(0)
+    added_ms, text_of, vectors = [], {}, np.zeros((len(given.entries), encoder.dims), np.float32)
+    for place, text in enumerate(given.entries):
         question = question_of(asked(text))
-        (encoding,) = encoder.encode([text])
+        # Remembered by `warm`, as if it had been matched lately.
+        encoding = await warm._encoder.encode(text, 60)  # noqa: SLF001
+        if encoding is not None:
+            vectors[place] = encoding.vector
         if question is None or encoding is None:
             continue
         entry = Entry(
@@ -195,35 +185,108 @@ async def decisions() -> None:
             vector=encoding.vector,
             expires_ms=2**52,
         )
+        text_of[entry.key] = text
         began_s = time.perf_counter()
         await index.add(entry, now_ms=0)
         added_ms.append((time.perf_counter() - began_s) * 1000)
-    warm, cold = matcher(1 << 30), matcher(0)
-    for text in entries:
-        await warm._encoder.encode(text, 60)  # noqa: SLF001 - as if they had been matched lately
-    print(f"A decision among {await index.count():,} entries of one partition, ms:\n")
-    print("| | p50 | p95 | of it not encoding, p50 | p95 | CPU of the event loop, p50 | served |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     took: defaultdict[str, list[tuple[float, float, float]]] = defaultdict(list)
-    served: defaultdict[str, int] = defaultdict(int)
-    for text in questions:
+    answers: defaultdict[str, list[str | None]] = defaultdict(list)
+    for text in given.questions:
         for name, one in (("warm", warm), ("cold", cold)):
             query = asked(text)
             encoder.taken_s, began_s, cpu_s = 0.0, time.perf_counter(), time.thread_time()
-            served[name] += bool(await one.matches(query))
+            found = await one.matches(query)
             cpu_s, elapsed_s = time.thread_time() - cpu_s, time.perf_counter() - began_s
             took[name].append((elapsed_s, elapsed_s - encoder.taken_s, cpu_s))
-    for name, parts in took.items():
-        each = np.array(parts) * 1000
-        whole, rest = np.percentile(each[:, 0], [50, 95]), np.percentile(each[:, 1], [50, 95])
-        print(
-            f"| {name} | {whole[0]:.2f} | {whole[1]:.2f} | {rest[0]:.2f} | {rest[1]:.2f} "
-            f"| {np.median(each[:, 2]):.2f} | {served[name]} of {len(questions)} |"
-        )
-    print(
-        f"\nInsert: p50 {np.median(added_ms):.3f} ms, p95 {np.percentile(added_ms, 95):.3f} ms.\n"
-    )
+            answers[name].append(text_of[found[0].key] if found else None)
+    entries = await index.count()
     await warm.close()
+    parts = {name: np.array(each) * 1000 for name, each in took.items()}
+    encoded = encoder.encode(given.questions)
+    questions = np.array([each.vector if each else np.zeros(encoder.dims) for each in encoded])
+    served = [given.cells("Encore, mode strict", answers["warm"])]
+    served += [
+        given.cells(f"plain cosine {each:.2f}", by_cosine(given, vectors, questions, each))
+        for each in COSINES
+    ]
+    comparisons, remarks = [], []
+    if program is None:
+        remarks.append("GPTCache: not measured, for --gptcache does not say where it is.")
+    else:
+        report = asked_of_gptcache(program, vectors, questions.astype(np.float32))
+        found_there = [None if at is None else given.entries[at] for at in report["found"]]
+        served.append(given.cells(f"GPTCache {report['version']}", found_there))
+        comparisons = beside_gptcache(parts["warm"], report)
+        comparisons.append(
+            Comparison(
+                what=f"semantic match, {len(given.questions)} questions",
+                unit="wrong answers",
+                encore=given.served(answers["warm"])[1],
+                beside="GPTCache",
+                other=given.served(found_there)[1],
+            )
+        )
+        remarks.append(gptcache_line(report, len(given.entries)))
+    remarks.append(
+        f"insert into the local index: p50 {np.median(added_ms):.3f} ms, "
+        f"p95 {np.percentile(added_ms, 95):.3f} ms"
+    )
+    return Result(
+        comparisons=comparisons,
+        tables=[
+            decision_table(parts, entries),
+            Table(
+                title=f"What was served to {len(given.questions)} questions, of half of which "
+                "another wording is an entry (made by the generator that taught the verifier)",
+                columns=["", "right", "wrong"],
+                rows=served,
+            ),
+        ],
+        remarks=remarks,
+    )
+
+
+def decision_table(parts: dict[str, NDArray[np.float64]], entries: int) -> Table:
+    """`parts`: ms of the whole, of what is not encoding, and of the event loop's CPU, by row."""
+    rows = []
+    for name, each in parts.items():
+        whole, rest = (np.percentile(each[:, place], [50, 95]) for place in (0, 1))
+        cells = [*whole, *rest, np.median(each[:, 2])]
+        rows.append([name, *(f"{cell:.2f}" for cell in cells)])
+    columns = ["ms", "p50", "p95", "of it not encoding, p50", "p95", "CPU of the event loop, p50"]
+    title = f"A semantic decision among {entries:,} entries of one partition"
+    return Table(title=title, columns=columns, rows=rows)
+
+
+def beside_gptcache(warm: NDArray[np.float64], report: dict[str, Any]) -> list[Comparison]:
+    """What is not encoding, for of GPTCache nothing else is measured."""
+    lookups_ms = [each for kind in report["latencies_ms"].values() for each in kind]
+    return [
+        Comparison(
+            what="semantic decision without encoding",
+            unit=unit,
+            encore=float(np.median(warm[:, place])),
+            beside="GPTCache's lookup",
+            other=theirs,
+        )
+        for unit, place, theirs in (
+            ("CPU ms", 2, float(report["cpu_ms"])),
+            ("p50 ms", 1, float(np.median(lookups_ms))),
+        )
+    ]
+
+
+def gptcache_line(report: dict[str, Any], entries: int) -> str:
+    """The absolute times."""
+    kinds = [
+        f"{kind} p50 {np.percentile(ms, 50):.1f} ms, p95 {np.percentile(ms, 95):.1f} ms ({len(ms)})"
+        for kind, ms in report["latencies_ms"].items()
+        if ms
+    ]
+    return (
+        f"GPTCache {report['version']}, sqlite and faiss, {entries:,} entries, no embedding: "
+        f"{', '.join(kinds)}, insert {report['insert_ms']:.1f} ms"
+    )
 
 
 def pipeline_for_keys() -> Pipeline:
@@ -242,7 +305,7 @@ def pipeline_for_keys() -> Pipeline:
     )
 
 
-def straying(encoders: dict[str, Encoder], path: Path) -> None:
+def straying(encoders: dict[str, Encoder], path: Path) -> str:
     """How far int8 is from float32 over the pairs of a file."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         rows: list[dict[str, Any]] = [json.loads(line) for line in file]
@@ -251,10 +314,10 @@ def straying(encoders: dict[str, Encoder], path: Path) -> None:
     cosines = {name: every[fit] for name, every in found.items()}
     same = np.array([bool(row["same"]) for row in rows])[fit]
     stray = np.abs(cosines["int8"] - cosines["fp32"])
-    print(
+    return (
         f"{path.name}, {len(same)} pairs: |cosine of int8 - of float32| mean {stray.mean():.4f}, "
         f"p99 {np.quantile(stray, 0.99):.4f}, max {stray.max():.4f}; AUC int8 "
-        f"{area(cosines['int8'], same):.4f}, float32 {area(cosines['fp32'], same):.4f}\n"
+        f"{area(cosines['int8'], same):.4f}, float32 {area(cosines['fp32'], same):.4f}"
     )
 
 
@@ -273,36 +336,6 @@ def area(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
     below = np.searchsorted(false, scores[same], "left")
     equal = np.searchsorted(false, scores[same], "right") - below
     return float((below + equal / 2).mean() / len(false))
-
-
-def gptcache(program: Path) -> None:
-    """A lookup in GPTCache, over vectors made beforehand: half of the queries are near an entry."""
-    random = np.random.default_rng(7)
-    entries = unit(random.standard_normal((ENTRIES, 384)))
-    far = unit(random.standard_normal((QUERIES // 2, 384)))
-    near = unit(entries[: QUERIES // 2] + 0.01 * random.standard_normal((QUERIES // 2, 384)))
-    with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder:
-        vectors = Path(folder) / "vectors.npz"
-        np.savez(vectors, entries=entries, queries=np.concatenate([near, far]))
-        script = Path(__file__).with_name("gptcache_lookup.py")
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-        output = subprocess.run(
-            [str(program), str(script), str(vectors)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            check=True,
-        ).stdout
-    report = json.loads(output.splitlines()[-1])
-    print(f"GPTCache {report['version']}, sqlite and faiss, {ENTRIES:,} entries, no embedding:")
-    for kind, latencies_ms in report["latencies_ms"].items():
-        p50, p95 = np.percentile(latencies_ms, [50, 95])
-        print(f"- {kind}: p50 {p50:.1f} ms, p95 {p95:.1f} ms ({len(latencies_ms)} lookups)")
-    print(f"- insert: {report['insert_ms']:.1f} ms")
-
-
-def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Rows of length 1."""
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ import psutil
 import uvloop
 
 from bench.edge import javascript_edge, workerd_of
+from bench.processes import cpu_s
 from origin.embedded_redis import embedded_redis
 from origin.stores.redis_store import RedisStore
 
@@ -146,11 +147,6 @@ async def measure(tiers: Sequence[Tier], rounds: int, count: int) -> Loads:
             load.wall_s += time.perf_counter() - began_s
             load.cpu_s += cpu_s(tier.processes) - before_s
     return loads
-
-
-def cpu_s(processes: Sequence[psutil.Process]) -> float:
-    """User and system time of the processes."""
-    return sum(float(t.user + t.system) for t in (p.cpu_times() for p in processes))
 
 
 def report(loads: Loads, tiers: Sequence[Tier]) -> None:

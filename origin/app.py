@@ -18,6 +18,8 @@ from origin.api.answers import Answers
 from origin.api.boundary import HANDLERS, Boundary
 from origin.api.control import ControlDocuments
 from origin.api.counters import Counters
+from origin.api.description import PATH as DESCRIPTION_PATH
+from origin.api.description import Description
 from origin.api.entries import Entries
 from origin.api.explain import Explanations
 from origin.api.health import Health
@@ -61,7 +63,7 @@ from origin.stores.redis_store import RedisStore
 from origin.stores.redis_usage import RedisUsageStore
 from origin.stores.session_contract import SessionStore
 from origin.stores.usage_contract import UsageStore
-from origin.tasks import end
+from origin.tasks import end, kept_up
 from origin.tracing import traced
 from origin.usage import Recorder
 from origin.usage_report import Terms
@@ -173,10 +175,17 @@ def create_app(
         ),
         purges=purges,
     )
-    detached = [known_models.compare_until_done, control.calibrate, control.deliver]
+    detached = {
+        "comparing models": known_models.compare_until_done,
+        "calibrating": control.calibrate,
+        "delivering to the edge": control.deliver,
+    }
     if events is not None:
         invalidation = Invalidation(events, control, keys)
-        detached += [invalidation.listen, invalidation.consume]
+        detached |= {
+            "listening for events": invalidation.listen,
+            "reading events": invalidation.consume,
+        }
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -189,7 +198,8 @@ def create_app(
                 matcher.tell = recorder.count_semantic
                 await matcher.start()
             recorder.start()
-            closing.push_async_callback(end, [asyncio.create_task(run()) for run in detached])
+            tasks = [asyncio.create_task(kept_up(run, what)) for what, run in detached.items()]
+            closing.push_async_callback(end, tasks)
             if jobs is not None:
                 jobs.start()
                 closing.push_async_callback(jobs.close)
@@ -244,6 +254,7 @@ def create_app(
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.one, methods=["GET"]),
             *dashboard.routes(),
+            Route(DESCRIPTION_PATH, Description().one, methods=["GET"]),
             Route("/metrics", Metrics(access=access, recorder=recorder).all, methods=["GET"]),
             Route("/healthz", health.live, methods=["GET"]),
             Route("/readyz", health.ready, methods=["GET"]),

@@ -145,12 +145,14 @@ class Denials:
             await self._flushing
 
     async def _flush_soon(self) -> None:
-        while self._folded:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FOLD_S):
-                    await self._closing.wait()
-            await self._flush()
-        self._flushing = None
+        try:
+            while self._folded:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FOLD_S):
+                        await self._closing.wait()
+                await self._flush()
+        finally:
+            self._flushing = None
 
     async def _flush(self) -> None:
         denials, self._folded = list(self._folded.values()), {}

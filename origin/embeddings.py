@@ -17,8 +17,9 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 
 from origin.engine.contract import Engine, Event, Finished
+from origin.exact_tier import Found, Hit
 from origin.flights import Flight
-from origin.pipeline import Found, Hit, Pipeline
+from origin.pipeline import Pipeline
 from origin.queries import Query
 from origin.vectors import assemble, by_input, with_base64, without_encoding
 from shared import json_text

@@ -18,7 +18,7 @@ from shared.canonical import UNKEYED
 from shared.control_document import canonical_for
 from shared.controls import Directives
 from shared.envelope import Header
-from shared.freshness import Forward, Serve, age_seconds
+from shared.freshness import Forward, Serve, age_seconds, is_of_the_future
 from shared.keys import short_key
 
 if TYPE_CHECKING:
@@ -192,6 +192,8 @@ def _forbidden(header: Header, now_ms: int, directives: Directives) -> str:
     stale_s = -left_s
     if max_stale_s is not None and stale_s > max_stale_s:
         return f"the request says max-stale={max_stale_s}, and it is stale for {stale_s:.0f} s"
+    if is_of_the_future(header, now_ms):
+        return "it was made in the future: this machine's clock is wrong, or that one's was"
     if now_ms > header.expires_ms:
         return f"it expired {(now_ms - header.expires_ms) // 1000} s ago"
     return f"it is stale for {stale_s:.0f} s, longer than it may be served while refreshed"

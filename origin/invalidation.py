@@ -69,7 +69,7 @@ class Invalidation:
                                 await self._control.refresh_all()
                             case "changed":
                                 with suppress(EncoreError):  # told to who asks for it
-                                    await self._control.refresh(each.text.decode())
+                                    await self._control.refresh(each.text.decode(errors="replace"))
                             case "event":
                                 await self._apply(each.text, "channel")
             except StoreError as exc:

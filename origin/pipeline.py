@@ -5,12 +5,11 @@ and the keys its edge goes by, and says what answers it.
 
 Invariants
 1. The key is computed here, from the request itself; nobody can name one.
-2. A store that fails costs a generation and is said (`trouble`); it fails no request.
+2. A store that fails costs a generation and is said; it fails no request.
 3. What is stored began as a valid request, ended as a complete answer, and carries absolute times.
 4. No request is answered by what its control document objects to, be it an entry or a generation.
    Both are known by when the generation started, by the clock that also tells cut-offs.
-5. A sealed entry has been opened before it is a hit.
-6. Who is answered by another question's entry gets an entry of its own, judged as any other.
+5. Who is answered by another question's entry gets an entry of its own, judged as any other.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from origin.edge_writes import EdgeWrites
-from origin.encryption import EncryptionError, open_segment, seal, unsealed
+from origin.encryption import open_segment
 from origin.engine.contract import Engine, Event
-from origin.entries import decoded
+from origin.exact_tier import TURN_INPUTS, ExactTier, Found, Hit
 from origin.explanation import Look
 from origin.failures import describe
 from origin.flights import Flight
@@ -39,13 +38,13 @@ from origin.sliding import Sliding
 from origin.stores.contract import Store, StoreError
 from origin.tracing import span
 from shared import json_text
-from shared.cache_headers import Forwarded, source_detail
-from shared.control_document import ControlDocument, Strategy, canonical_for, objection
+from shared.cache_headers import Forwarded
+from shared.control_document import ControlDocument, Strategy, canonical_for
 from shared.controls import Controls
 from shared.embeddings import elements, wants_base64
-from shared.envelope import Envelope, EnvelopeError, Header, encode
+from shared.envelope import Envelope, Header
 from shared.errors import EncoreError, InternalError, not_cached
-from shared.freshness import MISS, Forward, Lifetimes, Serve, decide, serve
+from shared.freshness import MISS, Forward, Lifetimes, Serve
 from shared.keys import KeyRing, KeyRings, cache_key, short_key
 from shared.requests import Endpoint, Request, streaming, validate
 from shared.storability import request_storability
@@ -56,23 +55,7 @@ if TYPE_CHECKING:
 REFRESH_BACKOFF_S = 10
 """How long a key is not refreshed again after a refresh failed, at least."""
 MAX_BACKOFFS = 10_000
-TURN_INPUTS = 32
-"""How many inputs of a batch are looked at before other requests have their turn: some 3 ms."""
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hit:
-    """An entry answers. `encoded` is the whole envelope as it was stored.
-
-    `segment` is the gzip member that answers the request, opened where the entry is sealed.
-    """
-
-    envelope: Envelope
-    encoded: bytes
-    segment: bytes
-    served: Serve
-    detail: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,8 +79,6 @@ class Generating:
 
 
 Answer = Hit | Generating
-Found = tuple[Hit | None, Serve | Forward, str | None]
-"""(entry, decision, trouble)."""
 
 
 class Pipeline:
@@ -128,7 +109,6 @@ class Pipeline:
         matcher: Matcher | None = None,
     ) -> None:
         self._keys = keys
-        self._store = store
         self._engine = engine
         self._tiers = tiers
         self._store_clock = store_clock
@@ -149,10 +129,17 @@ class Pipeline:
             note_model=note_model,
             learn=None if matcher is None else matcher.learn,
         )
+        self._exact = ExactTier(
+            store=store,
+            keys=keys,
+            engine=engine,
+            landed=self._generations.landed,
+            clock_ms=clock_ms,
+        )
         self._semantic: SemanticTier | None = None
         if matcher is not None:
             self._semantic = SemanticTier(
-                matcher, store=store, keys=keys, judge=self._judge, clock_ms=clock_ms
+                matcher, store=store, keys=keys, judge=self._exact.judge, clock_ms=clock_ms
             )
         self._sliding: Sliding | None = None
         if tiers.any_slides:
@@ -218,7 +205,7 @@ class Pipeline:
         detail: str | None = None
         if query.key is not None and not directives.no_store:
             with span("l1"):
-                hit, decision, detail = await self._look_up(query)
+                hit, decision, detail = await self._exact.find(query)
             if hit is not None and isinstance(decision, Serve):
                 if decision.revalidate:
                     self._refresh(query, hit.envelope)
@@ -279,20 +266,11 @@ class Pipeline:
 
     async def look_up_many(self, queries: Sequence[Query]) -> list[Found]:
         """What the store has for each of the queries, which all have keys, in one read."""
-        try:
-            stored = await self._store.get_many([query.key or "" for query in queries])
-            found = []
-            for place, (query, encoded) in enumerate(zip(queries, stored, strict=True)):
-                if place % TURN_INPUTS == TURN_INPUTS - 1:
-                    await asyncio.sleep(0)
-                held = await self._rekeyed(query) if encoded is None else encoded
-                found.append(one := await self._judge(query, held))
-                if self._sliding is not None and one[0] is not None and isinstance(one[1], Serve):
-                    self._sliding.hit(query, one[0].envelope, one[0].encoded)
-        except StoreError as exc:
-            L1_ERRORS.labels("read").inc()
-            log.warning("L1: %s", exc)
-            return [(None, MISS, "l1-error")] * len(queries)
+        found = await self._exact.find_many(queries)
+        if self._sliding is not None:
+            for query, (hit, decision, _) in zip(queries, found, strict=True):
+                if hit is not None and isinstance(decision, Serve):
+                    self._sliding.hit(query, hit.envelope, hit.encoded)
         return found
 
     async def flights_for(
@@ -335,29 +313,8 @@ class Pipeline:
         return departed
 
     async def entry(self, document: ControlDocument, key: str) -> tuple[Header, bytes] | None:
-        """(header, stored envelope) of a key, after a flight that is about to store it has done so.
-
-        None where there is none that the document's tenant may be answered by, fresh and whole.
-        Raises StoreError.
-        """
-        await self._generations.landed(key)
-        encoded = await self._store.get(key)
-        envelope = None if encoded is None else decoded(encoded, key)
-        if encoded is None or envelope is None:
-            return None
-        header = envelope.header
-        if (
-            header.tenant != document.tenant
-            or objection(document, header) is not None
-            or self._clock_ms() > header.fresh_until_ms
-        ):
-            return None
-        try:
-            unsealed(self._keys, envelope)
-        except EncryptionError as exc:
-            log.warning("L1: undecodable entry %s: %s", short_key(key), exc)
-            return None
-        return header, encoded
+        """See ExactTier.entry."""
+        return await self._exact.entry(document, key)
 
     def segment(self, query: Query, envelope: Envelope) -> bytes | None:
         """The gzip member of a flight's entry that answers `query`, None where there is none.
@@ -372,12 +329,12 @@ class Pipeline:
         The header of the entry there is then: the same one where that failed, or must wait. None
         where there is none (any more) that could answer `query`.
         """
-        hit, _, trouble = await self._look_up(query)
+        hit, _, trouble = await self._exact.find(query)
         if hit is not None and _later(hit.envelope.header) <= _later(header):
             task = self._refresh(query, hit.envelope)
             if task is not None:
                 await asyncio.wait([task])
-                hit, _, trouble = await self._look_up(query)
+                hit, _, trouble = await self._exact.find(query)
         if trouble == "l1-error":
             return header  # an outage is not an absence
         return None if hit is None else hit.envelope.header
@@ -414,19 +371,7 @@ class Pipeline:
 
     async def look(self, query: Query) -> Look:
         """What `answer` goes by, for an explanation. Makes, stores and refreshes nothing."""
-        header: Header | None = None
-        decision: Serve | Forward | None = None
-        trouble: str | None = None
-        if query.key is not None:
-            try:
-                encoded = await self._store.get(query.key)
-            except StoreError:
-                trouble = "l1-error"
-            else:
-                envelope = None if encoded is None else decoded(encoded, query.key)
-                header = None if envelope is None else envelope.header
-                hit, decision, trouble = await self._judge(query, encoded)
-                decision = None if hit is None else decision
+        header, decision, trouble = await self._exact.look(query)
         refusal: str | None = None
         fingerprint: str | None = None
         unstorable: str | None = None
@@ -455,86 +400,6 @@ class Pipeline:
             return "unknown-class"
         return request_storability(request)
 
-    async def _look_up(self, query: Query) -> Found:
-        """What the store has. What cannot answer this request is a miss."""
-        if query.key is None:
-            return None, MISS, None
-        try:
-            encoded = await self._store.get(query.key)
-            if encoded is None and await self._generations.landed(query.key):
-                encoded = await self._store.get(query.key)
-            if encoded is None:
-                encoded = await self._rekeyed(query)
-        except StoreError as exc:
-            L1_ERRORS.labels("read").inc()
-            log.warning("L1: %s", exc)
-            return None, MISS, "l1-error"
-        return await self._judge(query, encoded)
-
-    async def _judge(self, query: Query, encoded: bytes | None) -> Found:
-        """Whether what is stored under the query's key may answer it."""
-        if query.key is None or encoded is None:
-            return None, MISS, None
-        envelope = decoded(encoded, query.key)
-        if envelope is None or envelope.header.tenant != query.tenant:
-            return None, MISS, "l1-undecodable"
-        header = envelope.header
-        if (why_not := query.objection(header)) is not None:
-            return None, MISS, why_not
-        if header.fingerprint != await self._fingerprint(query):
-            return None, MISS, "model-changed"
-        try:
-            segment = open_segment(self._keys, envelope, query.segment)
-        except EncryptionError as exc:
-            log.warning("L1: undecodable entry %s: %s", short_key(query.key), exc)
-            return None, MISS, "l1-undecodable"
-        if segment is None:
-            return None, MISS, None
-        now_ms = self._clock_ms()
-        decision = decide(header, now_ms, query.controls.directives)
-        served = decision if isinstance(decision, Serve) else serve(header, now_ms)
-        hit = Hit(
-            envelope=envelope,
-            encoded=encoded,
-            segment=segment,
-            served=served,
-            detail=source_detail(header),
-        )
-        return hit, decision, None
-
-    async def _rekeyed(self, query: Query) -> bytes | None:
-        """The entry under the other secret's key, as it stands under this one's from now on.
-
-        One with tags is left there, for their digests are the other secret's; so is one that is
-        purged with its source. Raises StoreError.
-        """
-        if query.key is None or query.other_key is None:
-            return None
-        encoded = await self._store.get(query.other_key)
-        old = None if encoded is None else decoded(encoded, query.other_key)
-        if old is None or old.header.tenant != query.tenant:
-            return None
-        if old.header.tags or old.header.source is not None or query.objection(old.header):
-            return None
-        try:
-            plain = unsealed(self._keys, old)
-            new = Envelope(header=replace(plain.header, key=query.key), payload=plain.payload)
-            if old.header.encryption is not None:
-                new = seal(new, query.ring)
-            encoded = encode(new)
-        except EnvelopeError as exc:
-            log.warning("L1: not re-keyed %s: %s", short_key(query.other_key), exc)
-            return None
-        await self._put_new(new.header, encoded)
-        return encoded
-
-    async def _fingerprint(self, query: Query) -> str | None:
-        """The fingerprint of the model asked for, or None where there is no such model now."""
-        try:
-            return await self._engine.fingerprint(query.fields["model"])
-        except EncoreError:
-            return None
-
     async def _generation_start_ms(self) -> int | None:
         """The time by the clock that cut-offs are told by, None where it cannot be had."""
         try:
@@ -543,12 +408,6 @@ class Pipeline:
             L1_ERRORS.labels("clock").inc()
             log.warning("L1: no clock: %s", exc)
             return None
-
-    async def _put_new(self, header: Header, encoded: bytes) -> None:
-        try:
-            await self._store.put(header.key, encoded, header.expires_ms, only_new=True)
-        except StoreError as exc:
-            log.warning("L1: not stored %s: %s", short_key(header.key), exc)
 
     def _refresh(self, query: Query, stale: Envelope) -> asyncio.Task[None] | None:
         """Make a new entry behind a stale answer: detached, once at a time per key."""

@@ -12,7 +12,8 @@ Invariants
 3. Who leads stops only when nobody listens here and nobody follows.
 4. If the leader dies, the generation begins anew, here or where the lease was taken meanwhile. Who
    was passed nothing on yet does not notice; who was is told (`Restarted`).
-5. What belongs to a tenant that wants encryption at rest goes through the stream sealed.
+5. What belongs to a tenant that wants encryption at rest goes through the stream sealed. All else
+   that goes from process to process has a checksum: what was damaged on its way is not had.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ FOLLOWER_BEAT_S = 1.0
 MAX_SAID_BYTES = 8 << 20
 """A flight that says more, compressed, goes on for its own process alone."""
 _CHUNKS, _ENTRY, _ANSWER, _ERROR, _STOPPED = b"c", b"e", b"a", b"x", b"s"
+_ABOUT, _WISHES = -1, -2
+"""What is no piece has these for its number."""
 log = logging.getLogger(__name__)
 
 
@@ -110,7 +113,8 @@ class Relay:
                     # What it said was evicted before its lease ran out.
                     await self._sleep(BEAT_S)
                     continue
-                header, revision = _read_about(lease.about)
+                checked = _Checked(lease.key, lease.flight)
+                header, revision = _read_about(checked.open(_ABOUT, lease.about))
                 if not part.accepts(header, revision):
                     insist = True
                     continue
@@ -139,13 +143,14 @@ class Relay:
         """(lease, whether it is ours). Raises StoreError."""
         name = secrets.token_hex(16)
         about = b"%d %s" % (part.revision, header_json(part.to_be))
+        about = _Checked(key, name).seal(_ABOUT, about)
         try:
             lease = await self._leases.acquire(key, name, about, insist=insist)
         except asyncio.CancelledError:
             # Perhaps it was given: nobody else shall wait for it to run out.
             given = Lease(key=key, flight=name, token=0, about=about)
             cipher = self._cipher(part.to_be, given)
-            end = _STOPPED if cipher is None else cipher.seal(FIRST_PIECE, _STOPPED)
+            end = cipher.seal(FIRST_PIECE, _STOPPED)
             await _tried(self._leases.end(given, FIRST_PIECE, end))
             raise
         return lease, lease.flight == name
@@ -172,7 +177,7 @@ class Relay:
                     for there, sealed in pieces:
                         if there != number:
                             raise _LostError
-                        opened.append(sealed if cipher is None else cipher.open(number, sealed))
+                        opened.append(cipher.open(number, sealed))
                         number += 1
                     if opened and opened[-1] == _STOPPED:
                         raise _LostError  # before any of it is passed on
@@ -198,13 +203,31 @@ class Relay:
             flight.on_ask = lambda: None
             await following.end()
 
-    def _cipher(self, header: Header, lease: Lease) -> FlightCipher | None:
+    def _cipher(self, header: Header, lease: Lease) -> FlightCipher | _Checked:
         if header.encryption is None:
-            return None
+            return _Checked(lease.key, lease.flight)
         ring = self._keys.by_id(header.encryption)
         if ring is None:
             raise ValueError("sealed under a secret that does not count")
         return FlightCipher(ring, header.tenant, lease.key, lease.flight)
+
+
+class _Checked:
+    """What is `FlightCipher` to what is secret: it tells a piece of this flight and number."""
+
+    def __init__(self, key: str, flight: str) -> None:
+        self._seed = zlib.crc32(f"{key} {flight}".encode())
+
+    def seal(self, number: int, piece: bytes) -> bytes:
+        """The piece, with its checksum."""
+        return zlib.crc32(piece, self._seed + number & 0xFFFFFFFF).to_bytes(4, "big") + piece
+
+    def open(self, number: int, sealed: bytes) -> bytes:
+        """The piece. Raises ValueError."""
+        piece = sealed[4:]
+        if self.seal(number, piece) != sealed:
+            raise ValueError("damaged")
+        return piece
 
 
 class _Following:
@@ -223,7 +246,9 @@ class _Following:
         """Say all wishes; see Leases.follow. Raises StoreError."""
         async with self._turn:
             self._told = self._wishes()
-            return await self._leases.follow(self._lease, self._name, self._told)
+            checked = _Checked(self._lease.key, self._lease.flight)
+            wishes = checked.seal(_WISHES, self._told)
+            return await self._leases.follow(self._lease, self._name, wishes)
 
     def hurry(self) -> None:
         """Say what is wished now before the next beat: the leader may be about to end."""
@@ -255,7 +280,7 @@ class Leader:
         leases: Leases,
         lease: Lease,
         flight: Flight,
-        cipher: FlightCipher | None,
+        cipher: FlightCipher | _Checked,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self.token = lease.token
@@ -308,7 +333,8 @@ class Leader:
         self._mute = True
         # Behind a piece that may not have arrived: a gap ends it for followers, too.
         self._number += bool(self._piece)
-        await _tried(self._leases.end(self._lease, self._number, self._sealed(kind + said)))
+        sealed = self._cipher.seal(self._number, kind + said)
+        await _tried(self._leases.end(self._lease, self._number, sealed))
 
     async def _beat(self) -> None:
         waited_s = 0.0
@@ -352,8 +378,10 @@ class Leader:
                 await self._end(_STOPPED, b"")
                 return False
             try:
-                wishes = await self._leases.say(self._lease, self._number, self._piece)
-            except StoreError as exc:
+                told = await self._leases.say(self._lease, self._number, self._piece)
+                checked = _Checked(self._lease.key, self._lease.flight)
+                wishes = told and [checked.open(_WISHES, wish) for wish in told]
+            except (StoreError, ValueError) as exc:
                 if self._is_heard:  # once, not at every beat
                     log.warning("flight %s: not told: %s", short_key(self._lease.key), exc)
                 self._is_heard = False
@@ -375,11 +403,8 @@ class Leader:
         said = self._deflate.compress(json_text.dumps(chunks))
         said += self._deflate.flush(zlib.Z_SYNC_FLUSH)
         self._taken += len(chunks)
-        self._piece = self._sealed(_CHUNKS + said)
+        self._piece = self._cipher.seal(self._number, _CHUNKS + said)
         self._size_bytes += len(self._piece)
-
-    def _sealed(self, piece: bytes) -> bytes:
-        return piece if self._cipher is None else self._cipher.seal(self._number, piece)
 
 
 def _is_found(header: Header, to_be: Header) -> bool:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from origin.api.http import STOPPING
 from origin.departure import Departure, Patience
+from origin.http_protocol import Protocol
 
 KEEP_ALIVE_S = 75
 """Longer than proxies keep an idle connection (nginx, AWS: 60 s), so that they close it, not we
@@ -34,7 +35,7 @@ def server(app: ASGIApp, departure: Departure, patience: Patience) -> uvicorn.Se
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -418,6 +418,7 @@ class Settings(BaseModel):
 
     @field_validator(
         *("log_level", "log_format", "mode", "dtype", "l1", "prefix_cache", "engine_batching"),
+        *("semantic", "semantic_index"),
         mode="before",
     )
     @classmethod

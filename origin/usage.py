@@ -23,6 +23,7 @@ from origin.metrics import REQUEST_SECONDS, USAGE_FLUSHES
 from origin.prices import NO_PRICES, Prices
 from origin.stores.contract import StoreError
 from origin.stores.usage_contract import Usage, UsageStore, usage_unavailable
+from origin.tasks import kept_up
 from origin.usage_metrics import UsageMetrics
 from shared.control_document import Strategy
 from shared.counts import (
@@ -217,7 +218,7 @@ class Recorder:
 
     def start(self) -> None:
         """Begin to flush, on the running event loop."""
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(kept_up(self._run, "usage"))
 
     async def flush(self) -> bool:
         """Whether the store has all that was counted before. Raises nothing."""

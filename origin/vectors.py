@@ -172,7 +172,8 @@ def _tokens_by_input(finished: Finished, inputs: Sequence[Element]) -> Sequence[
     if total is None:
         return None
     lengths = [len(part.encode() if isinstance(part, str) else part) for part in inputs]
-    ends = [total * length // sum(lengths) for length in accumulate(lengths)]
+    whole = sum(lengths)
+    ends = [total * length // whole for length in accumulate(lengths)]
     return [end - start for start, end in pairwise((0, *ends))]
 
 

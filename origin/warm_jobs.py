@@ -27,9 +27,10 @@ from origin.control import Control
 from origin.embeddings import Batches, is_batch
 from origin.encryption import EncryptionError, open_bytes, seal_bytes
 from origin.engine.turns import Turns
+from origin.exact_tier import Hit
 from origin.failures import describe
 from origin.metrics import WARM_UPS
-from origin.pipeline import Generating, Hit, Pipeline
+from origin.pipeline import Generating, Pipeline
 from origin.quiet_hours import QuietHours
 from origin.stores.contract import StoreError
 from origin.stores.job_contract import LEASE_S, JobState, JobStore, Lease

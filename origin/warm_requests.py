@@ -80,10 +80,13 @@ def written(fields: Any, path: str = "") -> WarmRequest:
             raise unknown(within + name[:40])
     if fields.get("method", "POST") != "POST":
         raise unsupported_value(f"{within}method", ["POST"])
-    place = "url" if "url" in fields else "endpoint"
-    named = fields.get(place, Endpoint.CHAT.value)
-    if named not in list(Endpoint):
-        raise unsupported_value(within + place, [endpoint.value for endpoint in Endpoint])
+    named: Any = Endpoint.CHAT.value
+    for place in ("endpoint", "url"):
+        if place in fields:
+            allowed = [named] if place == "url" and "endpoint" in fields else list(Endpoint)
+            named = fields[place]
+            if named not in allowed:
+                raise unsupported_value(within + place, allowed)
     endpoint = Endpoint(named)
     if fields.get("body") is None:
         raise missing(f"{within}body")

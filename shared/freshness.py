@@ -7,7 +7,8 @@ An entry is fresh up to and including `fresh_until`, and each later window ends 
 are seconds, times milliseconds; a delta is compared to the millisecond, so `max-age=0` accepts
 nothing that is older than its own making.
 
-As time passes and the directives stay, a decision goes from `Serve` to `Forward`, never back.
+As time passes and the directives stay, a decision goes from `Serve` to `Forward`, never back: but
+for entries of the future, which are a miss until then.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from shared.controls import Directives
+
+MAX_AHEAD_MS = 3_600_000
+"""How far clocks may differ for an entry's times to be believed."""
 
 
 class Dated(Protocol):
@@ -95,7 +99,7 @@ def decide(header: Dated, now_ms: int, directives: Directives) -> Decision:
 
     `only-if-cached` is the caller's: it turns `Forward` into 504.
     """
-    if now_ms > header.expires_ms:
+    if now_ms > header.expires_ms or is_of_the_future(header, now_ms):
         return MISS
     stale_ms = now_ms - header.fresh_until_ms
     if not _accepts(header, now_ms, directives):
@@ -104,6 +108,14 @@ def decide(header: Dated, now_ms: int, directives: Directives) -> Decision:
             stale_if_error=usable_on_error(header, now_ms, directives),
         )
     return serve(header, now_ms, revalidate=stale_ms > 0 and now_ms <= header.stale_until_ms)
+
+
+def is_of_the_future(header: Dated, now_ms: int) -> bool:
+    """Whether an entry bears a time at which no clock that is nearly right can have put it.
+
+    One of the two clocks was wrong by far, so how long the entry may live nobody knows.
+    """
+    return header.created_ms - now_ms > MAX_AHEAD_MS
 
 
 def serve(header: Dated, now_ms: int, *, revalidate: bool = False) -> Serve:

@@ -52,7 +52,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise _refusal(
             f"{exc.msg.rstrip(' :').removesuffix(' at')} at line {exc.lineno} column {exc.colno}"
         ) from None
-    except RecursionError:  # a smaller stack than ours (WebAssembly)
+    except RecursionError:  # pragma: no cover - a smaller stack than ours (WebAssembly)
         raise _too_deep() from None
     if not isinstance(value, dict):
         raise ClientError("The request body must be a JSON object.", code="invalid_type")
@@ -114,7 +114,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         seen: set[str] = set()
-        for name, _ in pairs:
+        for name, _ in pairs:  # pragma: no branch - one of them comes again
             if name in seen:
                 field = _printable(name)
                 raise ClientError(

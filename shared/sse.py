@@ -1,7 +1,8 @@
 """Server-sent events, both directions, as bytes: an incremental parser and an encoder.
 
-It follows the WHATWG HTML standard, section 9.2.6 ("Interpreting an event stream"). It knows
-nothing of JSON, nor of OpenAI but the sentinel that ends their streams.
+It follows the WHATWG HTML standard, section 9.2.6 ("Interpreting an event stream"), but for bytes
+that are not UTF-8: the standard would repair them, here they are refused. It knows nothing of JSON,
+nor of OpenAI but the sentinel that ends their streams.
 
 Invariants
 1. The events of a byte string do not depend on how it was cut into pieces.
@@ -102,7 +103,7 @@ class SSEParser:
             line = line.removeprefix(_BOM)
         if not line:
             if self._data:
-                data = b"\n".join(self._data).decode(errors="replace")
+                data = _text(b"\n".join(self._data))
                 events.append(SSEEvent(event=self._event or "message", data=data, id=self._id))
                 self._data = []
                 self._data_bytes = 0
@@ -115,9 +116,9 @@ class SSEParser:
             self._data_bytes += len(value) + 1
             self._check_size()
         elif name == b"event":
-            self._event = value.decode(errors="replace")
+            self._event = _text(value)
         elif name == b"id" and b"\0" not in value:
-            self._id = value.decode(errors="replace")
+            self._id = _text(value)
 
     def _check_size(self) -> None:
         if self._line_bytes + self._data_bytes > self._limit_bytes:
@@ -125,6 +126,16 @@ class SSEParser:
                 f"The upstream sent an event of more than {self._limit_bytes} bytes.",
                 code="event_too_large",
             )
+
+
+def _text(data: bytes) -> str:
+    """What was sent as text. What was damaged on its way would, repaired, be another answer."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UpstreamError(
+            "The upstream sent an event that is not UTF-8.", code="upstream_garbage"
+        ) from None
 
 
 def encode_event(data: bytes) -> bytes:

@@ -86,6 +86,7 @@ PASSED_RESPONSE_HEADERS = (
 
 PRIVATE = "private, no-store"
 """`Cache-Control` of every answer: no cache but this one may keep it."""
+_SIZE_DIGITS = 18
 
 
 def end_to_end(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
@@ -95,6 +96,18 @@ def end_to_end(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, st
     """
     hop = {name.strip().lower() for name in headers.get("connection", "").split(",")}
     return {name: headers[name] for name in names if name in headers and name not in hop}
+
+
+def announced_bytes(headers: Mapping[str, str]) -> int | None:
+    """The size of a body as `Content-Length` has it, None where it says nothing.
+
+    Of a number that no body can have only the first digits count: `int` refuses thousands of them,
+    though they may all be zeros.
+    """
+    announced = headers.get("content-length", "")
+    if not (announced.isascii() and announced.isdigit()):
+        return None
+    return int(announced.lstrip("0")[:_SIZE_DIGITS] or "0")
 
 
 @lru_cache(maxsize=64)

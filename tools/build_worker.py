@@ -14,6 +14,7 @@ wakes no watcher.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -49,11 +50,14 @@ def _mirror(files: dict[Path, bytes], target: Path, below: str | None = None) ->
         destination = target / path
         if not destination.is_file() or destination.read_bytes() != data:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            destination.write_bytes(data)
+            # Whole or not at all: edges that start at the same time build at the same time.
+            written = target.with_name(f"{target.name}.{os.getpid()}")
+            written.write_bytes(data)
+            written.replace(destination)
             changed += 1
     for stale in sorted((target / below).rglob("*.py")) if below else ():
         if stale.relative_to(target) not in files:
-            stale.unlink()
+            stale.unlink(missing_ok=True)
             changed += 1
     return changed
 

@@ -11,18 +11,19 @@ from typing import Any
 import runtime
 
 from shared.errors import ClientError
+from shared.wire import announced_bytes
 
 
 async def read(request: Any, headers: dict[str, str], limit_bytes: int) -> Any:
     """The whole body, as a JavaScript ArrayBuffer."""
-    return await _read(request, _content_length(headers), limit_bytes)
+    return await _read(request, announced_bytes(headers) or 0, limit_bytes)
 
 
 async def read_small(
     request: Any, headers: dict[str, str], *, small_bytes: int, limit_bytes: int
 ) -> tuple[Any, bool]:
     """(body, whether it is small). One that is announced to be larger is a stream."""
-    size_bytes = _content_length(headers)
+    size_bytes = announced_bytes(headers) or 0
     _refuse_oversized(size_bytes, limit_bytes)
     if size_bytes > small_bytes:
         return request.body, False
@@ -37,7 +38,7 @@ async def handed_on(request: Any, headers: dict[str, str], limit_bytes: int) -> 
     """
     if request.method == "GET":
         return None  # it could not alter what is asked for (RFC 9110 section 9.3.1)
-    size_bytes = _content_length(headers)
+    size_bytes = announced_bytes(headers) or 0
     _refuse_oversized(size_bytes, limit_bytes)
     if size_bytes:
         return request.body
@@ -65,9 +66,3 @@ def _refuse_oversized(size_bytes: int, limit_bytes: int) -> None:
             status=413,
             code="request_too_large",
         )
-
-
-def _content_length(headers: dict[str, str]) -> int:
-    """The announced size in bytes, 0 where none is."""
-    value = headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdigit() else 0

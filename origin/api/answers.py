@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
@@ -29,8 +30,9 @@ from origin.api.http import (
 from origin.embeddings import BatchAnswer, Batches, is_batch
 from origin.engine.contract import Finished
 from origin.entries import token_counts
+from origin.exact_tier import Hit
 from origin.generations import MAX_ANSWER_BYTES
-from origin.pipeline import Generating, Hit, Pipeline
+from origin.pipeline import Generating, Pipeline
 from origin.queries import Query
 from origin.usage import Recorder
 from origin.vectors import with_base64
@@ -64,6 +66,8 @@ from shared.wire import CONTROL_REVISION, EDGE_REFRESH, EDGE_STORE, PRIVATE, acc
 
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
+_INLINE_BYTES = 64 << 10
+"""More than that is packed, or unpacked, beside the event loop: it takes milliseconds and more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -312,8 +316,14 @@ async def _send_segment(exchange: _Exchange, segment: bytes, headers: dict[str, 
     if exchange.gzip:
         headers["content-encoding"] = "gzip"
     else:
-        segment = decompress(segment, max_bytes=MAX_ANSWER_BYTES)
+        segment = await _coded(partial(decompress, max_bytes=MAX_ANSWER_BYTES), segment)
     await send_response(exchange.send, 200, headers, segment)
+
+
+async def _coded(code: Callable[[bytes], bytes], body: bytes) -> bytes:
+    if len(body) <= _INLINE_BYTES:
+        return code(body)
+    return await asyncio.to_thread(code, body)
 
 
 async def _send_batch(exchange: _Exchange, batches: Batches) -> BatchAnswer:
@@ -409,7 +419,7 @@ async def _send_plain(exchange: _Exchange, generating: Generating) -> None:
     headers["vary"] = "accept-encoding"
     if exchange.gzip:
         headers["content-encoding"] = "gzip"
-        body = compress(body)
+        body = await _coded(compress, body)
     await send_response(exchange.send, 200, headers, body)
 
 

@@ -42,6 +42,7 @@ class Health:
         self._engine = engine
         self._engine_state = ""
         self._asked_s = -MEMORY_S
+        self._asking = asyncio.Lock()
 
     async def live(self, _request: Request) -> JSONResponse:
         """Answer 200 while the process lives."""
@@ -70,9 +71,10 @@ class Health:
                 parts[name] = "unreachable"
             else:
                 parts[name] = "ok"
-        if time.monotonic() - self._asked_s >= MEMORY_S:
-            self._asked_s = time.monotonic()
-            self._engine_state = await self._ask_engine()
+        async with self._asking:  # who comes meanwhile is told the same
+            if time.monotonic() - self._asked_s >= MEMORY_S:
+                self._engine_state = await self._ask_engine()
+                self._asked_s = time.monotonic()
         parts["engine"] = self._engine_state
         # Nobody is sent here before what a model's predecessor of the same name said is purged.
         parts["models"] = "ok" if await self._known_models.compare() else "not compared"

@@ -7,7 +7,6 @@ and request and response objects would cost more than the lookup.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,10 +14,11 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from origin.limits import Deadline, Room
+from origin.tasks import end
 from shared import json_text
 from shared.errors import ClientError, EncoreError, error_body, error_headers
 from shared.keys import LOOPBACK_HOSTS
-from shared.wire import PRIVATE
+from shared.wire import PRIVATE, announced_bytes
 
 BODY_DEADLINE_S = 60.0
 LARGEST_BODIES = 16
@@ -204,21 +204,13 @@ async def while_connected(receive: Receive) -> AsyncIterator[None]:
             raise ClientLeftError from None
         raise
     finally:
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
+        await end([watcher])
 
 
 def _too_slow() -> ClientError:
     return ClientError(
         "The body took too long to arrive.", status=408, code="request_timeout", retry_after_s=1
     )
-
-
-def announced_bytes(headers: Mapping[str, str]) -> int | None:
-    """The size of a body as `Content-Length` has it, None where it says nothing."""
-    announced = headers.get("content-length", "")
-    return int(announced) if announced.isascii() and announced.isdigit() else None
 
 
 def refuse_larger(size_bytes: int, limit_bytes: int) -> None:

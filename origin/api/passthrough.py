@@ -21,7 +21,6 @@ from origin.api.access import Access
 from origin.api.http import (
     BodyReader,
     ClientLeftError,
-    announced_bytes,
     headers_of,
     refuse_larger,
     send_error,
@@ -29,6 +28,7 @@ from origin.api.http import (
     start_response,
     while_connected,
 )
+from origin.engine.decoding import check_coding, pieces
 from origin.engine.turns import Turns
 from origin.engine.upstream_client import Body
 from origin.engine.upstreams import Upstreams
@@ -45,13 +45,13 @@ from shared.wire import (
     PASSED_REQUEST_HEADERS,
     PASSED_RESPONSE_HEADERS,
     PRIVATE,
+    announced_bytes,
     end_to_end,
 )
 
 DRAIN_TIMEOUT_S = 10.0
 _BELOW = "/v1/"
 _IN_QUERIES = "!$&'()*+,/:;=?@%"
-_CODINGS = frozenset({"", "identity", "gzip", "deflate"})
 log = logging.getLogger(__name__)
 
 
@@ -184,14 +184,13 @@ class _Answer:
 
     async def pass_on(self, response: httpx.Response) -> None:
         """Send all of it, each piece as it comes. Raises UpstreamError."""
-        if response.headers.get("content-encoding", "").strip().lower() not in _CODINGS:
-            raise UpstreamError("The upstream's answer is coded.", code="upstream_garbage")
+        check_coding(response)
         headers = end_to_end(response.headers, PASSED_RESPONSE_HEADERS)
         headers["cache-control"] = PRIVATE
         headers["cache-status"] = forward_status(ORIGIN, "bypass")
         self.begun = True
         await start_response(self._send, response.status_code, headers)
-        async for piece in response.aiter_bytes():
+        async for piece in pieces(response):
             await send_piece(self._send, piece, more=True)
         await send_piece(self._send, b"", more=False)
 

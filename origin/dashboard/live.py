@@ -29,6 +29,7 @@ from origin.limits import Room, overloaded
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
 from origin.stores.redis_facts import RedisFacts
+from origin.tasks import end
 from origin.usage import Recorder
 from origin.usage_report import Terms, read_report
 from shared import json_text
@@ -83,6 +84,7 @@ class Live:
         self._states: dict[tuple[str, bool], tuple[float, asyncio.Task[bytes]]] = {}
         self._embedder = "off"
         self._checked_s = -CHECK_S
+        self._checking = asyncio.Lock()
 
     async def events(
         self,
@@ -137,7 +139,8 @@ class Live:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Close what was opened for it."""
+        """Close what was opened for it. What is made for nobody any more ends."""
+        await end([task for _, task in self._states.values()])
         if self._facts is not None:
             await self._facts.close()
 
@@ -186,9 +189,10 @@ class Live:
         return parts
 
     async def _ask_embedder(self) -> str:
-        if self._matcher is not None and time.monotonic() - self._checked_s >= CHECK_S:
-            self._checked_s = time.monotonic()
-            self._embedder = await self._matcher.check()
+        async with self._checking:  # who comes meanwhile is told the same
+            if self._matcher is not None and time.monotonic() - self._checked_s >= CHECK_S:
+                self._embedder = await self._matcher.check()
+                self._checked_s = time.monotonic()
         return self._embedder
 
     async def _pending(self) -> int | None:

@@ -173,8 +173,11 @@ def check_site(headers: Mapping[str, str]) -> None:
     """
     site = headers.get("sec-fetch-site")
     if site is None:
-        origin = urlsplit(headers.get("origin", ""))
-        ours = bool(origin.netloc) and origin.netloc == headers.get("host")
+        try:
+            host = urlsplit(headers.get("origin", "")).netloc
+        except ValueError:  # of no host that can be
+            host = ""
+        ours = bool(host) and host == headers.get("host")
     else:
         ours = site == "same-origin"
     if not ours:

@@ -1,7 +1,8 @@
 """A circuit breaker: an upstream that fails again and again is left alone for a while.
 
 Closed, every request goes. After some failures in a row it is open: none goes. After a pause one
-request goes as a probe, and after each further pause another, until one is answered.
+request goes as a probe, and after each further pause another, until one is answered. The first
+pause is short, for most failures are; each is twice the one before, up to a longest one.
 
 Ours, because none of the libraries does that for asyncio: purgatory and circuitbreaker let every
 request through once half open, a stampede onto an upstream that is just getting up; pybreaker's
@@ -15,7 +16,8 @@ import time
 from collections.abc import Callable
 
 FAILURES = 5
-PAUSE_S = 10.0
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 10.0
 
 
 class Breaker:
@@ -25,14 +27,17 @@ class Breaker:
         self,
         *,
         failures: int = FAILURES,
-        pause_s: float = PAUSE_S,
+        first_pause_s: float = FIRST_PAUSE_S,
+        longest_pause_s: float = LONGEST_PAUSE_S,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Opens at `failures` in a row; then at most one request goes in each `pause_s`."""
+        """Opens at `failures` in a row; then at most one request goes in each pause."""
         self._limit = failures
-        self._pause_s = pause_s
+        self._first_pause_s = first_pause_s
+        self._longest_pause_s = longest_pause_s
         self._clock_s = clock_s
         self._failures = 0
+        self._pause_s = first_pause_s
         self._next_s = 0.0
 
     @property
@@ -46,6 +51,7 @@ class Breaker:
         """Take leave to send a request: 0 where it may go, else the seconds until one may."""
         wait_s = self.wait_s
         if not wait_s and self._failures >= self._limit:
+            self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
             self._next_s = self._clock_s() + self._pause_s
         return wait_s
 
@@ -57,4 +63,5 @@ class Breaker:
         """It did not. What was under way when the breaker opened does not prolong the pause."""
         self._failures += 1
         if self._failures == self._limit:
+            self._pause_s = self._first_pause_s
             self._next_s = self._clock_s() + self._pause_s

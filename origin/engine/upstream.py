@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from origin.engine.contract import Chunk, Event, Finished, ModelInfo
+from origin.engine.decoding import pieces
 from origin.engine.upstream_client import UpstreamClient
 from origin.engine.upstream_json import error_fields, garbage, parse
 from shared.errors import UpstreamError
@@ -130,7 +131,10 @@ class UpstreamEngine:
             async for event in events:
                 if event.data == DONE:
                     await _drain(events)
-                    yield Finished(answer=assembler.answer(), unstorable=assembler.unstorable)
+                    answer = assembler.answer()
+                    if not answer["choices"]:
+                        raise garbage("its stream says nothing")
+                    yield Finished(answer=answer, unstorable=assembler.unstorable)
                     return
                 if event.event == "ping":
                     continue
@@ -157,7 +161,7 @@ class UpstreamEngine:
     async def _pieces(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """Yield the body, decoded, up to the limit."""
         size_bytes = 0
-        async for piece in response.aiter_bytes():
+        async for piece in pieces(response):
             size_bytes += len(piece)
             if size_bytes > self._max_answer_bytes:
                 raise UpstreamError(

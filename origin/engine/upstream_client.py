@@ -39,9 +39,11 @@ from tenacity import (
 )
 
 from origin.engine.breaker import Breaker
+from origin.engine.decoding import ACCEPTED, pieces
 from origin.engine.upstream_json import error_fields, parse
 from origin.limits import Room
 from origin.metrics import UPSTREAM_SUSPENDED
+from origin.stores.redis_store import is_closed
 from shared.errors import ClientError, EncoreError, UpstreamError
 
 ATTEMPTS = 3
@@ -115,7 +117,7 @@ class UpstreamClient:
         self._sleep = sleep
         self._room = Room(MAX_CONNECTIONS, _saturated)
         self._client = httpx.AsyncClient(
-            headers={"user-agent": "encore-origin"},
+            headers={"user-agent": "encore-origin", "accept-encoding": ACCEPTED},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
         )
@@ -230,6 +232,11 @@ class UpstreamClient:
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError):
             self._failed()
             raise
+        except (AttributeError, RuntimeError) as error:
+            if not is_closed(error):
+                raise
+            self._failed()
+            raise _interrupted() from error
         if response.status_code in _ILL:
             self._failed()
         else:
@@ -322,18 +329,20 @@ def _translated(error: httpx.RequestError) -> UpstreamError:
         case httpx.ConnectError():
             return UpstreamError("The upstream cannot be reached.", code="upstream_unreachable")
         case _:  # the rest: cut off, or not HTTP
-            return UpstreamError(
-                "The connection to the upstream broke.", code="upstream_interrupted"
-            )
+            return _interrupted()
+
+
+def _interrupted() -> UpstreamError:
+    return UpstreamError("The connection to the upstream broke.", code="upstream_interrupted")
 
 
 async def _read_error(response: httpx.Response) -> dict[str, Any]:
     text = b""
-    async for piece in response.aiter_bytes():
-        text += piece
-        if len(text) > MAX_ERROR_BYTES:
-            return {}
     try:
+        async for piece in pieces(response):
+            text += piece
+            if len(text) > MAX_ERROR_BYTES:
+                return {}
         return parse(text)
     except UpstreamError:
         return {}

@@ -1,1 +1,1 @@
-"""Semantic match: embedder."""
+"""Semantic match: what was asked before in other words; and the embedder of `/v1/embeddings`."""

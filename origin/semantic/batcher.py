@@ -26,6 +26,8 @@ _BATCH_TEXTS: Final = 16
 _BATCH_CHARACTERS: Final = 4096
 """A run takes no more once it has so many: it lasts some 60 ms then, and others wait for it."""
 _MEMORY_BYTES: Final = 64 * 2**20
+_UNIT: Final = 0.01
+"""How far from 1 the square of a vector's length is at most."""
 _OVERHEAD_BYTES: Final = 512
 """What Python needs for a remembered text beside its characters and its arrays."""
 
@@ -118,11 +120,21 @@ class Batcher:
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding | None]:
         try:
-            return self.encoder.encode(texts)
+            encodings = self.encoder.encode(texts)
+            is_sound = len(encodings) == len(texts) and all(map(_is_sound, encodings))
         except EncoderError:
             raise
         except Exception as error:  # callers know one error; the next run may succeed
-            raise EncoderError(f"the encoder failed: {error!r}") from error
+            # Its kind alone: its words may quote the text, and this is logged.
+            raise EncoderError(f"the encoder failed ({type(error).__name__})") from error
+        if not is_sound:  # or it would be remembered, and indexed
+            raise EncoderError("the encoder gave no unit vectors")
+        return encodings
+
+
+def _is_sound(encoding: Encoding | None) -> bool:
+    """Whether it is a vector of unit length, which one with a NaN is not, or none."""
+    return encoding is None or abs(float(encoding.vector @ encoding.vector) - 1) < _UNIT
 
 
 def _fail(job: _Job, why: str) -> None:

@@ -33,7 +33,7 @@ from origin.semantic.memory_index import MAX_ENTRIES, MemoryIndex
 from origin.semantic.redis_entries import ENTRIES_A_READ, Change, Name, RedisEntries
 from origin.stores.contract import StoreError
 from origin.stores.redis_store import redis_client
-from origin.tasks import end
+from origin.tasks import end, kept_up
 
 DEFAULT_TIMEOUT_S = 1.0
 """No request waits for it."""
@@ -179,7 +179,7 @@ class _Replica:
         self._writer: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._tasks.append(asyncio.create_task(self._follow()))
+        self._tasks.append(asyncio.create_task(kept_up(self._follow, "semantic index")))
 
     def write(self, changes: Iterable[Change]) -> None:
         """Have changes written to Redis, behind those before."""

@@ -32,7 +32,7 @@ from origin.semantic.index import Entry, SemanticIndex
 from origin.semantic.questions import Question, question_of
 from origin.semantic.verifier import Reading, Verifier
 from origin.stores.contract import StoreError
-from origin.tasks import end
+from origin.tasks import end, kept_up
 from shared.veto import Conflict, Facts, conflicts, read
 
 if TYPE_CHECKING:
@@ -107,9 +107,8 @@ class Matcher:
         self._clock_ms = clock_ms
         self._behind: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
-        self._purged_ms: dict[str, int] = {}
-        """By tenant the latest purge of everything that is known here."""
-        self._encrypted: dict[str, bool] = {}
+        self._documents: dict[str, ControlDocument] = {}
+        """By tenant the newest that a request came with: a generation may end with an older one."""
         self._clearing = asyncio.Lock()
         """One at a time: all of Redis is looked through for a tenant's."""
 
@@ -121,7 +120,7 @@ class Matcher:
     async def start(self) -> None:
         """Begin to follow what other processes index."""
         await self._index.start()
-        self._sweeping = asyncio.create_task(self._sweep())
+        self._sweeping = asyncio.create_task(kept_up(self._sweep, "semantic index"))
 
     async def close(self) -> None:
         """Stop; what is not indexed yet is not."""
@@ -259,19 +258,19 @@ class Matcher:
         Purged entries are dead without this, too. A purge that is long known elsewhere is left to
         who knew: they have indexed since.
         """
-        tenant, purged_ms = document.tenant, document.cut_offs.all_ms
-        encrypted = document.policy.encrypted
-        # What is not known here yet may have been indexed in clear before this process began.
-        if encrypted and not self._encrypted.get(tenant, False):
-            self._do_behind(self._clear(tenant))
-        self._encrypted[tenant] = encrypted
-        known_ms = self._purged_ms.get(tenant)
-        self._purged_ms[tenant] = purged_ms
-        if (
-            known_ms is not None
-            and purged_ms > known_ms
+        tenant, known = document.tenant, self._documents.get(document.tenant)
+        if known is not None and document.revision < known.revision:
+            return
+        self._documents[tenant] = document
+        purged_ms = document.cut_offs.all_ms
+        is_purged = (
+            known is not None
+            and purged_ms > known.cut_offs.all_ms
             and self._clock_ms() - purged_ms < PURGE_FOLLOWED_MS
-        ):
+        )
+        # Before this process began it may have been indexed in clear.
+        was_encrypted = known is not None and known.policy.encrypted
+        if is_purged or (document.policy.encrypted and not was_encrypted):
             self._do_behind(self._clear(tenant))
 
     def _do_behind(self, work: Coroutine[None, None, None]) -> None:
@@ -374,6 +373,9 @@ class Matcher:
                 # Stale answers are for who asked the very question.
                 expires_ms=header.fresh_until_ms,
             )
+            # As late as can be: the tenant may have been encrypted since its request came.
+            newest = self._documents.get(question.tenant)
+            private = private or (newest is not None and newest.policy.encrypted)
             await self._index.add(entry, now_ms=self._clock_ms(), private=private)
         except (TimeoutError, EncoderError, StoreError) as exc:
             SEMANTIC_ENTRIES.labels("failed").inc()

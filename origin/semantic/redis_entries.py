@@ -117,15 +117,15 @@ class RedisEntries:
                 {self.stream: position}, count=EVENTS_A_READ, block=round(wait_s * 1000)
             )
             ids = await self._ids()
-        if (
-            ids is None
-            or _number(ids[0]) > _number(position)
-            or _number(ids[1]) < _number(position)
-        ):
-            return None
-        rows = stream_rows(found)
-        names = [_changed(fields) for _, fields in rows if not self._is_done(fields)]
-        return names, rows[-1][0].decode() if rows else position
+            if (
+                ids is None
+                or _number(ids[0]) > _number(position)
+                or _number(ids[1]) < _number(position)
+            ):
+                return None
+            rows = stream_rows(found)
+            names = [_changed(fields) for _, fields in rows if not self._is_done(fields)]
+            return names, rows[-1][0].decode() if rows else position
 
     async def read(self, names: Sequence[Name]) -> list[Entry | None]:
         """The entries of these names; None where there is none, or one that cannot be read."""
@@ -133,8 +133,8 @@ class RedisEntries:
         for name in names:
             pipeline.get(self._redis_name(*name))
         with outages_told():
-            values = await pipeline.execute() if names else []
-        entries = [value and _decoded(value, self._dims) for value in values]
+            values: list[bytes | None] = await pipeline.execute() if names else []
+            entries = [value and _decoded(value, self._dims) for value in values]
         return [
             entry if entry and (entry.tenant, entry.key) == name else None
             for name, entry in zip(names, entries, strict=True)

@@ -23,7 +23,7 @@ from shared.freshness import Serve
 from shared.keys import KeyRings, short_key
 
 if TYPE_CHECKING:
-    from origin.pipeline import Found, Hit
+    from origin.exact_tier import Found, Hit
     from origin.queries import Query
     from origin.semantic.matcher import Matcher
 

@@ -159,7 +159,7 @@ class VectorSetIndex:
             about = await self._client.execute_command(
                 "VGETATTR", self._set(tenant, partition), form
             )
-        return _candidate(about, 1.0, now_ms)
+            return _candidate(about, 1.0, now_ms)
 
     async def search(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from origin.stores.usage_contract import (
     MAX_KEYS,
@@ -76,6 +76,10 @@ class MemoryUsageStore:
                 for key in hottest
             ),
         )
+
+    async def read_many(self, tenants: Sequence[str], *, top: int) -> list[Kept]:
+        """See UsageStore.read_many."""
+        return [await self.read(tenant, top=top) for tenant in tenants]
 
     async def recent(self, tenant: str) -> Recent:
         """See UsageStore.recent."""

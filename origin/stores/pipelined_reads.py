@@ -21,8 +21,10 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from origin.tasks import end
 
 
 class PipelinedReads:
@@ -52,6 +54,8 @@ class PipelinedReads:
 
     async def close(self) -> None:
         """Close the connection; what waits fails. Closing twice is fine."""
+        if self._connecting is not None:
+            await end([self._connecting])
         line, self._line = self._line, None
         if line is not None:
             await line.close()
@@ -64,21 +68,18 @@ class PipelinedReads:
 
     async def _connected(self) -> _Line:
         """A new connection; all who need one wait for the same."""
-        if self._connecting is None:
+        if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
         # Who leaves must not end it for the others.
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> _Line:
-        try:
-            connection = self._make_connection()
-            await connection.connect()  # type: ignore[no-untyped-call]
-            # From here on each read has its own timeout, and the task that reads waits for ever.
-            connection.socket_timeout = None
-            self._line = _Line(connection, timeout_s=self._timeout_s)
-            return self._line
-        finally:
-            self._connecting = None
+        connection = self._make_connection()
+        await connection.connect()  # type: ignore[no-untyped-call]
+        # From here on each read has its own timeout, and the task that reads waits for ever.
+        connection.socket_timeout = None
+        self._line = _Line(connection, timeout_s=self._timeout_s)
+        return self._line
 
 
 class _Line:
@@ -113,7 +114,8 @@ class _Line:
     async def _send(self) -> None:
         """Send what is asked for meanwhile. A connection that takes it not is broken."""
         try:
-            while self._unsent:
+            # What redis-py sends on a connection that was closed it connects anew, for nobody.
+            while self._unsent and self.usable:
                 commands, self._unsent = b"".join(self._unsent), []
                 await self._connection.send_packed_command(commands, check_health=False)
         except (RedisError, OSError, RuntimeError):  # uvloop's for a transport that is closed
@@ -134,9 +136,11 @@ class _Line:
                 except ResponseError as refusal:
                     self._hand_out(error=refusal)
                 else:
+                    if not (reply is None or isinstance(reply, bytes)):
+                        raise InvalidResponse(type(reply).__name__)
                     self._hand_out(reply)
-        except (RedisError, OSError, IndexError) as exc:
-            error = exc
+        except Exception as exc:  # noqa: BLE001 - replies that redis-py did not foresee fail alike
+            error = exc if isinstance(exc, RedisError | OSError) else InvalidResponse(repr(exc))
         finally:
             self.usable = False
             while self._waiting:

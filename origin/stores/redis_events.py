@@ -137,7 +137,7 @@ class RedisEvents:
                 with contextlib.suppress(ResponseError):  # another process was first
                     await self._client.xgroup_create(self.stream, GROUP, id="0", mkstream=True)
                 found = await self._take(wait_ms)
-        return _events(stream_rows(found))
+            return _events(stream_rows(found))
 
     async def claim(self) -> Sequence[Event]:
         """Events that somebody was given and nobody has confirmed for long. Raises StoreError."""
@@ -155,9 +155,9 @@ class RedisEvents:
                 if str(exc).startswith("NOGROUP"):
                     return []
                 raise
-        # All in turn: those that fail each time must not keep the others from theirs.
-        self._claim_from = answer[0].decode()
-        return _events(answer[1])
+            # All in turn: those that fail each time must not keep the others from theirs.
+            self._claim_from = answer[0].decode()
+            return _events(answer[1])
 
     async def done(self, event: Event) -> None:
         """Confirm an event: nobody is given it again. Raises StoreError."""

@@ -61,7 +61,7 @@ class RedisFacts:
                 told = [await self._client.info(**target) for target in targets]
             except ResponseError:
                 return None
-        return together(told)
+            return together(told)
 
     async def close(self) -> None:
         """Free connections; closing twice is fine."""

@@ -152,27 +152,30 @@ class RedisJobStore:
         """See JobStore.add."""
         limits = (OVERHEAD_BYTES, MAX_TENANT_BYTES, MAX_BYTES)
         arguments = (job, tenant, sealed, total, int(quiet), starts_in_ms, life_ms)
-        answer = await self._eval(_ADD, *arguments, *limits)
-        return None if answer is None else _state(*answer)
+        with outages_told():
+            answer = await self._eval(_ADD, *arguments, *limits)
+            return None if answer is None else _state(*answer)
 
     async def state(self, job: str) -> JobState | None:
         """See JobStore.state."""
-        now, fields = await self._eval(_STATE, job)
-        state = _state(now, fields) if fields else None
-        return None if state is None or state.ends_ms <= int(now) else state
+        with outages_told():
+            now, fields = await self._eval(_STATE, job)
+            state = _state(now, fields) if fields else None
+            return None if state is None or state.ends_ms <= int(now) else state
 
     async def claim(self, *, quiet: bool) -> Lease | None:
         """See JobStore.claim."""
-        answer = await self._eval(_CLAIM, int(quiet), int(LEASE_S * 1000))
-        if answer is None:
-            return None
-        now, fields, name, sealed = answer
-        return Lease(
-            id=name.decode(),
-            token=int(_pairs(fields)[b"token"]),
-            state=_state(now, fields),
-            sealed=sealed or b"",
-        )
+        with outages_told():
+            answer = await self._eval(_CLAIM, int(quiet), int(LEASE_S * 1000))
+            if answer is None:
+                return None
+            now, fields, name, sealed = answer
+            return Lease(
+                id=name.decode(),
+                token=int(_pairs(fields)[b"token"]),
+                state=_state(now, fields),
+                sealed=sealed or b"",
+            )
 
     async def progress(
         self, lease: Lease, *, done: int, counts: Mapping[str, int] | None = None
@@ -181,11 +184,13 @@ class RedisJobStore:
         flat = [part for pair in (counts or {}).items() for part in pair]
         lease_ms = int(LEASE_S * 1000)
         arguments = (lease.id, lease.token, lease_ms, done, OVERHEAD_BYTES)
-        return bool(await self._eval(_PROGRESS, *arguments, *flat))
+        with outages_told():
+            return bool(await self._eval(_PROGRESS, *arguments, *flat))
 
     async def release(self, lease: Lease) -> None:
         """See JobStore.release."""
-        await self._eval(_RELEASE, lease.id, lease.token)
+        with outages_told():
+            await self._eval(_RELEASE, lease.id, lease.token)
 
     async def close(self) -> None:
         """See JobStore.close."""
@@ -193,8 +198,7 @@ class RedisJobStore:
             await self._client.aclose()
 
     async def _eval(self, script: str, *arguments: str | bytes | int) -> Any:
-        with outages_told():
-            return await cast("Any", self._client.eval(script, 1, self._order, *arguments))
+        return await cast("Any", self._client.eval(script, 1, self._order, *arguments))
 
 
 def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:

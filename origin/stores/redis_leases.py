@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self, cast
 
+from origin.stores.contract import StoreError
 from origin.stores.lease_contract import FIRST_PIECE, LEASE_S, LINGER_S, MAX_FLIGHT_S, Lease
 from origin.stores.redis_store import (
     DEFAULT_TIMEOUT_S,
@@ -180,23 +181,25 @@ class RedisLeases:
             holder, token, told, *entry = await self._acquire(
                 keys=names, args=[flight, about, int(insist), self._lease_ms, memory_ms]
             )
-        return Lease(
-            key=key,
-            flight=holder.decode(),
-            token=int(token),
-            about=told,
-            entry=entry[0] if entry else None,
-        )
+            return Lease(
+                key=key,
+                flight=holder.decode(),
+                token=int(token),
+                about=told,
+                entry=entry[0] if entry else None,
+            )
 
     async def say(self, lease: Lease, number: int, piece: bytes) -> Sequence[bytes] | None:
         """See Leases.say."""
         with outages_told():
-            return cast(
-                "list[bytes] | None",
-                await self._say(
-                    keys=self._names(lease), args=[lease.flight, number, piece, self._lease_ms]
-                ),
+            wishes = await self._say(
+                keys=self._names(lease), args=[lease.flight, number, piece, self._lease_ms]
             )
+            if wishes is not None and (
+                type(wishes) is not list or set(map(type, wishes)) - {bytes}
+            ):
+                raise StoreError("Redis: no wishes")
+            return cast("list[bytes] | None", wishes)
 
     async def end(self, lease: Lease, number: int, piece: bytes) -> None:
         """See Leases.end."""
@@ -217,7 +220,7 @@ class RedisLeases:
             left_ms = await self._follow(
                 keys=self._names(lease)[1:], args=[follower, wishes, self._lease_ms]
             )
-        return None if left_ms is None else int(left_ms) / 1000
+            return None if left_ms is None else int(left_ms) / 1000
 
     async def leave(self, lease: Lease, follower: str) -> None:
         """See Leases.leave."""
@@ -232,7 +235,8 @@ class RedisLeases:
             found: Any = await self._readers.xread(
                 {name: f"{max(after, FIRST_PIECE - 1)}-0"}, count=PIECES_A_READ, block=wait_ms
             )
-        return [(int(number.split(b"-")[0]), fields[b"p"]) for number, fields in stream_rows(found)]
+            rows = stream_rows(found)
+            return [(int(number.split(b"-")[0]), fields[b"p"]) for number, fields in rows]
 
     async def close(self) -> None:
         """See Leases.close."""

@@ -54,10 +54,11 @@ class RedisSessionStore:
         """See SessionStore.find. One round trip."""
         with outages_told():
             text: Any = await self._client.getex(self._session(name), ex=IDLE_S)
-        if text is None:
-            return None
-        session = Session(**json.loads(text))
-        if self._clock_ms() >= session.ends_ms:
+            if text is None:
+                return None
+            session = Session(**json.loads(text))
+            is_over = self._clock_ms() >= session.ends_ms
+        if is_over:
             await self.end(name)
             return None
         return session

@@ -25,7 +25,7 @@ from origin.stores.contract import ASKED_LIFE_S, GRANT_INTERVAL_S, StoreError
 from origin.stores.pipelined_reads import PipelinedReads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
 RedisClient = Redis | RedisCluster
 DEFAULT_TIMEOUT_S = 0.25
@@ -214,7 +214,27 @@ def redis_client(
         decode_responses=False,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
-    return Redis.from_pool(pool)
+    client = Redis.from_pool(pool)
+    for command, read in tuple(client.response_callbacks.items()):
+        client.response_callbacks[command] = _strict(read)
+    return client
+
+
+def _strict(read: Callable[..., Any]) -> Callable[..., Any]:
+    """One of redis-py's readers of a reply, to which what it cannot read is a broken connection.
+
+    So the connection is closed, instead of used again, and the command sent once more.
+    """
+
+    def strictly(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return read(*args, **kwargs)
+        except RedisError:
+            raise
+        except Exception as exc:
+            raise RedisConnectionError("another reply than was asked for") from exc
+
+    return strictly
 
 
 class _Cluster(RedisCluster):
@@ -267,23 +287,17 @@ OUTAGES = (RedisError, RedisClusterException, OSError)
 """What Redis, or the way to it, fails with; OSError covers TimeoutError."""
 
 
-def is_closed(error: BaseException | None) -> bool:
-    """Whether something was sent on a connection that had been closed, and nobody had noticed.
-
-    A Cluster's client closes connections under other tasks (AttributeError); uvloop refuses what is
-    sent between the server's hanging up and the reader's hearing of it (RuntimeError).
-    """
-    words = {AttributeError: "'NoneType' object", RuntimeError: "the handler is closed"}
-    return error is not None and type(error) in words and words[type(error)] in str(error)
-
-
 class outages_told:  # noqa: N801 - reads as a verb; a generator would cost a hit 2 µs
-    """Raise StoreError for whatever Redis or the way to it failed with."""
+    """Raise StoreError for whatever Redis or the way to it failed with.
+
+    Replies are read in the block too. What is not of the shape that was asked for is no answer, in
+    whatever way that shows (a ValueError, a KeyError ...): it was damaged, or is another's.
+    """
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OUTAGES) or is_closed(error):
+        if isinstance(error, Exception) and not isinstance(error, StoreError):
             # The class alone: Redis quotes commands, and so keys, in some of its messages.
             raise StoreError(f"Redis: {type(error).__name__}") from error

@@ -12,7 +12,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,6 +94,10 @@ class UsageStore(Protocol):
 
     async def read(self, tenant: str, *, top: int) -> Kept:
         """All that was added for a tenant, and its `top` keys by hits. Raises StoreError."""
+        ...
+
+    async def read_many(self, tenants: Sequence[str], *, top: int) -> list[Kept]:
+        """What `read` says of each, in few round trips. Raises StoreError."""
         ...
 
     async def recent(self, tenant: str) -> Recent:

@@ -132,16 +132,19 @@ class _Reader(QuantityReader):
         end = self._phrase(i)
         if end > i:
             return end
+        follow = tokens[i + 1] if i + 1 < len(tokens) else None
+        glued = follow.text if follow is not None and follow.glued else ""
+        if glued == "$" and low in DOLLAR_PREFIXES:
+            return i + 1
         if low == "us" and token.text == "US" and not self.shouted:
             self._known(i, look_up("usa"), token, 1)
             return i + 1
-        follow = tokens[i + 1] if i + 1 < len(tokens) else None
-        if follow is not None and follow.glued:
-            if follow.text == "(":
+        if glued:
+            if glued == "(":
                 self.lows.append(low)
                 self._add(CODE, low, token.text, "identifier")
                 return i + 1
-            if follow.text == "-" and i + 2 < len(tokens) and tokens[i + 2].glued:
+            if glued == "-" and i + 2 < len(tokens) and tokens[i + 2].glued:
                 if low in {"non", "anti"}:
                     word = low + tokens[i + 2].low
                     self._known(i, look_up(word), Token("word", word, word, glued=False), 1)
@@ -150,8 +153,6 @@ class _Reader(QuantityReader):
                     self.line.append("not")
                     self._known(i, look_up(low), token, 1)
                     return i + 3
-            if follow.text == "$" and low in DOLLAR_PREFIXES:
-                return i + 1
         entry = look_up(low)
         if entry.kind == NUMBER:
             quantity = read_words(tokens, i)

@@ -106,8 +106,6 @@ def _traded(a: Facts, b: Facts, ours: list[Term], theirs: list[Term]) -> Conflic
             only_right = {y for y in only_right if right[y] == 0}
         for x in only_left:
             for y in only_right:
-                if x == y or x not in b.keys or y not in a.keys:
-                    continue
                 if preposition in _WEAK and not _mutual(mine, yours, x, y, preposition):
                     continue
                 if PLAIN in {sorts[x], sorts[y]} and (long or preposition == "to"):

@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from origin.embedded_redis import embedded_redis
+from origin.stores import redis_control
 from origin.stores.contract import StoreError
 from origin.stores.control_contract import COMMON_LOG, ControlStore
 from origin.stores.memory_control import MemoryControlStore
@@ -93,6 +94,20 @@ async def test_of_concurrent_writers_each_wins_once(store: ControlStore) -> None
     await asyncio.gather(*(write(number) for number in range(20)))
     assert sorted(await store.load("acme") or b"") == list(range(20))
     assert await store.revision("acme") == 20
+
+
+async def test_many_tasks_ask_for_revisions(store: ControlStore) -> None:
+    """More at once than there are connections: each hears of its tenant, whoever has left."""
+    for number in range(1, 8):
+        assert await store.replace(f"tenant-{number}", b"x", number, expected=None)
+    tasks = [asyncio.create_task(store.revision(f"tenant-{n % 8}")) for n in range(200)]
+    await asyncio.sleep(0)
+    for task in tasks[::7]:
+        task.cancel()
+    heard = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [each for n, each in enumerate(heard) if n % 7] == [
+        (n % 8) or None for n in range(200) if n % 7
+    ]
 
 
 async def test_the_clock_tells_unix_time(store: ControlStore) -> None:
@@ -272,6 +287,30 @@ async def test_what_is_no_document_of_ours_is_an_outage(bundled_redis: str, held
             assert not await store.replace("acme", b"x", 1, expected=None)
         assert await client.dump("encore:ctl:{acme}") == before
         await store.close()
+
+
+async def test_what_was_damaged_on_its_way_is_neither_written_nor_read(
+    bundled_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be another document, or another time, that is as good as the right one."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+    store = RedisControlStore.from_url(bundled_redis)
+    assert await store.replace("acme", b"first", 1, expected=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(redis_control, "_sum", lambda _data: b"0" * 40)
+        with pytest.raises(StoreError, match=r"^Redis: "):
+            await store.replace("acme", b"second", 2, expected=1)
+        with pytest.raises(StoreError, match=r"^Redis: "):
+            await store.replace("new", b"first", 1, expected=None)
+        for reading in (store.revision("acme"), store.load("acme"), store.load("new")):
+            with pytest.raises(StoreError, match=r"^Redis: damaged$"):
+                await reading
+        with pytest.raises(StoreError, match=r"^Redis: damaged$"):
+            await store.now_ms()
+    assert (await store.revision("acme"), await store.load("acme")) == (1, b"first")
+    assert (await store.revision("new"), await store.load("new")) == (None, None)
+    await store.close()
 
 
 async def test_what_was_confirmed_survives_a_kill(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from origin.stores.contract import StoreError
 from origin.stores.memory_usage import MemoryUsageStore
 from origin.stores.redis_store import redis_client
-from origin.stores.redis_usage import RedisUsageStore
+from origin.stores.redis_usage import TENANTS_A_READ, RedisUsageStore
 from origin.stores.usage_contract import (
     EVERY_TENANT,
     RECENT_SLOTS,
@@ -155,6 +155,22 @@ async def test_the_layout_is_as_documented(bundled_redis: str) -> None:
         assert await client.zscore(f"{name}:hits", "a" * 16) == 2
         assert [await client.ttl(each) for each in names] == [-1] * 4
         await store.close()
+
+
+async def test_many_are_read_as_each_alone(store: UsageStore) -> None:
+    """In the order asked for, more of them than one round trip takes, and some nobody counted."""
+    tenants = [f"t{number}" for number in range(TENANTS_A_READ + 3)]
+    await store.add(
+        {
+            tenant: Usage(numbers={A: number + 1}, hits={"a" * 16: number + 1})
+            for number, tenant in enumerate(tenants)
+            if number % 3
+        }
+    )
+    asked = tenants[::-1]
+    kept = await store.read_many(asked, top=1)
+    assert kept == [await store.read(tenant, top=1) for tenant in asked]
+    assert [each.numbers.get(A, 0) for each in kept[:4]] == [53, 0, 51, 50]
 
 
 async def test_an_outage_is_told() -> None:

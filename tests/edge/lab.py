@@ -88,9 +88,12 @@ class Lab:
         return writes
 
     @contextmanager
-    def failing(self, *calls: str) -> Iterator[None]:
-        """For the length of the block these calls fail; reads that are `blind` find nothing."""
-        self._set("faults", dict.fromkeys(calls))
+    def failing(self, *calls: str, **numbers: int) -> Iterator[None]:
+        """For the length of the block these calls fail; reads that are `blind` find nothing.
+
+        See the fixture for more words, and for `percent` and `slow`.
+        """
+        self._set("faults", {**dict.fromkeys(calls), **numbers})
         try:
             yield
         finally:

@@ -209,6 +209,7 @@ PROBES: dict[str, list[Probe]] = {
         Probe(method="GET", path="/v1/models/$tenant"),
         Probe(method="GET", path="/v1/models/$key"),
     ],
+    "/openapi.json": [Probe(method="GET", path="/openapi.json?tenant=$tenant")],
     "/healthz": [Probe(method="GET", path="/healthz?tenant=$tenant")],
     "/readyz": [Probe(method="GET", path="/readyz?tenant=$tenant")],
 }

@@ -27,12 +27,12 @@ from shared.requests import Endpoint, streaming, validate
 from shared.sse import DONE, SSEParser
 from shared.storability import request_storability, storability
 from shared.streams import Assembler, chunks, event_stream
-from shared.templates import match, parse_template
+from shared.templates import TemplateError, match, parse_template
 from shared.veto import conflicts, read
 from shared.wire import accepts_gzip
+from tests.fuzz.origin_targets import ORIGIN_SEEDS, ORIGIN_TARGETS, SECRET
 
 Target = Callable[[bytes], None]
-SECRET = "a secret of the fuzzer, long enough"
 _KEYS = key_rings(SECRET)
 _TEMPLATES = [
     parse_template("t@1", "Analyze {address:address} at {price:money}"),
@@ -170,6 +170,18 @@ def normalisation(data: bytes) -> None:
         match(template, text)
 
 
+def templates(data: bytes) -> None:
+    """A pattern is refused by name, or a text matches it with every slot, the same each time."""
+    pattern, _, text = data.decode(errors="replace").partition("\n")
+    try:
+        template = parse_template("t@1", pattern)
+    except TemplateError:
+        return
+    found = match(template, text)
+    assert found == match(template, text)
+    assert found is None or set(found) == {slot.name for slot, _ in template.slots}
+
+
 def veto(data: bytes) -> None:
     """Conflicts of two texts are those of the two swapped; a text has none with itself."""
     one, _, other = data.decode(errors="replace").partition("\n")
@@ -204,10 +216,12 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             envelopes,
             headers,
             normalisation,
+            templates,
             veto,
             documents,
         )
     }
+    | dict(ORIGIN_TARGETS)
 )
 SEEDS: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
     {
@@ -262,6 +276,10 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
             b"Please analyze: 123 Main Street, 3 bedroom 2 bath, asking $450k",
             "Could you tell me: «Grüße» “x” ﬁ \uff11\uff12\u200b?".encode(),
         ),
+        "templates": (
+            b"Analyze {address:address} at {price:money}\nAnalyze 12 Main St at $450k",
+            b"{{a}} {n:text(5)}, {d:date} or {e:enum(a|ab)}\n{a} abc, 2 May 2026 or ab",
+        ),
         "veto": (
             b"How many users in 2023 at $1.5m?\nHow many users before 2024 at 1,500k EUR?",
             b"Send `x == y` from Alice to Bob\nSend `x != y` from Bob to Alice, not in Java",
@@ -272,4 +290,5 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
             b'{"body":{"model":"m","messages":[]},"headers":{"Encore-TTL":"1"}}',
         ),
     }
+    | dict(ORIGIN_SEEDS)
 )

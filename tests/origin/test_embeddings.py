@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from origin.embeddings import BatchAnswer, Batches, is_batch
-from origin.pipeline import Hit, Pipeline
+from origin.exact_tier import Hit
+from origin.pipeline import Pipeline
 from origin.queries import Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore

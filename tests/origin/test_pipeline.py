@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from origin.encryption import open_segment
+from origin.exact_tier import Hit
 from origin.lifetimes import NO_TIERS, Tiers
-from origin.pipeline import Generating, Hit, Pipeline
+from origin.pipeline import Generating, Pipeline
 from origin.queries import Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
@@ -20,7 +21,7 @@ from shared.control_document import ControlDocument, Policy, Purge, purged
 from shared.controls import parse_controls
 from shared.envelope import SEGMENT_JSON, SEGMENT_SSE, Envelope, Header, decode, encode
 from shared.errors import ClientError, UpstreamError
-from shared.freshness import Lifetimes
+from shared.freshness import Lifetimes, Serve
 from shared.keys import KeyRing, KeyRings, key_ring, key_rings, tag_digest
 from shared.requests import Endpoint
 from tests.support.engines import MODEL, ScriptedEngine, chat_answer
@@ -828,6 +829,20 @@ async def test_entry_of_the_previous_secret_is_re_keyed(before: Bench, policy: P
     assert (await bench.run(query))[0] == "hit"
     assert bench.engine.runs == 0
     assert (await succeeding(bench, KEYS).run(query))[0] == "hit"
+
+
+@pytest.mark.parametrize("policy", [Policy(), ENCRYPTED], ids=["plain", "encrypted"])
+async def test_entry_of_the_previous_secret_is_looked_at(before: Bench, policy: Policy) -> None:
+    """An explanation says what would answer, and puts nothing under the new key."""
+    document = document_of(policy=policy)
+    await before.run(before.query(document=document, ring=OLD_RING))
+    bench = succeeding(before)
+    query = bench.query(document=document)
+    look = await bench.pipeline.look(query)
+    assert isinstance(look.decision, Serve)
+    assert look.header is not None
+    assert look.header.key == bench.key(query)
+    assert await bench.stored(query) is None
 
 
 @pytest.mark.parametrize("policy", [Policy(), ENCRYPTED], ids=["plain", "encrypted"])

@@ -27,8 +27,9 @@ import origin.queries
 from origin.encryption import open_segment
 from origin.engine.contract import Chunk, Event, Finished, ModelInfo
 from origin.entries import build_entry
+from origin.exact_tier import Hit
 from origin.generations import Generations
-from origin.pipeline import Hit, Pipeline
+from origin.pipeline import Pipeline
 from origin.queries import Query
 from origin.relay import Part, Relay
 from shared.compression import decompress

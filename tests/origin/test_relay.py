@@ -18,8 +18,9 @@ import origin.relay
 from origin.embedded_redis import embedded_redis
 from origin.embeddings import Batches
 from origin.engine.contract import Event
+from origin.exact_tier import Hit
 from origin.flights import Flight
-from origin.pipeline import Generating, Hit, Pipeline
+from origin.pipeline import Generating, Pipeline
 from origin.queries import Query
 from origin.relay import Relay
 from origin.semantic.promotion import promoted
@@ -479,7 +480,8 @@ async def test_follower_that_dies_is_not_waited_for(a: Replica) -> None:
     """Its mark runs out; then nobody is left."""
     first = await led(a)
     lease = leader_of(a)._lease
-    assert await a.leases.follow(lease, "dies", b"[[],[]]") is not None
+    wishes = origin.relay._Checked(lease.key, lease.flight).seal(origin.relay._WISHES, b"[[],[]]")
+    assert await a.leases.follow(lease, "dies", wishes) is not None
     await until(lambda: leader_of(a)._wishes)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
@@ -771,7 +773,7 @@ async def test_what_goes_through_redis_for_an_encrypted_tenant_is_sealed(
         (name,) = await client.keys("*:said:*")
         rows: Any = await client.xrange(name)
         said: list[bytes] = [fields[b"p"] for _, fields in rows]
-        kinds = {piece[:1] for piece in said[1:]}
+        kinds = {piece[4:5] for piece in said[1:]}  # behind its checksum
         assert (kinds == {b"c", b"e"}) == (text == "open")
         if text == "sealed":
             joined = b"".join(said)
@@ -848,7 +850,7 @@ async def test_redis_that_dies_costs_generations_only(tmp_path: Path) -> None:
 
 
 async def test_what_a_miss_and_a_hit_cost_of_redis(a: Replica, client: Redis) -> None:
-    """A hit is one command. A miss adds four: for the lease, what was said, the store, the end."""
+    """A hit is one command. A miss adds five: clock, lease, what was said, the store, the end."""
 
     async def commands() -> Counter[str]:
         stats = await client.info("commandstats")
@@ -863,5 +865,5 @@ async def test_what_a_miss_and_a_hit_cost_of_redis(a: Replica, client: Redis) ->
     after_miss = await commands()
     assert await a.ask() == "hit"
     scripts = (after_miss - before)["evalsha"]
-    assert scripts == 4
+    assert scripts == 5
     assert await commands() - after_miss == Counter(get=1)

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from origin.engine.contract import Chunk, Event, Finished
+from origin.exact_tier import Hit
 from origin.flights import Flights
 from origin.generations import Generations
-from origin.pipeline import Hit, Pipeline
+from origin.pipeline import Pipeline
 from origin.relay import Leader, Relay
 from origin.writes import Writes
 from shared.control_document import ControlDocument

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -52,6 +52,21 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         tmp_path, toml, ENCORE_SECRET=SECRET, ENCORE_ORIGIN_PORT="7000", ENCORE_MODEL=""
     )
     assert (settings.origin_port, settings.edge_port, settings.model) == (7000, 9001, "from-file")
+
+
+CHOICES = {
+    name: choice
+    for name, field in Settings.model_fields.items()
+    for choice in get_args(field.annotation)
+    if isinstance(choice, str)
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_is_one_in_any_case(tmp_path: Path, name: str) -> None:
+    """People write `INFO`, and `On`."""
+    environ = {"ENCORE_SECRET": SECRET, variable(name): f" {CHOICES[name].upper()} "}
+    assert getattr(load(tmp_path, **environ), name) == CHOICES[name]
 
 
 def test_overrides_win_over_everything(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from origin.encryption import open_segment
+from origin.exact_tier import Hit
 from origin.lifetimes import Tiers
-from origin.pipeline import Hit
 from origin.queries import Query
 from origin.sliding import Sliding
 from origin.stores.contract import StoreError

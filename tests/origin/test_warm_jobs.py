@@ -12,7 +12,8 @@ from origin import warm_jobs
 from origin.control import Control
 from origin.embeddings import Batches
 from origin.engine.turns import OrderlyEngine, Turns
-from origin.pipeline import Hit, Pipeline
+from origin.exact_tier import Hit
+from origin.pipeline import Pipeline
 from origin.quiet_hours import QuietHours
 from origin.stores.contract import StoreError
 from origin.stores.job_contract import Lease

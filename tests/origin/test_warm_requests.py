@@ -63,6 +63,11 @@ def test_what_is_read_can_be_kept_and_read_again() -> None:
         ({"body": CHAT, "endpoint": "/v1/responses"}, "at.endpoint"),
         ({"body": CHAT, "endpoint": ["x"]}, "at.endpoint"),
         ({"body": CHAT, "url": "https://elsewhere/v1/chat/completions"}, "at.url"),
+        ({"body": CHAT, "endpoint": "x", "url": "/v1/chat/completions"}, "at.endpoint"),
+        (
+            {"body": CHAT, "endpoint": "/v1/chat/completions", "url": "/v1/completions"},
+            "at.url",
+        ),
         ({"body": CHAT, "method": "GET"}, "at.method"),
         ({"body": CHAT, "model": "m"}, "at.model"),
         ({"body": {"model": "m"}}, "at.body.messages"),

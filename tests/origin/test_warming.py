@@ -12,7 +12,8 @@ import pytest
 
 from origin.control import Control
 from origin.engine.turns import Turns
-from origin.pipeline import Generating, Hit, Pipeline
+from origin.exact_tier import Hit
+from origin.pipeline import Generating, Pipeline
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore

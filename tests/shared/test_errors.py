@@ -77,3 +77,4 @@ def test_headers_say_when_to_retry_and_how_to_authenticate() -> None:
     }
     assert error_headers(InternalError("x", status=503, retry_after_s=0))["retry-after"] == "0"
     assert "www-authenticate" in error_headers(ClientError("x", status=401))
+    assert error_headers(ClientError("x", status=405, allow="GET"))["allow"] == "GET"

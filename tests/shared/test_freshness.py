@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from shared.controls import Directives
 from shared.envelope import Header
 from shared.freshness import (
+    MAX_AHEAD_MS,
     MISS,
     Forward,
     Lifetimes,
@@ -193,3 +194,10 @@ def test_a_negative_lifetime_cannot_be_built(name: str) -> None:
     values = {"ttl_s": 1, "stale_while_revalidate_s": 1, "stale_if_error_s": 1, "max_ttl_s": 1}
     with pytest.raises(ValueError, match=f"{name} must not be negative"):
         Lifetimes(**{**values, name: -1})
+
+
+def test_an_entry_of_the_future_is_a_miss() -> None:
+    """Up to an hour clocks may differ; beyond it nobody knows how long the entry would live."""
+    ahead = entry(2 * MAX_AHEAD_MS, 60_000, 60_000, 60_000)
+    assert decide(ahead, MAX_AHEAD_MS, PLAIN) != MISS
+    assert decide(ahead, MAX_AHEAD_MS - 1, PLAIN) == MISS

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shared.text_form import MAX_CHARACTERS, text_form
 
 SAME = [
+    ["Can you explain node.js? Briefly", "explain node.js. Briefly"],
     [
         "What is the capital of France?",
         "  what is the  capital of France?\n",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.errors import UpstreamError
@@ -34,17 +35,24 @@ def test_the_events_do_not_depend_on_the_pieces(
 
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 9))
 def test_any_bytes_are_read_alike_in_any_pieces(parts: list[bytes], size: int) -> None:
-    """Cutting random bytes otherwise gives the same events."""
+    """Cutting random bytes otherwise gives the same events, or refuses them too."""
     stream = b"\r".join(b"data:" + part + b"\n" for part in parts)
-    cut = SSEParser()
-    pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
-    assert SSEParser().feed(stream) == [event for piece in pieces for event in cut.feed(piece)]
+    assert _read([stream]) == _read([stream[i : i + size] for i in range(0, len(stream), size)])
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r")))
-def test_what_is_written_is_read_back(text: str) -> None:
-    """Encoding and parsing gives the data back, line breaks included."""
-    assert SSEParser().feed(encode_event(text.encode())) == [SSEEvent(data=text)]
+@pytest.mark.parametrize("line", [b"data: a\xffb", b"event: \xc3", b"id: \xed\xa0\x80"])
+def test_what_is_not_utf8_is_refused(line: bytes) -> None:
+    """Bytes that were damaged on their way must not become another answer."""
+    with pytest.raises(UpstreamError, match="not UTF-8"):
+        SSEParser().feed(line + b"\ndata: x\n\n")
+
+
+def _read(pieces: list[bytes]) -> list[SSEEvent] | None:
+    parser = SSEParser()
+    try:
+        return [event for piece in pieces for event in parser.feed(piece)]
+    except UpstreamError:
+        return None
 
 
 def test_an_event_is_delivered_with_its_last_byte() -> None:
@@ -58,6 +66,15 @@ def test_an_event_is_delivered_with_its_last_byte() -> None:
 def test_the_sentinel_is_spelt_as_openai_spells_it() -> None:
     """Streams end in `data: [DONE]` and a blank line."""
     assert DONE_EVENT == b"data: [DONE]\n\n"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("a\r\nb\rc\n\nd")
+def test_what_is_written_is_read_back(data: str) -> None:
+    """One event, its data with each end of a line as a line feed."""
+    parser = SSEParser()
+    (event,) = [*parser.feed(encode_event(data.encode())), *parser.close()]
+    assert event.data == "\n".join(re.split("\r\n|\r|\n", data))
 
 
 @pytest.mark.parametrize("unit", [b"x", b"data: xxxxxxxxxx\n", b": xxxxxxxxxxxxxxxxxxxxxxxxxx"])

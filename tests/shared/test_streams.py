@@ -426,6 +426,30 @@ def test_what_a_stream_cannot_say_is_not_rebuildable(change: Json) -> None:
     assert not rebuildable(Endpoint.CHAT, _chat({"role": "assistant", "content": "x"}) | change)
 
 
+def test_a_function_call_without_arguments_survives() -> None:
+    """As it came; so does a chunk whose choices are null."""
+    message = {"role": "assistant", "content": None, "function_call": {"name": "f"}}
+    assembler = Assembler(Endpoint.CHAT)
+    assembler.feed({"choices": None})
+    for chunk in chunks(Endpoint.CHAT, _chat(message)):
+        assembler.feed(chunk)
+    assert assembler.answer()["choices"][0]["message"] == message
+
+
+def test_a_nameless_fragment_of_a_call_is_a_loss() -> None:
+    """Without a position and an id nobody knows which call it belongs to."""
+    assembler = Assembler(Endpoint.CHAT)
+    fragment = {"function": {"arguments": "{}"}}
+    assembler.feed({"choices": [{"index": 0, "delta": {"tool_calls": [fragment]}}]})
+    assert not assembler.lossless
+
+
+def test_a_completion_without_text_has_no_stream() -> None:
+    """It is not rebuildable."""
+    choices = [{"index": 0, "finish_reason": "stop"}]
+    assert not rebuildable(Endpoint.COMPLETIONS, _chat({}) | {"choices": choices})
+
+
 def test_positions_of_tool_calls_are_no_loss() -> None:
     """A plain tool call may carry its own position, as some upstreams send it."""
     call = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}

@@ -11,6 +11,7 @@ from shared.wire import (
     FORWARDED_REQUEST_HEADERS,
     FORWARDED_RESPONSE_HEADERS,
     accepts_gzip,
+    announced_bytes,
 )
 
 
@@ -55,6 +56,31 @@ def test_accepts_gzip(accept_encoding: str | None, accepted: bool) -> None:
 def test_accepts_gzip_of_any_text(accept_encoding: str) -> None:
     """Any text has an answer."""
     assert accepts_gzip(accept_encoding) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("content_length", "size_bytes"),
+    [
+        (None, None),
+        ("", None),
+        ("0", 0),
+        ("00", 0),
+        ("12", 12),
+        ("0" * 5000 + "12", 12),
+        ("9" * 5000, 10**18 - 1),
+        ("-1", None),
+        ("+1", None),
+        ("1e3", None),
+        ("1_000", None),
+        ("\N{SUPERSCRIPT TWO}", None),
+        ("\N{ARABIC-INDIC DIGIT TWO}", None),
+        ("5, 5", None),
+    ],
+)
+def test_announced_bytes(content_length: str | None, size_bytes: int | None) -> None:
+    """RFC 9110 section 8.6; thousands of digits are none too many."""
+    headers = {} if content_length is None else {"content-length": content_length}
+    assert announced_bytes(headers) == size_bytes
 
 
 def test_the_edges_bearer_is_never_taken_from_nor_shown_to_a_client() -> None:

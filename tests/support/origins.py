@@ -103,6 +103,7 @@ class Origin:
 
     folder: Path
     variables: dict[str, str]
+    module: str = "origin.cli"
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     url: str = ""
@@ -122,7 +123,7 @@ class Origin:
         """Start it, and wait until it is ready."""
         with (self.folder / "origin.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "origin.cli", "origin"],
+                [sys.executable, "-m", self.module, "origin"],
                 cwd=self.folder,
                 env=environ(ENCORE_ORIGIN_PORT=str(self.port), **self.variables),
                 stdout=log,

@@ -6,16 +6,20 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 
 @contextmanager
-def serving(app: ASGIApp, port: int = 0, *, lifespan: bool = False) -> Iterator[str]:
+def serving(
+    app: ASGIApp, port: int = 0, *, lifespan: bool = False, http: Any = "auto"
+) -> Iterator[str]:
     """The base URL of `app` for the length of the block; a free port unless one is named.
 
-    With `lifespan` the application closes what it holds, as one with real connections must.
+    With `lifespan` the application closes what it holds, as one with real connections must. `http`
+    is uvicorn's setting: `origin.http_protocol.Protocol` is how the origin itself is served.
     """
     listener = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(
@@ -24,6 +28,8 @@ def serving(app: ASGIApp, port: int = 0, *, lifespan: bool = False) -> Iterator[
             log_level="critical",
             timeout_graceful_shutdown=1,
             lifespan="on" if lifespan else "off",
+            http=http,
+            ws="none",
         )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+import os
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+import origin.api.answers
 from origin.app import create_app
+from origin.engine.contract import ModelInfo
 from origin.settings import Settings
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
+from shared.compression import decompress
 from shared.control_document import Policy
 from shared.envelope import MEDIA_TYPE, SEGMENT_JSON, SEGMENT_SSE, Envelope, decode, encode
 from shared.errors import UpstreamError
@@ -291,6 +297,53 @@ async def test_health_and_readiness_need_no_key(client: httpx.AsyncClient) -> No
         "status": "ready",
         "parts": {"redis": "ok", "control": "ok", "engine": "ok", "models": "ok"},
     }
+
+
+@pytest.mark.parametrize(("size_bytes", "is_beside"), [(100, False), (200_000, True)])
+async def test_large_answers_are_inflated_beside_the_event_loop(
+    client: httpx.AsyncClient,
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    size_bytes: int,
+    is_beside: bool,
+) -> None:
+    """For clients without gzip; others wait for none of it."""
+    await stored(client)
+    envelope = decode(next(iter(store._entries.values()))[0])
+    answer = json.dumps({"said": os.urandom(size_bytes // 2).hex()}).encode()
+    packed = gzip.compress(answer, mtime=0)
+    header = replace(envelope.header, segments={SEGMENT_JSON: len(packed)})
+    entry = encode(Envelope(header=header, payload=packed))
+    await store.put(header.key, entry, header.expires_ms)
+    threads: list[int] = []
+
+    def noting(data: bytes, *, max_bytes: int) -> bytes:
+        threads.append(threading.get_ident())
+        return decompress(data, max_bytes=max_bytes)
+
+    monkeypatch.setattr(origin.api.answers, "decompress", noting)
+    hit = await client.post(CHAT, json=HELLO, headers={"accept-encoding": "identity"})
+    assert hit.content == answer
+    (thread,) = threads
+    assert (thread != threading.get_ident()) == is_beside
+
+
+async def test_probes_that_come_together_are_told_the_same(
+    client: httpx.AsyncClient, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is asked once; nobody is told of it before it has answered."""
+    models, asked = engine.models, 0
+
+    async def models_later() -> Sequence[ModelInfo]:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.01)
+        return await models()
+
+    monkeypatch.setattr(engine, "models", models_later)
+    probes = await asyncio.gather(*(client.get("/readyz") for _ in range(3)))
+    assert [probe.status_code for probe in probes] == [200] * 3
+    assert asked == 1
 
 
 async def test_bug_is_a_500_in_openais_shape_and_its_text_is_not_logged(

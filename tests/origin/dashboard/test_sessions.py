@@ -142,6 +142,7 @@ async def test_logins_and_logouts_are_in_the_audit_log() -> None:
         {"origin": "https://evil.test"},
         {"origin": "https://origin.test.evil.test"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"origin": ""},
         {},
     ],

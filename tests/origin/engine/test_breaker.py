@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from origin.engine.breaker import Breaker
 
-FAILURES, PAUSE_S = 3, 10.0
+FAILURES, PAUSE_S, LONGEST_S = 3, 10.0, 30.0
 
 
 class Clock:
@@ -23,7 +23,9 @@ class Clock:
 
 def breaker(clock: Clock, failures: int = 0) -> Breaker:
     """A breaker that has seen so many failures."""
-    made = Breaker(failures=FAILURES, pause_s=PAUSE_S, clock_s=clock)
+    made = Breaker(
+        failures=FAILURES, first_pause_s=PAUSE_S, longest_pause_s=LONGEST_S, clock_s=clock
+    )
     for _ in range(failures):
         assert made.admit() == 0
         made.failed()
@@ -49,14 +51,29 @@ def test_one_probe_goes_in_each_pause() -> None:
     """Whatever becomes of it: even a probe that says nothing keeps nobody out for ever."""
     clock = Clock()
     made = breaker(clock, FAILURES)
-    for _ in range(3):
-        clock.now_s += PAUSE_S
+    pause_s = PAUSE_S
+    for next_s in (2 * PAUSE_S, LONGEST_S, LONGEST_S):
+        clock.now_s += pause_s
         assert made.wait_s == 0
         assert made.admit() == 0
-        assert made.admit() == PAUSE_S
-        clock.now_s += PAUSE_S / 2
-        assert made.admit() == PAUSE_S / 2
-        clock.now_s -= PAUSE_S / 2
+        assert made.admit() == next_s
+        clock.now_s += next_s / 2
+        assert made.admit() == next_s / 2
+        clock.now_s -= next_s / 2
+        pause_s = next_s
+
+
+def test_pauses_begin_anew_when_it_opens_again() -> None:
+    """What failed for long once is not left alone for long the next time."""
+    clock = Clock()
+    made = breaker(clock, FAILURES)
+    for pause_s in (PAUSE_S, 2 * PAUSE_S, LONGEST_S):
+        clock.now_s += pause_s
+        assert made.admit() == 0
+    made.succeeded()
+    for _ in range(FAILURES):
+        made.failed()
+    assert made.admit() == PAUSE_S
 
 
 def test_probe_that_succeeds_closes_it() -> None:
@@ -83,7 +100,7 @@ def test_it_is_what_its_rules_say(steps: list[str]) -> None:
     """Whatever happens in whatever order, as a plain account of the rules has it."""
     clock = Clock()
     made = breaker(clock)
-    in_a_row, shut_until_s = 0, 0.0
+    in_a_row, shut_until_s, pause_s = 0, 0.0, PAUSE_S
     for step in steps:
         match step:
             case "wait":
@@ -92,7 +109,8 @@ def test_it_is_what_its_rules_say(steps: list[str]) -> None:
                 made.failed()
                 in_a_row += 1
                 if in_a_row == FAILURES:
-                    shut_until_s = clock.now_s + PAUSE_S
+                    pause_s = PAUSE_S
+                    shut_until_s = clock.now_s + pause_s
             case "succeed":
                 made.succeeded()
                 in_a_row = 0
@@ -101,4 +119,5 @@ def test_it_is_what_its_rules_say(steps: list[str]) -> None:
                 waits = is_open and clock.now_s < shut_until_s
                 assert (made.admit() > 0) == waits
                 if is_open and not waits:
-                    shut_until_s = clock.now_s + PAUSE_S
+                    pause_s = min(2 * pause_s, LONGEST_S)
+                    shut_until_s = clock.now_s + pause_s

@@ -301,6 +301,14 @@ async def test_garbage_is_the_upstreams_fault(
     assert (error.status, error.code) == (502, "upstream_garbage")
 
 
+async def test_a_stream_of_nothing_is_garbage(
+    engine: UpstreamEngine, upstream: FakeUpstream
+) -> None:
+    """`[DONE]` alone is no answer."""
+    upstream.stream("[DONE]")
+    assert (await failure(engine, request(stream=True))).code == "upstream_garbage"
+
+
 @pytest.mark.parametrize("answer", [{}, {"choices": None}, {"data": []}])
 async def test_an_answer_of_another_kind_is_garbage(
     engine: UpstreamEngine, upstream: FakeUpstream, answer: dict[str, Any]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from origin.engine.breaker import FAILURES, Breaker
@@ -243,6 +244,19 @@ async def test_silent_upstream_is_left_alone(upstream: FakeUpstream) -> None:
         assert (await client.refusal(body=b"{}")).code == "upstream_timeout"
     assert (await client.refusal(body=b"{}")).code == "upstream_suspended"
     await client.close()
+
+
+async def test_a_connection_that_ends_as_it_begins_is_a_502(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The libraries look at a socket that is gone by then; what had been sent nobody knows."""
+
+    async def send(*_: Any, **__: Any) -> httpx.Response:
+        raise AttributeError("'NoneType' object has no attribute 'getpeername'")
+
+    monkeypatch.setattr(httpx.AsyncClient, "send", send)
+    codes = [(await client.refusal(body=b"{}")).code for _ in range(FAILURES + 1)]
+    assert codes == ["upstream_interrupted"] * FAILURES + ["upstream_suspended"]
 
 
 async def test_unreachable_upstream_is_left_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -25,6 +26,7 @@ class Stepped:
         self.began = threading.Semaphore(0)
         self.go = threading.Event()
         self.fault: Exception | None = None
+        self.vector = np.full(4, 0.5, np.float32)
 
     def encode(self, texts: Sequence[str]) -> list[Encoding | None]:
         """Ten states for each text; "long" is past the window."""
@@ -33,14 +35,15 @@ class Stepped:
         assert self.go.wait(LONG_S)
         if self.fault is not None:
             raise self.fault
-        return [None if text == "long" else made(text) for text in texts]
+        found = (None if text == "long" else made(text) for text in texts)
+        return [e and replace(e, vector=self.vector) for e in found]
 
 
 def made(text: str) -> Encoding:
-    """An encoding that tells its text by its first number."""
+    """An encoding that tells its text by its first id."""
     return Encoding(
-        vector=np.full(4, len(text), np.float32),
-        ids=np.arange(10, dtype=np.int32),
+        vector=np.full(4, 0.5, np.float32),
+        ids=np.arange(len(text), len(text) + 10, dtype=np.int32),
         states=np.zeros((10, 4), np.float32),
     )
 
@@ -82,7 +85,7 @@ async def test_what_waits_runs_together(batcher: Batcher, stepped: Stepped) -> N
     stepped.go.set()
     found = await asyncio.gather(first, *others)
     assert stepped.runs == [["first"], ["ab", "abc", "long"]]
-    assert [e if e is None else int(e.vector[0]) for e in found] == [5, 2, 3, 2, None]
+    assert [e if e is None else int(e.ids[0]) for e in found] == [5, 2, 3, 2, None]
     assert batcher.waiting == 0
 
 
@@ -145,17 +148,38 @@ async def test_full_queue(stepped: Stepped) -> None:
     await batcher.close()
 
 
-@pytest.mark.parametrize("fault", [EncoderError("died"), RuntimeError("died")])
-async def test_failure_and_recovery(batcher: Batcher, stepped: Stepped, fault: Exception) -> None:
-    """All of a failing run get our error; the next run is as if nothing had been."""
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (EncoderError("died"), "died"),
+        (RuntimeError("of a prompt"), "the encoder failed (RuntimeError)"),
+    ],
+)
+async def test_failure_and_recovery(
+    batcher: Batcher, stepped: Stepped, fault: Exception, said: str
+) -> None:
+    """All of a failing run get our error, in our words; the next run is as if nothing had been."""
     stepped.fault = fault
     first = await busy(batcher, stepped)
     others = await asked(batcher, "a", "b")
     stepped.go.set()
     failed = await asyncio.gather(first, *others, return_exceptions=True)
     assert [type(error) for error in failed] == [EncoderError] * 3
-    assert "died" in str(failed[0])
+    assert [str(error) for error in failed] == [said] * 3
     stepped.fault = None
+    assert await batcher.encode("a", LONG_S) is not None
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 0, 1])
+async def test_what_is_no_unit_vector_is_a_failure(
+    batcher: Batcher, stepped: Stepped, number: float
+) -> None:
+    """It is not remembered either."""
+    stepped.go.set()
+    stepped.vector = np.full(4, number, np.float32)
+    with pytest.raises(EncoderError, match="unit"):
+        await batcher.encode("a", LONG_S)
+    stepped.vector = np.full(4, 0.5, np.float32)
     assert await batcher.encode("a", LONG_S) is not None
 
 

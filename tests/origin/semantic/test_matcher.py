@@ -228,11 +228,63 @@ async def test_what_a_tenant_had_indexed_in_clear_is_cleared_when_it_is_encrypte
     """From then on nothing of it is in Redis, by whichever process it was put there."""
     await bench.learn(ORIGINAL)
     if restarted:
-        bench.matcher._encrypted.clear()
+        bench.matcher._documents.clear()
     bench.document = replace(bench.document, policy=Policy(encrypted=True))
     await bench.matches(OTHER)
     await bench.matcher.learned()
     assert await bench.index.count() == 0
+
+
+@pytest.mark.parametrize("is_being_read", [False, True])
+async def test_what_began_before_a_tenant_was_encrypted_leaves_no_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_being_read: bool
+) -> None:
+    """Whether the policy came before its generation ended, or while its question was encoded."""
+    added: list[bool] = []
+    may_encode = asyncio.Event()
+    encode = bench.batcher.encode
+
+    async def add(_entry: Entry, *, now_ms: int, private: bool = False) -> None:
+        assert now_ms == START_MS
+        added.append(private)
+
+    async def encode_later(text: str, timeout_s: float) -> Encoding | None:
+        if text == ORIGINAL:
+            await may_encode.wait()
+        return await encode(text, timeout_s)
+
+    monkeypatch.setattr(bench.index, "add", add)
+    monkeypatch.setattr(bench.batcher, "encode", encode_later)
+    query = asked(said(ORIGINAL), document=bench.document)
+    bench.document = replace(bench.document, revision=2, policy=Policy(encrypted=True))
+    if is_being_read:
+        bench.matcher.learn(query, header_of(query.key or ""))
+        await bench.matches(OTHER)
+    else:
+        await bench.matches(OTHER)
+        bench.matcher.learn(query, header_of(query.key or ""))
+    may_encode.set()
+    await bench.matcher.learned()
+    assert added == [True]
+
+
+async def test_an_older_document_clears_nothing_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generation that ends with the one it began with is no change of policy."""
+    cleared: list[str | None] = []
+
+    async def clear(tenant: str | None = None) -> None:
+        cleared.append(tenant)
+
+    monkeypatch.setattr(bench.index, "clear", clear)
+    query = asked(said(ORIGINAL), document=bench.document)
+    bench.document = replace(bench.document, revision=2, policy=Policy(encrypted=True))
+    await bench.matches(OTHER)
+    bench.matcher.learn(query, header_of(query.key or ""))
+    await bench.matches(OTHER)
+    await bench.matcher.learned()
+    assert cleared == ["acme"]
 
 
 async def test_a_text_past_the_window_is_not_matched(bench: Bench) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from origin.exact_tier import Hit
 from origin.lifetimes import NO_TIERS, Tiers
-from origin.pipeline import Hit, Pipeline
+from origin.pipeline import Pipeline
 from origin.queries import Query
 from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore

@@ -24,6 +24,17 @@ SWAPPED = [
     ("Does capitalism lead to war?", "Does war lead to capitalism?"),
     ("Rename old_name to new_name in it", "Rename new_name to old_name in it"),
     ("Do I study physics first and then biology?", "Do I study biology first and then physics?"),
+    ("Is Lima as big as Oslo?", "Is Oslo as big as Lima?"),
+    ("Is it safer with Visa than with Oyster?", "Is it safer with Oyster than with Visa?"),
+    (
+        "Is it more secure with Visa than with Maestro?",
+        "Is Maestro more secure than with Visa?",
+    ),
+    (
+        "Is it Chinese but not Cantonese?",
+        "Is it Cantonese but not all Chinese?",
+    ),
+    ("Does heat turn to cold?", "Does cold turn to heat?"),
     ("Sort it by price from high to low", "Sort it by price from low to high"),
     ("When do I say 'lie' instead of 'lay'?", "When do I say 'lay' instead of 'lie'?"),
     (
@@ -33,6 +44,9 @@ SWAPPED = [
 ]
 
 FREE = [
+    ("Is it warm and cool?", "Is it cool and warm?"),
+    ("`use_it()` compared to `map()`", "`map()` compared to `use_it()`"),
+    ("Is successful Kant famous?", "Is Kant as successful as famous?"),
     ("Is Plato like Kant or Hegel?", "Is Plato like Hegel or Kant?"),
     ("What did Tesla do in 2014?", "In 2014, what did Tesla do?"),
     ("How do Unity and Photoshop compare?", "How do Photoshop and Unity compare?"),

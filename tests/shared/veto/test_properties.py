@@ -15,7 +15,7 @@ _WORDS = st.sampled_from(
         what is the price of a house in Boston for $450k before 3 March not without "fine"
         `x_y` 3BR 5pm Q2 half dozen two hundred from to by and or than least most user_id
         a.b() --flag 1/2 12:30 US us I me may May twice first 20% Müller 東京 don't  < >= !
-        (x) : ; 450,000 3.11 C++ non-vegan""")
+        (x) : ; 450,000 3.11 C++ non-vegan ½ 2½ US$450 neither nor""")
 )
 _TEXTS = st.one_of(st.text(max_size=60), st.lists(_WORDS, max_size=25).map(" ".join))
 _PROSE = st.lists(

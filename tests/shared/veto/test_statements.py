@@ -12,11 +12,13 @@ STATEMENTS = [
     "the port is near the city of vitoria in brazil",
     "He died in Milwaukee, where he retired in 1903.",
     "The parser reads the file into memory and returns a tree.",
+    "So then the film was photographed by Rajiv Menon in Rome.",
 ]
 
 REQUESTS = [
     "Cetirizine dosage",
     "iPhone 15 battery life",
+    "light laptops that are cheap and good for students",
     "Tesla revenue Q3 2021",
     "best laptops for students that are light and cheap",
     "Is the film photographed by Rajiv Menon any good",

@@ -1,0 +1,92 @@
+"""What a fault is, how it is endured under traffic, and the row that is told of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from tests.faults.ledger import Ledger
+from tests.faults.system import System
+from tests.faults.traffic import Traffic
+
+LASTS_S = float(os.environ.get("FAULT_S", "2"))
+"""How long a fault lasts; `FAULT_S=30` tries harder."""
+RECOVERS_S = 10.0
+"""Of robustness, not of speed: machines are shared."""
+GOOD = ("hit", "generated", "purge", "without Redis", "stale-if-error")
+HEAD = ("Fault", "What is done", "Requests", "Hits", "Generated", "Failures", "Well after")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A fault, and what it may cost. No trial may cost a violation, or what was acknowledged.
+
+    `failures` are those that may come of it, each with a status and a code, without which a
+    request may fail in none. Connections may break at `may_break`, `edge` or `origin`.
+    """
+
+    does: str
+    fault: Callable[[System], AbstractContextManager[object]]
+    failures: frozenset[str] = frozenset()
+    may_break: tuple[str, ...] = ()
+    lasts_s: float = LASTS_S
+    recovers_s: float = RECOVERS_S
+    direct: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What was measured, from the beginning of a fault to when all was well again."""
+
+    fault: str
+    does: str
+    counts: Counter[str]
+    recovered_s: float
+
+    def cells(self) -> tuple[str, ...]:
+        """As in a table under `HEAD`."""
+        failures = {name: number for name, number in self.counts.items() if name not in GOOD}
+        generated = sum(self.counts[name] for name in GOOD[1:] if name != "purge")
+        told = ", ".join(f"{name} ({number})" for name, number in sorted(failures.items()))
+        return (
+            self.fault,
+            self.does,
+            str(self.counts.total()),
+            str(self.counts["hit"]),
+            str(generated),
+            told or "none",
+            f"{self.recovered_s:.1f} s",
+        )
+
+
+def endure(running: System, name: str, trial: Trial, note: Callable[[Row], None]) -> Traffic:
+    """Let a fault happen under traffic, note the row, and hold it to what it may cost."""
+    traffic = Traffic(running.clients(direct=trial.direct, may_break=trial.may_break))
+    ledger = Ledger(running)
+    with traffic.running():
+        traffic.recovery_s(time.monotonic(), quiet_s=0.5)
+        ledger.act()
+        began_s = time.monotonic()
+        with trial.fault(running):
+            ledger.act()
+            time.sleep(max(0.0, began_s + trial.lasts_s - time.monotonic()))
+        over_s = time.monotonic()
+        recovered_s = traffic.recovery_s(over_s, quiet_s=0.5)
+        ledger.check()
+    row = Row(fault=name, does=trial.does, counts=traffic.counts(began_s), recovered_s=recovered_s)
+    note(row)
+    assert recovered_s < trial.recovers_s
+    breaks = {"ReadError", "RemoteProtocolError", "ConnectError", "ReadTimeout"}
+    allowed = trial.failures | (breaks if trial.may_break else set())
+    assert set(row.counts) - set(GOOD) <= allowed, row.counts
+    return traffic
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table of rows of `Row.cells`."""
+    lines = [HEAD, ("---",) * len(HEAD), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
