@@ -18,19 +18,16 @@ Invariants
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 import runtime
 from control_documents import ControlDocuments
 from kv import EntryStore, StoredEntry, UndecodableError, is_lasting, is_oversized
 from origin_client import OriginAnswer, OriginClient, OriginError, disagrees, entry_of
+from queries import Ask, Found, Passage, Query
 
 from shared.cache_headers import (
     EDGE,
-    Forwarded,
-    append_status,
     entry_headers,
     forward_status,
     hit_status,
@@ -38,8 +35,7 @@ from shared.cache_headers import (
     source_detail,
 )
 from shared.canonical import UNKEYED
-from shared.control_document import ControlDocument, Strategy, objection, strategy_of
-from shared.controls import Controls
+from shared.control_document import ControlDocument, objection, strategy_of
 from shared.counts import TROUBLES, Counts, Outcome, Trouble
 from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64
 from shared.errors import not_cached
@@ -47,9 +43,6 @@ from shared.freshness import MISS, Decision, Forward, Serve, decide, is_failure,
 from shared.keys import KeyRings, short_key
 from shared.requests import Endpoint, Request, validate
 from shared.storability import request_storability
-from shared.wire import PRIVATE
-
-WaitUntil = Callable[[Coroutine[Any, Any, None]], None]
 
 REFRESH_PAUSE_S = 0.2
 """How long this isolate lets one refresh of a key be the last."""
@@ -58,77 +51,6 @@ MAX_REFRESHED = 1000
 _PLAIN = (SEGMENT_JSON, SEGMENT_JSON_BASE64)
 _UNPROVEN = UNKEYED - {"stream", "stream_options"}
 """Fields outside the key that are not checked before it is made."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
-    """An authenticated request. `body` is JavaScript's; `began_s` is of `time.monotonic`.
-
-    `wait_until` lets work go on behind the answer.
-    """
-
-    endpoint: Endpoint
-    tenant: str
-    controls: Controls
-    headers: dict[str, str]
-    body: Any
-    began_s: float
-    wait_until: WaitUntil
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Query(Ask):
-    """A request that may be answered from the cache. `fields` is its body, parsed.
-
-    `document` is the tenant's, None where the edge has none it may decide by; `key` is of the
-    policy in it, made by `strategy`, `previous_key` the same by the secret that is being replaced,
-    None where no purge could name it. `inflate` is whether the client cannot read gzip, `segment`
-    the form of answer it wants.
-    """
-
-    document: ControlDocument | None
-    key: str
-    strategy: Strategy
-    previous_key: str | None
-    segment: str
-    fields: dict[str, Any]
-    inflate: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What KV had: an entry, nothing, or trouble in the words of `Cache-Status`' detail."""
-
-    entry: StoredEntry | None = None
-    trouble: str | None = None
-    timing: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Passage:
-    """Why the origin is asked, and what the edge adds to the headers of what it answers."""
-
-    reason: Forwarded
-    detail: str | None = None
-    timing: str | None = None
-
-    def headers(self, answer: OriginAnswer, *, stored: bool = False) -> dict[str, str]:
-        """The origin's headers, signed by this cache."""
-        headers = dict(answer.headers)
-        headers["cache-control"] = PRIVATE
-        headers["cache-status"] = append_status(
-            headers.get("cache-status"),
-            forward_status(
-                EDGE,
-                self.reason,
-                stored=stored,
-                detail="origin-error" if answer.status >= 500 else self.detail,
-            ),
-        )
-        timings = filter(None, (headers.get("server-timing"), self.timing))
-        if timing := ", ".join(timings):
-            headers["server-timing"] = timing
-        return headers
 
 
 class Answers:

@@ -1,6 +1,6 @@
 """The edge: from a request to whom and what it asks, or to the error that says what is wrong.
 
-It knows routes, clients' keys, sizes, and how a request becomes a cache key; what answers one is
+It knows routes, clients' keys, and how a request becomes a cache key; what answers one is
 `answers`. Only bad input, a missing key and a failed origin are errors, and each of them is in
 OpenAI's shape.
 """
@@ -15,13 +15,15 @@ from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+import bodies
 import cors
 import runtime
-from answers import Answers, Ask, Passage, Query, WaitUntil, counted_as, relay
+from answers import Answers, counted_as, relay
 from behind import MAX_PULLS, Reporter, warm
 from control_documents import ControlDocuments
 from edge_settings import EdgeSettings
 from origin_client import OriginAnswer, OriginClient, OriginError
+from queries import Ask, Passage, Query, WaitUntil
 
 from shared.cache_headers import EDGE, forward_status
 from shared.control_document import (
@@ -56,7 +58,6 @@ from shared.wire import (
     PASSED_METHODS,
     PRIVATE,
     accepts_gzip,
-    announced_bytes,
 )
 
 _ENDPOINTS: dict[str, Endpoint] = {endpoint.value: endpoint for endpoint in Endpoint}
@@ -192,7 +193,12 @@ class Edge:
             controls = parse_controls(headers)
             if self._rate_limit is not None:
                 await self._respect_rate_limit(client.tenant)
-            body, cacheable = await self._body_of(request, headers)
+            body, cacheable = await bodies.read_small(
+                request,
+                headers,
+                small_bytes=self._settings.max_cached_body_bytes,
+                limit_bytes=self._settings.max_body_bytes,
+            )
             ask = Ask(
                 endpoint=endpoint,
                 tenant=client.tenant,
@@ -257,15 +263,6 @@ class Edge:
         )
         return await self._answers.answer(query, found)
 
-    async def _body_of(self, request: Any, headers: dict[str, str]) -> tuple[Any, bool]:
-        """(body, whether it is small enough to be cached). Raises ClientError 413."""
-        size_bytes = announced_bytes(headers) or 0
-        _refuse_oversized(size_bytes, self._settings.max_body_bytes)
-        if size_bytes > self._settings.max_cached_body_bytes:
-            return request.body, False
-        body = await _body_within(request, size_bytes, self._settings.max_body_bytes)
-        return body, body.byteLength <= self._settings.max_cached_body_bytes
-
     def _key(
         self,
         ask: Ask,
@@ -305,8 +302,7 @@ class Edge:
         client = self._authenticate(headers, url)
         body = None
         if request.method == "POST":
-            size_bytes = announced_bytes(headers) or 0
-            body = await _body_within(request, size_bytes, MAX_ADMIN_BODY_BYTES)
+            body = await bodies.read(request, headers, MAX_ADMIN_BODY_BYTES)
         answer = await self._origin.send(request.method, _target(url), headers, body, as_edge=False)
         if url.path == _ADMIN + "purge" and answer.status == 200:
             await self._take_purge(client, answer)
@@ -319,7 +315,7 @@ class Edge:
         try:
             if self._rate_limit is not None:
                 await self._respect_rate_limit(client.tenant)
-            body = await self._passed_body(request, headers)
+            body = await bodies.handed_on(request, headers, self._settings.max_body_bytes)
             answer = await self._origin.pass_on(request.method, _target(url), headers, body)
         except EncoreError as error:
             self._count_failure(client, error, began_s)
@@ -328,17 +324,6 @@ class Edge:
         latency_ms = (time.monotonic() - began_s) * 1000
         self._counts.count(client.tenant, outcome, latency_ms=latency_ms, trouble=trouble)
         return relay(answer, Passage(reason="bypass"))
-
-    async def _passed_body(self, request: Any, headers: dict[str, str]) -> Any:
-        """The body of a request that is passed on, or None. Raises ClientError 413."""
-        if request.method == "GET":
-            return None  # it could not alter what is asked for (RFC 9110 section 9.3.1)
-        size_bytes = announced_bytes(headers) or 0
-        _refuse_oversized(size_bytes, self._settings.max_body_bytes)
-        if size_bytes:
-            return request.body
-        body = await _body_within(request, size_bytes, self._settings.max_body_bytes)
-        return body if body.byteLength else None
 
     def _count_failure(self, client: Client, error: EncoreError, began_s: float) -> None:
         self._counts.count(
@@ -360,7 +345,7 @@ class Edge:
     async def _take_document(self, request: Any, path: str) -> Any:
         """`PUT /internal/control/TENANT`: what the origin leaves here; to anybody else, a 404."""
         headers, _ = self._from_us("PUT", request, path)
-        body = await _body_within(request, announced_bytes(headers) or 0, MAX_DOCUMENT_BYTES)
+        body = await bodies.read(request, headers, MAX_DOCUMENT_BYTES)
         try:
             tenant = check_tenant(path.removeprefix(CONTROL_PATH))
             text = runtime.to_bytes(body).decode()
@@ -432,27 +417,4 @@ def _require_method(wanted: tuple[str, ...], method: str, path: str) -> None:
             status=405,
             code="method_not_allowed",
             allow=", ".join(wanted),
-        )
-
-
-async def _body_within(request: Any, size_bytes: int, limit_bytes: int) -> Any:
-    """The whole body; one whose size is not announced (0) is read no further than the limit.
-
-    Raises ClientError 413.
-    """
-    _refuse_oversized(size_bytes, limit_bytes)
-    if size_bytes:
-        return await runtime.body_of(request)
-    body = await runtime.body_within(request, limit_bytes)
-    if body is None:
-        _refuse_oversized(limit_bytes + 1, limit_bytes)
-    return body
-
-
-def _refuse_oversized(size_bytes: int, limit_bytes: int) -> None:
-    if size_bytes > limit_bytes:
-        raise ClientError(
-            f"The body has more than {limit_bytes} bytes, which is the most that is accepted.",
-            status=413,
-            code="request_too_large",
         )
