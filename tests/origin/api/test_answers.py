@@ -19,6 +19,7 @@ import origin.api.answers
 from origin.app import create_app
 from origin.engine.contract import ModelInfo
 from origin.settings import Settings
+from origin.stores.contract import StoreError
 from origin.stores.memory import MemoryStore
 from origin.stores.memory_control import MemoryControlStore
 from shared.compression import decompress
@@ -344,6 +345,31 @@ async def test_probes_that_come_together_are_told_the_same(
     probes = await asyncio.gather(*(client.get("/readyz") for _ in range(3)))
     assert [probe.status_code for probe in probes] == [200] * 3
     assert asked == 1
+
+
+async def test_engine_that_does_not_answer_is_not_ready(
+    client: httpx.AsyncClient, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks does not wait for it."""
+    monkeypatch.setattr("origin.api.health.PATIENCE_S", 0.01)
+    monkeypatch.setattr(engine, "models", asyncio.Event().wait)
+    ready = await client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["parts"]["engine"] == "slow"
+
+
+async def test_entry_in_an_outage_is_a_503(
+    client: httpx.AsyncClient, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edge is not told that there is none."""
+
+    async def fails(_key: str) -> bytes:
+        raise StoreError("no")
+
+    monkeypatch.setattr(store, "get", fails)
+    response = await client.get(ENTRY_PATH + "0" * 64, headers=EDGE)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
 
 
 async def test_bug_is_a_500_in_openais_shape_and_its_text_is_not_logged(

@@ -120,6 +120,20 @@ async def test_one_in_a_minute_is_granted_to_put_a_revision_into_kv(
         await put_document(store, revised(await ruling(store), 1))
 
 
+async def test_without_the_store_nobody_is_granted(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edge gets its document all the same."""
+
+    async def fails(*_: object, **__: object) -> bool:
+        raise StoreError("no")
+
+    monkeypatch.setattr(MemoryStore, "grant", fails)
+    response = await client.get(f"{CONTROL_PATH}acme", headers=EDGE)
+    assert response.status_code == 200
+    assert EDGE_STORE not in response.headers
+
+
 async def test_edge_gets_the_document(client: httpx.AsyncClient, store: MemoryControlStore) -> None:
     """As it is kept; where there is none it is told so."""
     response = await client.get(f"{CONTROL_PATH}acme", headers=EDGE)

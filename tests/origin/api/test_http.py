@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from origin.api.http import while_connected
+from origin.api.http import headers_of, while_connected
 
 
 async def test_a_cancellation_at_the_very_end_is_not_lost() -> None:
@@ -25,3 +25,9 @@ async def test_a_cancellation_at_the_very_end_is_not_lost() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_repeated_headers_are_one_list() -> None:
+    """RFC 9110 section 5.3: joined by commas, in order."""
+    raw = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"a", b"4")]
+    assert headers_of({"headers": raw}) == {"a": "1, 3, 4", "b": "2"}

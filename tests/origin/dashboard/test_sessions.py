@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from origin.dashboard.sessions import LIFE_S, MAX_FAILURES
+from origin.stores.contract import StoreError
 from origin.stores.control_contract import COMMON_LOG
 from origin.stores.memory_control import MemoryControlStore
 from origin.stores.memory_sessions import MemorySessionStore
@@ -306,6 +307,7 @@ async def test_a_replaced_secret_ends_its_sessions() -> None:
         f"{COOKIE}=é",
         f"encore-session={'a' * 43}",
         "; ; =;\x00",
+        f"{COOKIE}(={'a' * 43}",
         f'{COOKIE}="\\377\\400"',
     ],
 )
@@ -370,6 +372,20 @@ async def test_without_the_store_nobody_is_signed_in() -> None:
         visitor.client.cookies.set(COOKIE, "a" * 43, domain="origin.test")
         assert (await visitor.client.get("/dashboard")).status_code == 503
         assert (await visitor.events()).status_code == 503
+
+
+async def test_logout_in_an_outage_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the session goes on."""
+    async with visiting() as visitor:
+        await visitor.login(ADMIN)
+        csrf = await visitor.csrf()
+
+        async def fails(*_: object) -> None:
+            raise StoreError("no")
+
+        monkeypatch.setattr(MemorySessionStore, "end", fails)
+        assert (await visitor.logout(csrf)).status_code == 503
+        assert await visitor.is_signed_in()
 
 
 async def test_a_browser_that_keeps_no_cookie_is_told() -> None:

@@ -21,6 +21,13 @@ HOME = "Analyze this property: 12 Oak Street, 3 bedrooms, 2 bathrooms, $450,000"
 PRICES = Prices.parse('{"m": {"input": 1, "output": 10}}')
 
 
+SILENT = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}],
+}
+
+
 def chat(text: str = HOME, **fields: Any) -> dict[str, Any]:
     """The body of a chat request."""
     return {"model": "m", "messages": [{"role": "user", "content": text}], **fields}
@@ -100,6 +107,7 @@ def test_each_input_of_a_batch_has_the_key_it_has_alone() -> None:
         (line(chat("x" * 40)), (10, 100)),
         (line(chat("x" * 40, max_tokens=7)), (10, 7)),
         (line(chat(), usage={"prompt_tokens": 3, "completion_tokens": 4}), (3, 4)),
+        (line(chat(messages=[SILENT])), (0, 100)),
         (line({"model": "m", "prompt": [1, 2, 3]}, Endpoint.COMPLETIONS), (3, 100)),
         (line({"model": "m", "input": "x" * 9}, Endpoint.EMBEDDINGS), (3, 0)),
         (

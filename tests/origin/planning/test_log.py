@@ -113,11 +113,11 @@ def test_times(told: object, time_ms: int | None) -> None:
 
 def test_a_list_of_prompts() -> None:
     """Is told by its first lines; a line may be the JSON of a text."""
-    found, bad = read(b"How warm is it?", b"", b'"two\\nlines"', b"{a brace}")
+    found, bad = read(b"How warm is it?", b"", b'"two\\nlines"', b"{a brace}", b'"so" he "said"')
     texts = [row.fields["messages"][0]["content"] for row in found]
-    assert texts == ["How warm is it?", "two\nlines", "{a brace}"]
+    assert texts == ["How warm is it?", "two\nlines", "{a brace}", '"so" he "said"']
     assert found[0].fields["model"] == "asked"
-    assert [row.number for row in found] == [1, 3, 4]
+    assert [row.number for row in found] == [1, 3, 4, 5]
     assert not bad.count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,6 +103,17 @@ def test_semantic_match_is_worth_half_a_point(edges: dict[str, float], choose: s
     assert advised("semantic", *told)[0] == choose
 
 
+def test_semantic_match_is_compared_with_none() -> None:
+    """Where that was not replayed, there is no advice but to stay."""
+    base = replace(BASE, semantic="strict")
+    told = [Told(edge=50, semantic="strict"), Told(edge=60, semantic="0.05")]
+    found = advice(told, base, priced=True)["semantic"]  # type: ignore[arg-type]
+    assert (found["choose"], found["why"]) == (
+        "strict",
+        "Semantic match: was not replayed without.",
+    )
+
+
 def test_what_changes_another_choice_does_not_count() -> None:
     """A profile's hits are none of the lifetime's."""
     told = [Told(usd=5), Told(usd=9, edge=90, normalisation="text")]
@@ -135,6 +147,14 @@ def test_nothing_was_asked() -> None:
     assert setting["hit_rate"] is None
     assert setting["usd"]["saved"] is None
     assert found["log"]["first_bad_lines"] == [{"line": 3, "why": "no JSON"}]
+
+
+@pytest.mark.parametrize(("last_ms", "said"), [(0, "1970-01-01T00:00:00.000Z"), (10**18, None)])
+def test_a_time_beyond_the_calendar_is_none(last_ms: int, said: str | None) -> None:
+    """A log may hold any number."""
+    replay = Replay([BASE], lifetimes=LIFETIMES, tiers=Tiers(), generation_ms=0)
+    found = report(replay, BASE, LogFacts(requests=1, last_ms=last_ms), Bad())
+    assert found["log"]["to"] == said
 
 
 def test_the_hit_rate_over_time_has_few_points() -> None:

@@ -6,13 +6,21 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from origin.embedded_redis import embedded_redis
 from origin.settings import Settings, SettingsError
-from origin.stores.redis_checks import _of_version, check_redis, check_redis_of
+from origin.stores.redis_checks import (
+    _of_eviction,
+    _of_persistence,
+    _of_version,
+    check_redis,
+    check_redis_of,
+    used,
+)
 from tests.support.redis_servers import redis_server
 
 SECRET = "s" * 32
@@ -68,6 +76,32 @@ def test_what_endangers_control_data_is_said(
     (text,) = texts(url)
     assert text.startswith(said)
     assert texts(url, keeps_control=False) == []
+
+
+def test_a_full_server_is_said(server: Redis, url: str) -> None:
+    """It refuses what comes next."""
+    server.config_set("maxmemory-policy", "noeviction")
+    server.config_set("maxmemory", int(server.info("memory")["used_memory"]))
+    try:
+        (text,) = texts(url)
+    finally:
+        server.config_set("maxmemory", 0)
+    assert "of its maxmemory" in text
+
+
+async def test_a_server_that_says_nothing_is_said_to() -> None:
+    """Some managed ones leave fields out of INFO."""
+    assert "does not say" in str(*_of_eviction({}))
+    server: Any = None  # not asked
+    assert "does not say" in str(*await _of_persistence(server, {}))
+
+
+def test_one_redis_for_both_is_looked_at_once() -> None:
+    """Under the name of what is worth more; that of a tier that is off not at all."""
+    both = Settings(secret=SECRET, redis_url=NOWHERE, control_redis_url=NOWHERE)
+    other = both.replace(redis_url=NOWHERE + "/1", l1="off")
+    for settings in (both, other):
+        assert used(settings) == {"ENCORE_CONTROL_REDIS_URL": (NOWHERE, True)}
 
 
 @pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "volatile-ttl"])
