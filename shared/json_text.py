@@ -44,7 +44,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise _refusal(f"it is not UTF-8 (byte {exc.start})") from None
     if not text.strip():
         raise _refusal("it is empty")
-    _check_depth(text)
+    if is_too_deep(text):  # the end of a WebAssembly instance may be before any exception
+        raise _too_deep()
     decoder = _BOUNDED_DECODER if _LONG_INTEGER.search(text) else _DECODER
     try:
         value = decoder.decode(text)
@@ -69,6 +70,21 @@ def dumps(value: Any) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
+def is_too_deep(text: str) -> bool:
+    """Whether JSON is nested beyond `MAX_DEPTH`, told before a decoder recurses into it."""
+    if text.count("{") + text.count("[") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for found in _BRACKET.findall(text):
+        if found in "{[":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif found in "}]":
+            depth -= 1
+    return False
+
+
 def _refusal(why: str) -> ClientError:
     return ClientError(f"We could not parse the JSON body of your request: {why}.", code="bad_json")
 
@@ -78,23 +94,6 @@ def _too_deep() -> ClientError:
         f"The JSON body is nested too deeply. Expected at most {MAX_DEPTH} levels.",
         code="json_too_deep",
     )
-
-
-def _check_depth(text: str) -> None:
-    """Refuse deep nesting before the decoder recurses into it.
-
-    Deep recursion is an exception on CPython but may be the end of a WebAssembly instance.
-    """
-    if text.count("{") + text.count("[") <= MAX_DEPTH:
-        return
-    depth = 0
-    for found in _BRACKET.findall(text):
-        if found in "{[":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise _too_deep()
-        elif found in "}]":
-            depth -= 1
 
 
 def _check_surrogates(value: dict[str, Any]) -> None:

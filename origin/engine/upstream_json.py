@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.errors import UpstreamError
-from shared.json_text import dumps
+from shared.json_text import dumps, is_too_deep
 
 _HUGE_EXPONENT = re.compile(r"\d[eE]\+?\d{3}")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -18,15 +18,17 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 def parse(text: bytes) -> dict[str, Any]:
     """Read a JSON object as the upstream wrote it, or raise UpstreamError if it is none.
 
-    Numbers and strings that could not be written again are refused too.
+    Numbers, strings and depths that could not be written again are refused too.
     """
     try:
         decoded = text.decode()
+        if is_too_deep(decoded):  # it could be read here, and not be written deeper in the stack
+            raise garbage("it is nested too deeply")
         parse_float = _finite if _HUGE_EXPONENT.search(decoded) else None
         value = json.loads(decoded, parse_constant=_finite, parse_float=parse_float)
         if _SURROGATE_ESCAPE.search(decoded):
             dumps(value)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise garbage("it is not JSON") from None
     if not isinstance(value, dict):
         raise garbage("it is not a JSON object")

@@ -288,7 +288,10 @@ async def test_an_error_event_is_an_error(
 
 @pytest.mark.parametrize(
     "data",
-    ["{", "[]", "1", '{"x": NaN}', '{"x": 1e999}', '{"x": "\\ud800"}', "[" * 100_000],
+    [
+        *("{", "[]", "1", '{"x": NaN}', '{"x": 1e999}', '{"x": "\\ud800"}', "[" * 100_000),
+        f'{{"x": {"[" * 980}0{"]" * 980}}}',
+    ],
 )
 async def test_garbage_is_the_upstreams_fault(
     engine: UpstreamEngine, upstream: FakeUpstream, data: str
