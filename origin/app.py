@@ -287,7 +287,7 @@ def build_app(settings: Settings, departure: Departure | None = None) -> ASGIApp
     if settings.redis_url is None:
         raise SettingsError("REDIS_URL is not set")
     url, prefix = settings.redis_url.get_secret_value(), settings.key_prefix
-    control_url = (settings.control_redis_url or settings.redis_url).get_secret_value()
+    control_url = settings.control_url(url)
     store: Store
     if settings.l1 == "off":
         url, leases = control_url, None  # the other one is asked nothing

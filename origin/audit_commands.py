@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from origin.control_commands import TIMEOUT_S, CommandError, duration_s
+from origin.control_commands import NO_REDIS, TIMEOUT_S, CommandError, duration_s
 from origin.settings import Settings, load_settings
 from origin.stores.control_contract import COMMON_LOG, Record
 from shared.keys import check_tenant
@@ -51,9 +51,7 @@ def audit(
         with redis_for(settings) as url:
             asyncio.run(_print(settings, url, tenant=tenant, since=since, follow=follow))
     except StoreError as error:
-        raise CommandError(
-            "Redis does not answer at REDIS_URL; start it, or set REDIS_URL to the one that runs"
-        ) from error
+        raise CommandError(NO_REDIS) from error
     except BrokenPipeError:  # who read has left
         sys.stderr.close()
 
@@ -63,8 +61,7 @@ async def _print(
 ) -> None:
     from origin.stores.redis_control import RedisControlStore  # noqa: PLC0415 - quick start
 
-    separate = settings.control_redis_url
-    url = redis_url if separate is None else separate.get_secret_value()
+    url = settings.control_url(redis_url)
     store = RedisControlStore.from_url(url, prefix=settings.key_prefix, timeout_s=TIMEOUT_S)
     try:
         after = "0-0" if since is None else _id_before(since, await store.now_ms())

@@ -52,6 +52,7 @@ T = TypeVar("T")
 TIMEOUT_S = 5.0
 NOTHING: Mapping[str, Any] = {}
 SHOWN_ID_CHARACTERS = 12
+NO_REDIS = "Redis does not answer at REDIS_URL; start it, or set REDIS_URL to the one that runs"
 EDGE_DELAY = "within 90 s (60 s until KV shows it everywhere, 30 s of memory)"
 
 keys_app = typer.Typer(help="API keys for clients.", no_args_is_help=True)
@@ -350,8 +351,7 @@ def act_on_redis(settings: Settings, act: Callable[[Control, str], Awaitable[T]]
     logging.getLogger("origin").setLevel(logging.ERROR)
 
     async def run(redis_url: str) -> T:
-        separate = settings.control_redis_url
-        url = redis_url if separate is None else separate.get_secret_value()
+        url = settings.control_url(redis_url)
         store = RedisControlStore.from_url(url, prefix=settings.key_prefix, timeout_s=TIMEOUT_S)
         control = Control.from_settings(settings, store)
         try:
@@ -370,8 +370,7 @@ def act_on_redis(settings: Settings, act: Callable[[Control, str], Awaitable[T]]
 
 _FIXES = {
     "store_unavailable": "Redis does not answer at REDIS_URL. Nothing was changed.",
-    "control_unavailable": "Redis does not answer at REDIS_URL; start it, or set REDIS_URL to the "
-    "one that runs. Nothing was acknowledged.",
+    "control_unavailable": f"{NO_REDIS}. Nothing was acknowledged.",
     "no_tenant": "there is no such tenant; `encore keys create TENANT` makes one with its first "
     "key",
 }

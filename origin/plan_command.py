@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -335,36 +333,18 @@ def _watching(path: Path, file: BinaryIO) -> Iterator[Callable[[Iterator[Asked]]
 
         yield told
         return
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from origin.progress import file_bar  # noqa: PLC0415
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[requests]:,} requests"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(_name(path), total=_size_bytes(file), requests=0)
+    words = "{task.fields[requests]:,} requests"
+    with file_bar(err, _name(path), file, words, transient=True, requests=0) as move:
 
         def shown(asked: Iterator[Asked]) -> Iterator[Asked]:
             for number, each in enumerate(asked, 1):
                 yield each
                 if number % 1000 == 0:
-                    at = file.tell() if _size_bytes(file) else None
-                    progress.update(task, completed=at, requests=number)
+                    move(requests=number)
 
         yield shown
-
-
-def _size_bytes(file: BinaryIO) -> int | None:
-    """The size of a regular file, None of what has none."""
-    status = os.fstat(file.fileno())
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _generate(made_up: Any, to: Path) -> None:

@@ -557,6 +557,11 @@ class Settings(BaseModel):
             None if previous is None else previous.get_secret_value(),
         )
 
+    def control_url(self, redis_url: str) -> str:
+        """Where control documents are, given where L1 is."""
+        own = self.control_redis_url
+        return redis_url if own is None else own.get_secret_value()
+
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with `changes`, validated like any other."""
         return Settings.model_validate({**self.model_dump(), **changes})

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from origin.control_commands import CommandError
+from origin.control_commands import NO_REDIS, CommandError
 from origin.settings import Settings, load_settings
 from origin.stores.control_contract import EVERY_TENANT
 from shared.counts import OUTCOMES, STRATEGIES, TIERS
@@ -78,9 +78,7 @@ def _read(settings: Settings, tenant: str) -> dict[str, Any]:
         with redis_for(settings) as url:
             return asyncio.run(run(url))
     except StoreError as error:
-        raise CommandError(
-            "Redis does not answer at REDIS_URL; start it, or set REDIS_URL to the one that runs"
-        ) from error
+        raise CommandError(NO_REDIS) from error
 
 
 def _shown(report: Mapping[str, Any]) -> Iterable[Table | Text]:

@@ -7,7 +7,6 @@ line by line, never whole. Nothing that it prints quotes a request.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections import Counter
@@ -359,26 +358,13 @@ async def _run(
 @contextmanager
 def _watching(path: Path, file: BinaryIO) -> Iterator[Watcher]:
     """A progress bar on a terminal, else a line now and then; failures in any case."""
-    size_bytes = os.fstat(file.fileno()).st_size
     if not err.is_terminal:
         yield _Lines(path.name)
         return
-    from rich.progress import (  # noqa: PLC0415 - quick start
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from origin.progress import file_bar  # noqa: PLC0415 - quick start
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err) as progress:
-        task = progress.add_task(path.name, total=size_bytes)
-        yield _Bar(path.name, lambda: progress.update(task, completed=file.tell()))
+    with file_bar(err, path.name, file, "{task.percentage:>3.0f} %") as move:
+        yield _Bar(path.name, move)
 
 
 class _Lines:

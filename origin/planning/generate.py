@@ -15,7 +15,7 @@ import json
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -102,7 +102,7 @@ def generated(plan: LogPlan) -> Iterator[dict[str, Any]]:
             row |= _unlike_any_other(draw, number, tenant)
         else:
             rank = bisect_right(ranks, draw.random() * ranks[-1])
-            row |= _question(draw, plan, min(rank, plan.pool - 1))
+            row |= _question(draw, plan, min(rank, plan.pool - 1), tenants)
         row["location"] = place[0]
         if draw.random() < plan.bypass:
             value = draw.choice(("no-cache", "no-store"))
@@ -136,13 +136,12 @@ def _rate(now_s: float, locations: tuple[tuple[str, float, int], ...]) -> float:
     return busy
 
 
-def _question(draw: random.Random, plan: LogPlan, rank: int) -> dict[str, Any]:
-    """A request for the question of a rank."""
+def _question(
+    draw: random.Random, plan: LogPlan, rank: int, tenants: Sequence[float]
+) -> dict[str, Any]:
+    """A request for the question of a rank; `tenants` are their weights, added up."""
     own = random.Random(f"{plan.seed}/{rank}")  # noqa: S311 - what is fixed about the question
-    tenant = bisect_right(
-        weights := list(accumulate(1 / (number + 1) for number in range(plan.tenants))),
-        own.random() * weights[-1],
-    )
+    tenant = bisect_right(tenants, own.random() * tenants[-1])
     kind = _KINDS[own.randrange(len(_KINDS))]
     values = _values(own)
     model = _model(own)
