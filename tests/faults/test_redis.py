@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis as blocking
 
-from tests.faults.endure import Row, Trial, endure
+from tests.faults.endure import LASTS_S, Row, Trial, endure
 from tests.faults.system import System
 from tests.support.tcp_proxy import Fault
 
@@ -129,13 +129,10 @@ def read_only(running: System) -> Iterator[None]:
 
 @contextmanager
 def paused(running: System) -> Iterator[None]:
-    """CLIENT PAUSE."""
+    """CLIENT PAUSE, which holds up CLIENT UNPAUSE as well."""
     with client(running) as one:
-        one.client_pause(60_000)
-        try:
-            yield
-        finally:
-            one.client_unpause()
+        one.client_pause(round(LASTS_S * 1000))
+    yield
 
 
 @contextmanager
