@@ -142,7 +142,7 @@ def system(
             "REDIS_URL": f"redis://127.0.0.1:{redis_proxy.port}",
             "ENCORE_EDGE_URL": edge_proxy.url,
             "ENCORE_SEMANTIC": "off",
-            "ENCORE_DRAIN_S": "1",
+            "ENCORE_DRAIN_S": "3",
         } | variables
         origins = (
             _origin(folder / "one", common, stack),
