@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.faults.endure import Row
@@ -101,12 +102,13 @@ def test_purges_hold(
         assert took_s < RECOVERS_S
 
 
-@pytest.mark.parametrize("jump", JUMPS_S)
+@pytest.mark.parametrize("jump", ["ten years ahead", "an hour behind"])
 def test_answers_end(running: System, clocks: list[Path], jump: str) -> None:
     """Nothing that was made while the clocks were wrong is served for longer than they were wrong.
 
     Or than an hour, beyond which clocks are not believed.
     """
+    forget_all(running)
     traffic = Traffic([client for client in running.clients() if not client.purges])
     skew_s = min(max(JUMPS_S[jump], 0), HOUR_S)
     with traffic.running():
@@ -120,6 +122,18 @@ def test_answers_end(running: System, clocks: list[Path], jump: str) -> None:
         time.sleep(LIFE_S + 1)
         took_s = traffic.until(is_hit_everywhere, since_s=time.monotonic())
         assert took_s < RECOVERS_S
+
+
+def forget_all(running: System) -> None:
+    """Purge what another test's wrong clock gave a long life."""
+    for api_key in running.keys.values():
+        purged = httpx.post(
+            f"{running.edge_proxy.url}/cache/purge",
+            json={"everything": True},
+            headers={"authorization": f"Bearer {api_key}"},
+            timeout=30,
+        )
+        assert purged.json()["edge"] == "acknowledged"
 
 
 def is_hit_everywhere(asked: list[Asked]) -> bool:
