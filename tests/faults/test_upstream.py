@@ -58,6 +58,11 @@ def hanging(running: System) -> Iterator[None]:
         running.upstream.send(signal.SIGCONT)
 
 
+def cut_off(fault: Fault, running: System) -> AbstractContextManager[None]:
+    """The network to the upstream misbehaves."""
+    return running.upstream_proxy.misbehaving(fault)
+
+
 @contextmanager
 def answering(name: str, running: System) -> Iterator[None]:
     """Something else stands where the upstream was, and answers like this."""
@@ -86,10 +91,7 @@ def is_refused(asked: list[Asked]) -> bool:
 FAULTS: dict[str, Callable[[System], AbstractContextManager[None]]] = {
     "killed": killed,
     "hanging": hanging,
-    **{
-        name: lambda running, f=f: running.upstream_proxy.misbehaving(f)
-        for name, f in OUTAGES.items()
-    },
+    **{name: partial(cut_off, fault) for name, fault in OUTAGES.items()},
     **{name: partial(answering, name) for name in ANSWERS},
 }
 
