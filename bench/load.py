@@ -7,7 +7,8 @@ it measures: CPU per request says more than requests per second. Every answer mu
 not is counted as an error, and makes the script end with status 1.
 
 With `--memory N` it measures memory instead: resident memory of workerd and of the origin after
-each of N batches of `--requests` hits over 16 connections, at both in turn.
+each of N batches of `--requests` hits over 16 connections, in turn; and of another workerd whose
+Worker only reads a value from its local KV, for that alone makes it grow.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import psutil
 import uvloop
 
 from bench import client
+from bench.edge import javascript_edge
 from bench.processes import API_KEY, Running, cpu_s, rss_mb, running
 from bench.results import Comparison, Result, Table, add_json_option, deliver, p50, p99
 
@@ -170,8 +172,10 @@ def measure_memory(batches: int, requests: int) -> Result:
                 await place.run(MEMORY_CONNECTIONS, requests)
                 series[place.name].append(rss_mb(place.processes))
 
-    with running() as dev:
-        places = places_of(dev)
+    with running() as dev, javascript_edge("kv_worker.mjs", {}) as (kv_url, kv_process):
+        children = psutil.Process(kv_process.pid).children(recursive=True)
+        workerd = [child for child in children if child.name() == "workerd"]
+        places = [*places_of(dev), Place("kv", kv_url, workerd)]
         uvloop.run(take_turns(places))
     half = (batches + 1) // 2  # until then caches fill
     comparisons = [
