@@ -394,7 +394,10 @@ async def test_of_many_who_hear_an_event_one_acts() -> None:
     store = MemoryControlStore(lambda: 5000)
     controls = [Control(store, longest_life_ms=0) for _ in range(3)]
     await put_document(store, new_document("acme", 1))
-    acted = await asyncio.gather(*(each.apply("acme", EVERYTHING, ORIGIN) for each in controls))
+    heard_ms = await store.now_ms()
+    acted = await asyncio.gather(
+        *(each.apply("acme", EVERYTHING, ORIGIN, heard_ms=heard_ms) for each in controls)
+    )
     assert sorted(acted) == [False, False, True]
     assert len((await store.records({"acme": "0-0"}))["acme"]) == 1
     store.clock_ms = lambda: 5001
