@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from tests.faults.ledger import Ledger
 from tests.faults.system import System
 from tests.faults.traffic import Traffic
 
-LASTS_S = float(os.environ.get("FAULT_S", "2"))
-"""How long a fault lasts; `FAULT_S=30` tries harder."""
+LASTS_S = float(os.environ.get("FAULT_S", "1"))
+"""How long a fault lasts, in seconds; `FAULT_S=30` tries harder."""
+QUIET_S = 0.5
+"""How long all must be well to count as such."""
 RECOVERS_S = 10.0
 """Of robustness, not of speed: machines are shared."""
 GOOD = ("hit", "generated", "purge", "without Redis", "stale-if-error")
@@ -63,23 +65,60 @@ class Row:
         )
 
 
+def hold(
+    traffic: Traffic,
+    fault: AbstractContextManager[object],
+    *,
+    name: str,
+    does: str,
+    note: Callable[[Row], None],
+    during: Callable[[float], object] = lambda _since_s: time.sleep(LASTS_S),
+    recovers_s: float = RECOVERS_S,
+    within: AbstractContextManager[object] | None = None,
+) -> Row:
+    """Let a fault happen under traffic, and hold the system to its recovery; note the row.
+
+    `during` is done while it lasts, and is told when it began; `within` encloses it all, while
+    requests still come. Raises AssertionError for a violation or a recovery that takes too long.
+    """
+    with traffic.running():
+        traffic.recovery_s(time.monotonic(), quiet_s=QUIET_S)
+        with within or nullcontext():
+            began_s = time.monotonic()
+            with fault:
+                during(began_s)
+            recovered_s = traffic.recovery_s(time.monotonic(), quiet_s=QUIET_S)
+    row = Row(fault=name, does=does, counts=traffic.counts(began_s), recovered_s=recovered_s)
+    note(row)
+    assert recovered_s < recovers_s
+    return row
+
+
 def endure(running: System, name: str, trial: Trial, note: Callable[[Row], None]) -> Traffic:
-    """Let a fault happen under traffic, note the row, and hold it to what it may cost."""
+    """Hold the system through a trial, what was acknowledged too, and to the failures it names."""
     traffic = Traffic(running.clients(may_break=trial.may_break))
     ledger = Ledger(running)
-    with traffic.running():
-        traffic.recovery_s(time.monotonic(), quiet_s=0.5)
+
+    @contextmanager
+    def kept() -> Iterator[None]:
         ledger.act()
-        began_s = time.monotonic()
-        with trial.fault(running):
-            ledger.act()
-            time.sleep(max(0.0, began_s + trial.lasts_s - time.monotonic()))
-        over_s = time.monotonic()
-        recovered_s = traffic.recovery_s(over_s, quiet_s=0.5)
+        yield
         ledger.check(jobs=trial.keeps_jobs)
-    row = Row(fault=name, does=trial.does, counts=traffic.counts(began_s), recovered_s=recovered_s)
-    note(row)
-    assert recovered_s < trial.recovers_s
+
+    def during(began_s: float) -> None:
+        ledger.act()
+        time.sleep(max(0.0, began_s + trial.lasts_s - time.monotonic()))
+
+    row = hold(
+        traffic,
+        trial.fault(running),
+        name=name,
+        does=trial.does,
+        note=note,
+        during=during,
+        recovers_s=trial.recovers_s,
+        within=kept(),
+    )
     breaks = {"ReadError", "RemoteProtocolError", "ConnectError", "ReadTimeout"}
     allowed = trial.failures | (breaks if trial.may_break else set())
     assert set(row.counts) - set(GOOD) <= allowed, row.counts

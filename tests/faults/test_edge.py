@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,13 +11,11 @@ import pytest
 
 from tests.edge.lab import Lab
 from tests.edge.projects import FIXTURES, Projects
-from tests.faults.endure import Row
+from tests.faults.endure import Row, hold
 from tests.faults.system import System, system
 from tests.faults.traffic import Traffic
 from tests.support.tcp_proxy import Fault
 
-LASTS_S = 1.5
-RECOVERS_S = 10.0
 CLIENTS = {
     "clients reset": Fault(resetting=True),
     "clients silent": Fault(silent=True),
@@ -105,15 +102,7 @@ def test_edge(running: System, fault: str, note: Callable[[Row], None]) -> None:
     if fault in ORIGINS:
         may_break = ("edge", "origin")  # those who ask directly pass there, too
     traffic = Traffic(running.clients(may_break=may_break))
-    with traffic.running():
-        traffic.recovery_s(time.monotonic(), quiet_s=0.5)
-        with FAULTS[fault](running):
-            since_s = time.monotonic()
-            time.sleep(LASTS_S)
-            counts = traffic.counts(since_s)
-        took_s = traffic.recovery_s(time.monotonic(), quiet_s=0.5)
-        note(Row(fault="edge", does=fault, counts=counts, recovered_s=took_s))
-        assert took_s < RECOVERS_S
+    hold(traffic, FAULTS[fault](running), name="edge", does=fault, note=note)
 
 
 def test_edge_that_lost_its_kv(
@@ -121,12 +110,4 @@ def test_edge_that_lost_its_kv(
 ) -> None:
     """It knows no key, entry or purge any more, and asks the origin."""
     traffic = Traffic(running.clients(may_break=("edge",)))
-    with traffic.running():
-        traffic.recovery_s(time.monotonic(), quiet_s=0.5)
-        since_s = time.monotonic()
-        with killed(running, persist=tmp_path):
-            pass
-        took_s = traffic.recovery_s(time.monotonic(), quiet_s=0.5)
-        counts = traffic.counts(since_s)
-        note(Row(fault="edge", does="lost KV", counts=counts, recovered_s=took_s))
-        assert took_s < RECOVERS_S
+    hold(traffic, killed(running, persist=tmp_path), name="edge", does="lost KV", note=note)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.endure import Row
+from tests.faults.endure import LASTS_S, RECOVERS_S, Row, hold
 from tests.faults.faulty_encoder import FAULTS
 from tests.faults.system import TENANTS, Upstream
 from tests.faults.traffic import Client, Traffic
@@ -21,8 +21,6 @@ from tests.support.origins import SECRET, Origin, said_in
 from tests.support.redis_servers import durable_server, programs
 from tests.support.tcp_proxy import Fault, TcpProxy, tcp_proxy
 
-LASTS_S = 1.5
-RECOVERS_S = 10.0
 QUESTION = "Analyze this property: 123 Main St, 3BR/2BA, $450k"
 PARAPHRASE = "Analyze this property: 123 Main Street, 3 bedroom 2 bath, $450,000"
 NEAR_MISS = "Analyze this property: 124 Main St, 3BR/2BA, $450k"
@@ -105,7 +103,7 @@ def matching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matching]:
         yield Matching(origin=origin, redis_proxy=proxy, keys=keys, fault=fault)
 
 
-def during(matching: Matching, fault: str) -> AbstractContextManager[None]:
+def failing(matching: Matching, fault: str) -> AbstractContextManager[None]:
     """The fault of that name."""
     if fault in REDIS:
         return matching.redis_proxy.misbehaving(REDIS[fault])
@@ -117,21 +115,18 @@ def test_embedder(matching: Matching, fault: str, note: Callable[[Row], None]) -
     """It becomes a miss at once, and a match again by itself."""
     traffic = Traffic(matching.clients())
     until_matched(matching, f"before {fault}".replace(" ", "-"))
-    with traffic.running():
-        traffic.recovery_s(time.monotonic(), quiet_s=0.5)
-        with during(matching, fault):
-            since_s = time.monotonic()
-            asked = 0
-            while time.monotonic() < since_s + LASTS_S:
-                asked += 1
-                scope = f"in-{fault}-{asked}".replace(" ", "-")
-                for question in (QUESTION, NEAR_MISS):
-                    assert matching.said(question, scope) == question
-                assert matching.said(PARAPHRASE, scope) in (PARAPHRASE, QUESTION)
-            counts = traffic.counts(since_s)
-        took_s = traffic.recovery_s(time.monotonic(), quiet_s=0.5)
-        note(Row(fault="encoder", does=fault, counts=counts, recovered_s=took_s))
-        assert took_s < RECOVERS_S
+
+    def during(began_s: float) -> None:
+        asked = 0
+        while time.monotonic() < began_s + LASTS_S:
+            asked += 1
+            scope = f"in-{fault}-{asked}".replace(" ", "-")
+            for question in (QUESTION, NEAR_MISS):
+                assert matching.said(question, scope) == question
+            assert matching.said(PARAPHRASE, scope) in (PARAPHRASE, QUESTION)
+
+    fails = failing(matching, fault)
+    hold(traffic, fails, name="encoder", does=fault, note=note, during=during)
     until_matched(matching, f"after {fault}".replace(" ", "-"))
 
 
