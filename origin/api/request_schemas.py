@@ -280,7 +280,7 @@ WARM_REQUEST = _closed(
     {"body": _OBJECT | {"description": "That of a request to the endpoint."}},
     {
         "endpoint": _TO,
-        "url": _TO,
+        "url": _TO | {"description": "The same as `endpoint` where both are there."},
         "method": _words("POST"),
         "custom_id": {},
         "headers": {

@@ -175,7 +175,7 @@ async def test_what_is_warmed_is_a_hit(bench: Bench) -> None:
 async def test_what_is_stale_is_made_anew(bench: Bench) -> None:
     """Although it would still be served."""
     await counts(bench, asked("a"))
-    bench.now_ms += TTL_S * 1000 + 1
+    bench.now_ms += TTL_S * 1000 + 1000
     assert (await counts(bench, asked("a")))["generated"] == 1
 
 

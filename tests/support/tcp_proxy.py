@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
+from weakref import WeakSet
 
 CHUNK_BYTES = 16_384
 
@@ -60,6 +61,7 @@ class TcpProxy:
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
+        self._writers = WeakSet[asyncio.StreamWriter]()
         self._fault = SOUND
         self._changed = asyncio.Event()
         self._loop = asyncio.new_event_loop()
@@ -109,9 +111,13 @@ class TcpProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._writers:
+            _reset(writer)
+        await asyncio.gather(*(w.wait_closed() for w in self._writers), return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.add(writer)
         with contextlib.suppress(OSError, asyncio.CancelledError):
             if self._fault.resetting:
                 return _reset(writer)
@@ -124,7 +130,9 @@ class TcpProxy:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for _ in self._targets:
             with contextlib.suppress(OSError):
-                return await asyncio.open_connection("127.0.0.1", next(self._turns))
+                reader, writer = await asyncio.open_connection("127.0.0.1", next(self._turns))
+                self._writers.add(writer)
+                return reader, writer
         return None
 
     async def _join(

@@ -112,9 +112,10 @@ def is_not_said(response: Response) -> bool:
     error = response.json().get("error", {}) if response.status_code == 400 else {}
     param = error.get("param") or ""
     return error.get("code") == "invalid_parameter_combination" or (
-        # Nothing is named, or everything and something; a body that does not fit its endpoint.
+        # Nothing is named, or everything and something; a body or a URL that does not fit its
+        # endpoint.
         (error.get("code"), param) == ("invalid_value", "everything")
-        or re.match(r"(requests\[\d+\]\.)?body\b", param) is not None
+        or re.match(r"(requests\[\d+\]\.)?(body|url)\b", param) is not None
     )
 
 
