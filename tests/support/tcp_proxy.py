@@ -119,13 +119,13 @@ class TcpProxy:
         self.connections += 1
         self._writers.add(writer)
         with contextlib.suppress(OSError, asyncio.CancelledError):
-            if self._fault.resetting:
-                return _reset(writer)
-            target = await self._connect()
-            if target is None:
-                return _reset(writer)
-            await self._join((reader, writer), target)
-        return None
+            try:
+                target = None if self._fault.resetting else await self._connect()
+                if target is not None:
+                    await self._join((reader, writer), target)
+            finally:
+                if not writer.is_closing():
+                    _reset(writer)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for _ in self._targets:
