@@ -61,11 +61,14 @@ class MemoryStore:
     async def grant(self, key: str, *, after: int) -> bool:
         """See Store.grant."""
         now_ms = self.now_ms()
-        count, ends_ms = self._asked.get(key, (0, 0))
-        if ends_ms <= now_ms:
-            count, ends_ms = 0, now_ms + ASKED_LIFE_S * 1000
-        self._asked[key] = (count + 1, ends_ms)
-        if count + 1 < after or self._granted_until_ms.get(key, 0) > now_ms:
+        if after > 1:
+            count, ends_ms = self._asked.get(key, (0, 0))
+            if ends_ms <= now_ms:
+                count, ends_ms = 0, now_ms + ASKED_LIFE_S * 1000
+            self._asked[key] = (count + 1, ends_ms)
+            if count + 1 < after:
+                return False
+        if self._granted_until_ms.get(key, 0) > now_ms:
             return False
         self._granted_until_ms[key] = now_ms + GRANT_INTERVAL_S * 1000
         return True

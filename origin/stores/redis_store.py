@@ -36,10 +36,13 @@ MAX_CLUSTER_CONNECTIONS = 1024
 """To one node. Beyond that a request goes without L1."""
 
 # KEYS: asked, granted. ARGV: after, the life of the count and the interval of grants in seconds.
+# Where the first request counts already nothing is counted: a count outlives its entry by far.
 _GRANT = """
-local asked = redis.call('INCR', KEYS[1])
-if asked == 1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
-if asked < tonumber(ARGV[1]) then return 0 end
+if tonumber(ARGV[1]) > 1 then
+  local asked = redis.call('INCR', KEYS[1])
+  if asked == 1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+  if asked < tonumber(ARGV[1]) then return 0 end
+end
 return redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[3]) and 1 or 0
 """
 

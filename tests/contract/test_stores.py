@@ -534,6 +534,16 @@ async def test_a_hit_is_one_round_trip(bundled_redis: str) -> None:
     await store.close()
 
 
+async def test_nothing_is_counted_where_the_first_request_counts(bundled_redis: str) -> None:
+    """A count would outlive most entries."""
+    async with Redis.from_url(bundled_redis) as client:
+        await client.flushall()
+        store = RedisStore.from_url(bundled_redis, prefix="one", timeout_s=10)
+        assert await store.grant(KEY, after=1)
+        assert await client.keys() == [f"one:{{{KEY}}}:granted".encode()]
+        await store.close()
+
+
 async def test_grants_are_shared_by_processes_and_have_an_end(bundled_redis: str) -> None:
     """Two clients of one Redis get one grant a minute; counts last a day. As documented."""
     stores = [RedisStore.from_url(bundled_redis, prefix="one") for _ in range(2)]
