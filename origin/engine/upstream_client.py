@@ -53,6 +53,8 @@ MAX_RETRY_AFTER_S = 86_400
 MAX_RETRY_WAIT_S = 30.0
 """Who is asked to wait for longer is told so: a request that sleeps costs a connection."""
 CONNECT_TIMEOUT_S = 10.0
+KEEP_ALIVE_S = 3.0
+"""An idle connection is used no more after that: uvicorn, and so vLLM, hangs up after 5 s."""
 
 _OUR_ACCOUNT = frozenset({401, 402, 403, 407})
 _AGAIN = frozenset({429, 502, 503, 504})
@@ -118,7 +120,7 @@ class UpstreamClient:
         self._client = httpx.AsyncClient(
             headers={"user-agent": "encore-origin", "accept-encoding": ACCEPTED},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
         )
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 

@@ -536,6 +536,20 @@ async def test_connections_are_reused(engine: UpstreamEngine, upstream: FakeUpst
     assert len({seen.connection for seen in upstream.seen}) == 1
 
 
+async def test_an_idle_connection_is_used_no_more(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server might hang up just when a request is sent."""
+    monkeypatch.setattr("origin.engine.upstream_client.KEEP_ALIVE_S", 0.01)
+    engine = engine_of(upstream.url)
+    upstream.say(ANSWER)
+    for _ in range(2):
+        await events(engine, request())
+        await asyncio.sleep(0.1)
+    await engine.close()
+    assert len({seen.connection for seen in upstream.seen}) == 2
+
+
 async def test_an_upstream_that_lingers_after_done_is_finished(
     engine: UpstreamEngine, upstream: FakeUpstream
 ) -> None:
