@@ -98,7 +98,7 @@ def configured(running: System, **values: str) -> Iterator[None]:
 def evicting(running: System) -> Iterator[None]:
     """A little room, volatile-lru: entries go, and nothing else."""
     with client(running) as one:
-        limit_bytes = one.info("memory")["used_memory"] + 50_000
+        limit_bytes = one.info("memory")["used_memory"] + 5_000
         before = one.info("stats")["evicted_keys"]
         with configured(running, maxmemory_policy="volatile-lru", maxmemory=str(limit_bytes)):
             yield
