@@ -46,6 +46,8 @@ from shared.keys import DEVELOPMENT_TENANT, short_key
 MEMO_S = 0.25
 MAX_ATTEMPTS = 100
 """How often a change is tried anew because another one came between. One of all wins each time."""
+CONCURRENCY = 16
+"""How many tenants' documents a change of all is under way for at once: each waits for a disk."""
 UNREADABLE = "control_unreadable"
 """The code of the failure that a damaged document is: of its tenant nothing is served."""
 CHANGE = Act(action="change")
@@ -294,19 +296,29 @@ class Control:
         self, act: Callable[[str], Awaitable[T]]
     ) -> tuple[Sequence[T], Sequence[EncoreError]]:
         """(results, failures) of an act on every tenant."""
-        made: list[T] = []
-        failures: list[EncoreError] = []
+        room = asyncio.Semaphore(CONCURRENCY)
+
+        async def one(tenant: str) -> T | EncoreError:
+            async with room:
+                try:
+                    return await act(tenant)
+                except EncoreError as error:
+                    return error
+
         try:
             tenants = sorted(await self._store.tenants())
         except StoreError as exc:
             raise _unavailable() from exc
-        for tenant in tenants:
-            try:
-                made.append(await act(tenant))
-            except EncoreError as error:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(tenant)) for tenant in tenants]
+        made, failures = [], []
+        for task in tasks:
+            result = task.result()
+            if not isinstance(result, EncoreError):
+                made.append(result)
+            elif result.code != "no_tenant":
                 # One that is listed and has no document (any more) has nothing to serve.
-                if error.code != "no_tenant":
-                    failures.append(error)
+                failures.append(result)
         return made, failures
 
     async def _calibrate(self) -> bool:

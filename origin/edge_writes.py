@@ -43,10 +43,17 @@ def is_for_edge(header: Writable, now_ms: int) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Pending:
-    """An entry that replaced one the edge may have. KV may be written again from `due_ms` on."""
+    """An entry that replaced, at `since_ms`, one that the edge may have just written."""
 
     header: Header
-    due_ms: int
+    since_ms: int
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether KV may be written again: the last grant, if any, was no later than `since_ms`.
+
+        A clock that was set back since keeps nothing waiting.
+        """
+        return not self.since_ms <= now_ms < self.since_ms + GRANT_INTERVAL_S * 1000
 
 
 class EdgeWrites:
@@ -83,12 +90,11 @@ class EdgeWrites:
         """Remember an entry for the edge to fetch, unless it is granted a write before."""
         if document.policy.residency == "origin-only" or header.origin_only:
             return
-        # The last grant, if any, was no later than now: it is over at `due_ms`.
         known = self._pending.get(header.key)
-        due_ms = self._clock_ms() + GRANT_INTERVAL_S * 1000 if known is None else known.due_ms
+        since_ms = self._clock_ms() if known is None else known.since_ms
         if known is None and len(self._pending) >= MAX_PENDING:
             del self._pending[next(iter(self._pending))]
-        self._pending[header.key] = _Pending(header=header, due_ms=due_ms)
+        self._pending[header.key] = _Pending(header=header, since_ms=since_ms)
 
     def pending(self, limit: int) -> list[tuple[str, str]]:
         """(tenant, key) of at most `limit` entries that KV should get now, each told once.
@@ -97,5 +103,5 @@ class EdgeWrites:
         before.
         """
         now_ms = self._clock_ms()
-        due = [key for key, pending in self._pending.items() if pending.due_ms <= now_ms]
+        due = [key for key, pending in self._pending.items() if pending.is_due(now_ms)]
         return [(self._pending.pop(key).header.tenant, key) for key in due[: max(0, limit)]]

@@ -9,6 +9,8 @@ Invariants
    wait for its request has the same time.
 2. A client that an answer waits for reads `MIN_READ_BYTES` in each `READ_S`, or is cut off.
 3. Whatever is refused here is refused in OpenAI's shape, unless another answer is under way.
+4. An offer of another protocol (`Upgrade`: HTTP/2 by Java's clients, WebSocket) is not taken up
+   (RFC 9110, section 7.8): the request is the one that it is without, its body is no other request.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import ClientError, error_body, error_headers
@@ -25,6 +28,7 @@ HEAD_S = 20.0
 MAX_HEAD_BYTES = 64 << 10
 READ_S = 30.0
 MIN_READ_BYTES = 16 << 10
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class Protocol(HttpToolsProtocol):
@@ -35,7 +39,8 @@ class Protocol(HttpToolsProtocol):
         self._in_head = True
         self._in_message = False
         self._head_bytes = 0
-        self._is_over = False
+        self._is_offered = False
+        self._is_resumed = False
         self._late: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -52,9 +57,10 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, within the limits."""
-        if self._is_over:
-            return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        rest = self._parsed(data)
+        while rest:
+            rest = self._parsed(rest)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -70,29 +76,20 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Of the parser."""
-        super().on_headers_complete()
+        if not self._is_resumed:
+            super().on_headers_complete()
+            self._is_offered = self.parser.should_upgrade()
         self._in_head = False
         self._head_bytes = 0
         self._wait_no_more()
 
     def on_message_complete(self) -> None:
-        """Of the parser."""
+        """Of the parser, which takes an offer of another protocol for the end of a message."""
+        if self._is_offered:
+            return
         super().on_message_complete()
         self._in_message = False
         self._wait_no_more()
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(400, "invalid_http", msg)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Answer a request that wants another protocol, and read no more.
-
-        httptools takes what follows such a head for that protocol: a body would be read as the next
-        request, which is how requests are smuggled past whoever stands in front.
-        """
-        self._is_over = True
-        self.cycle.keep_alive = False
 
     def pause_writing(self) -> None:
         """Begin to wait for the client to read."""
@@ -105,6 +102,30 @@ class Protocol(HttpToolsProtocol):
             self._unread.cancel()
             self._unread = None
         super().resume_writing()
+
+    def _parsed(self, data: bytes) -> bytes:
+        """What is still to be parsed: what follows a head that offers another protocol."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._resume()
+            return data[offer.args[0] :]
+        except httptools.HttpParserError:
+            self._refuse(400, "invalid_http", "Invalid HTTP request received.")
+        return b""
+
+    def _resume(self) -> None:
+        """Go on behind a head that offers another protocol, as if it did not.
+
+        httptools reads no body behind it, and no further request: another parser does, which is
+        told how long the body is.
+        """
+        framing = [b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self._is_offered, self._is_resumed = False, True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
+        self._is_resumed = False
 
     def _is_owed(self) -> bool:
         """Whether the client has to send something for which nobody else has a limit."""

@@ -37,6 +37,7 @@ from origin.sliding import Sliding
 from origin.stores.contract import Store, StoreError
 from origin.times import unix_ms
 from origin.tracing import span
+from origin.waits import Waits
 from shared import json_text
 from shared.cache_headers import Forwarded
 from shared.control_document import ControlDocument, Strategy, canonical_for
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 REFRESH_BACKOFF_S = 10
 """How long a key is not refreshed again after a refresh failed, at least."""
-MAX_BACKOFFS = 10_000
 log = logging.getLogger(__name__)
 
 
@@ -149,7 +149,7 @@ class Pipeline:
         self._latest = LatestQueries()
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: set[str] = set()
-        self._no_refresh_before_ms: dict[str, int] = {}
+        self._refresh_waits = Waits(clock_ms)
 
     def query(
         self,
@@ -412,7 +412,7 @@ class Pipeline:
     def _refresh(self, query: Query, stale: Envelope) -> asyncio.Task[None] | None:
         """Make a new entry behind a stale answer: detached, once at a time per key."""
         key = stale.header.key
-        if key in self._refreshing or self._clock_ms() < self._no_refresh_before_ms.get(key, 0):
+        if key in self._refreshing or not self._refresh_waits.is_over(key):
             return None
         self._refreshing.add(key)
         task = asyncio.create_task(self._run_refresh(query, stale))
@@ -442,13 +442,11 @@ class Pipeline:
             with flight.joined():
                 await flight.result()
             await flight.landed()
-            self._no_refresh_before_ms.pop(key, None)
+            self._refresh_waits.end(key)
         except EncoreError as error:
             log.warning("refresh of %s failed: %s", short_key(key), describe(error))
-            if len(self._no_refresh_before_ms) >= MAX_BACKOFFS:
-                self._no_refresh_before_ms.clear()
             wait_s = max(error.retry_after_s or 0, REFRESH_BACKOFF_S)
-            self._no_refresh_before_ms[key] = self._clock_ms() + wait_s * 1000
+            self._refresh_waits.begin(key, wait_s * 1000)
         finally:
             self._refreshing.discard(key)
 

@@ -30,13 +30,13 @@ from origin.lifetimes import Tiers
 from origin.metrics import STORE_WRITES
 from origin.queries import Query
 from origin.stores.contract import Store, StoreError
+from origin.waits import Waits
 from origin.writes import head_of
 from shared.envelope import Envelope, EnvelopeError, Header, encode
 from shared.freshness import Dated, Lifetimes
 from shared.keys import KeyRings, short_key
 
 CONCURRENCY = 4
-MAX_REMEMBERED = 10_000
 log = logging.getLogger(__name__)
 
 
@@ -73,8 +73,8 @@ class Sliding:
         self._tiers = tiers
         self._lifetimes = lifetimes
         self._clock_ms = clock_ms
-        self._not_before_ms: dict[str, int] = {}
-        """When a key may be tried again: a store that takes no writes is not asked at every hit."""
+        self._waits = Waits(clock_ms)
+        """A store that takes no writes is not asked at every hit."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(CONCURRENCY)
 
@@ -96,11 +96,9 @@ class Sliding:
             wish_s=query.controls.ttl_s,
             max_ttl_s=self._lifetimes.max_ttl_s,
         )
-        if moved_ms <= 0 or now_ms < self._not_before_ms.get(header.key, 0):
+        if moved_ms <= 0 or not self._waits.is_over(header.key):
             return
-        if len(self._not_before_ms) >= MAX_REMEMBERED:
-            self._not_before_ms.clear()
-        self._not_before_ms[header.key] = now_ms + ttl_s * 1000 // 2
+        self._waits.begin(header.key, ttl_s * 1000 // 2)
         task = asyncio.create_task(self._move(envelope, encoded, moved_ms))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

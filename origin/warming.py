@@ -130,6 +130,7 @@ class Warming:
         Entries with at least `MIN_HITS` that are fresh for no more than `HORIZON_S` or stale
         already. Forgets those that nobody has hit for an hour.
         """
+        self._halved_ms = min(self._halved_ms, now_ms)  # a clock may be set back
         hours, rest_ms = divmod(now_ms - self._halved_ms, _HOUR_MS)
         if hours > 0:
             self._halved_ms = now_ms - rest_ms

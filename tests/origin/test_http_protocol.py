@@ -153,11 +153,8 @@ READ: dict[str, tuple[bytes, int]] = {
         401,
     ),
     "gzip that nobody opens": (START + b"content-encoding: gzip\r\n" + SIZE + b"\r\n" + BODY, 200),
-    "an upgrade": (HEALTH + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n", 200),
-    "an upgrade with a body": (
-        START + b"connection: upgrade\r\nupgrade: h2c\r\n" + SIZE + b"\r\n" + BODY,
-        400,
-    ),
+    "WebSocket": (HEALTH + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n", 200),
+    "no tunnel": (b"CONNECT origin:443 HTTP/1.1\r\nhost: origin:443\r\n\r\n" + SMUGGLED, 400),
     "a value in Latin-1": (START + b"encore-scope: \xff\r\n" + SIZE + b"\r\n" + BODY, 400),
     "a double slash": (START.replace(b"/v1/", b"/v1//") + SIZE + b"\r\n" + BODY, 404),
     "a slash at the end": (START.replace(b"ions ", b"ions/ ") + SIZE + b"\r\n" + BODY, 404),
@@ -183,15 +180,55 @@ def test_what_is_odd_is_one_request(url: str, case: str) -> None:
         check_shape(said.partition(b"HTTP/1.1 ")[2])
 
 
-def test_a_body_behind_an_upgrade_is_no_request(url: str) -> None:
-    """Though the parser would take it for one; the connection ends with the answer."""
+OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAI\r\n"
+"""What Java's `HttpClient` says in each request over plain HTTP."""
+FRAMED = {name: sent for name, (sent, _) in READ.items()} | REFUSED
+
+
+@pytest.mark.parametrize("case", [case for case, sent in FRAMED.items() if sent.startswith(START)])
+def test_an_offer_of_another_protocol_changes_nothing(url: str, case: str) -> None:
+    """The request is read, or refused, as it is without one, and answered once."""
+    sent, said = FRAMED[case], []
+    for each in (sent, START + OFFER + sent.removeprefix(START)):
+        with connection(url) as made:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                made.sendall(each)
+            said.append(answers(everything(made)))
+    assert said[0] == said[1] != []
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    "framed",
+    [
+        SIZE + b"\r\n" + BODY,
+        b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
+    ],
+    ids=["length", "chunks"],
+)
+def test_requests_follow_each_other_behind_offers(
+    url: str, framed: bytes, piece_bytes: int
+) -> None:
+    """On one connection, however it is cut, with a body or without."""
+    sent = (START + OFFER + framed + HEALTH + OFFER + b"\r\n") * 2 + HEALTH + b"\r\n"
     with connection(url) as made:
-        head = START + b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: %d\r\n\r\n"
-        made.sendall(head % len(SMUGGLED))
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(sent), piece_bytes):
+            made.sendall(sent[start : start + piece_bytes])
+        said = everything(made)
+    assert answers(said) == [200] * 5
+    assert said.count(b'"object":"chat.completion"') == 2
+
+
+def test_a_body_behind_an_offer_is_no_request(url: str) -> None:
+    """Though httptools would take it for one: that is how requests are smuggled past proxies."""
+    with connection(url) as made:
+        made.sendall(START + OFFER + b"content-length: %d\r\n\r\n" % len(SMUGGLED))
         time.sleep(0.05)
-        with suppress(BrokenPipeError, ConnectionResetError):
-            made.sendall(SMUGGLED)
+        made.sendall(SMUGGLED)
         assert answers(everything(made)) == [400]
+        made.sendall(HEALTH + b"\r\n")
+        assert answers(everything(made)) == [200]
 
 
 def test_a_head_has_a_largest_size(url: str) -> None:

@@ -533,7 +533,7 @@ async def test_no_prompt_reaches_the_log(bench: Bench, caplog: pytest.LogCapture
     await bench.run(bench.query())
     bench.clock.now_ms += 120_000
     for failure in (UpstreamError("prompt: s3cret"), RuntimeError("prompt: s3cret")):
-        bench.pipeline._no_refresh_before_ms.clear()
+        bench.pipeline._refresh_waits.end(bench.key())
         bench.engine.failure = failure
         await bench.run(bench.query())
         await asyncio.gather(*bench.pipeline._refreshes)
@@ -1119,6 +1119,15 @@ async def test_refused_replacement_is_pending_until_its_minute_is_over(bench: Be
     assert bench.pipeline.edge_writes.pending(0) == []
     assert bench.pipeline.edge_writes.pending(10) == [("acme", bench.key())]
     assert bench.pipeline.edge_writes.pending(10) == []
+
+
+async def test_a_clock_set_back_keeps_no_replacement_pending(bench: Bench) -> None:
+    """The clock was ten years ahead when the entry was replaced."""
+    bench.clock.now_ms += 315_360_000_000
+    await bench.run(bench.query(headers={"cache-control": "no-cache"}))
+    assert bench.pipeline.edge_writes.pending(10) == []
+    bench.clock.now_ms -= 315_360_000_000
+    assert bench.pipeline.edge_writes.pending(10) == [("acme", bench.key())]
 
 
 async def test_granted_replacement_is_not_pending(bench: Bench) -> None:

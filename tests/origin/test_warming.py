@@ -381,6 +381,24 @@ async def test_hits_fade_by_the_hour(bench: Bench) -> None:
     assert bench.due() == [now.key, then.key]
 
 
+async def test_hits_fade_by_the_hour_after_a_clock_was_set_back(bench: Bench) -> None:
+    """It was years ahead when hits were halved last."""
+    years_ms = 100_000 * HOUR_MS
+    bench.now_ms += years_ms
+    assert bench.due() == []
+    bench.now_ms -= years_ms
+    assert bench.due() == []
+    life = {"encore-ttl": "5000"}
+    then, now = await bench.ask_hot("One", **life), await bench.ask_hot("Two", **life)
+    bench.hit(then, count=10)
+    bench.now_ms += HOUR_MS
+    assert bench.due() == []
+    bench.hit(now, count=8)
+    bench.now_ms = then.fresh_until_ms
+    bench.hit(then)
+    assert bench.due() == [now.key, then.key]
+
+
 async def test_years_without_a_run_are_survived(bench: Bench) -> None:
     """More halvings than a float has room for."""
     await bench.ask_hot()
