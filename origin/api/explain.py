@@ -5,11 +5,12 @@ The body is a request as `POST /cache/warm` takes one: `{"endpoint", "body", "he
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
-from origin.api.access import Access
+from origin.api.access import Access, Caller
 from origin.api.http import headers_of, read_body, send_json
 from origin.explanation import explanation, semantic_tier
 from origin.pipeline import Pipeline
@@ -42,6 +43,8 @@ class Explanations:
         self._matcher = matcher
         self._access = access
         self._max_cached_body_bytes = max_cached_body_bytes
+        self._reading = asyncio.Semaphore()
+        """Parsing megabytes takes seconds: one at a time, beside the event loop."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -50,15 +53,9 @@ class Explanations:
     async def _explain(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         headers = headers_of(scope)
         caller = await self._access.admin(scope, headers)
-        asked = written(json_text.parse_object(await read_body(receive, headers, MAX_BODY_BYTES)))
-        query = self._pipeline.query(
-            asked.endpoint,
-            caller.document,
-            asked.controls,
-            asked.body,
-            ring=caller.ring,
-            cacheable=len(asked.body) <= self._max_cached_body_bytes,
-        )
+        body = await read_body(receive, headers, MAX_BODY_BYTES)
+        async with self._reading:
+            query = await asyncio.to_thread(self._read, caller, body)
         look = await self._pipeline.look(query)
         semantic = semantic_tier(await self._neighbours(query))
         return explanation(
@@ -67,6 +64,17 @@ class Explanations:
             semantic,
             now_ms=unix_ms(),
             admit_after=self._pipeline.edge_writes.admit_after,
+        )
+
+    def _read(self, caller: Caller, body: bytes) -> Query:
+        asked = written(json_text.parse_object(body))
+        return self._pipeline.query(
+            asked.endpoint,
+            caller.document,
+            asked.controls,
+            asked.body,
+            ring=caller.ring,
+            cacheable=len(asked.body) <= self._max_cached_body_bytes,
         )
 
     async def _neighbours(self, query: Query) -> list[Neighbour] | str:
