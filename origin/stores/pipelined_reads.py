@@ -117,6 +117,7 @@ class _Line:
     async def close(self) -> None:
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
+        await self._connection.disconnect(nowait=True)  # where the reader had not begun
 
     async def _send(self) -> None:
         """Send what is asked for meanwhile. A connection that takes it not is broken."""

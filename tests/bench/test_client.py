@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import closing, suppress
 
 import pytest
 
@@ -22,15 +23,15 @@ async def answered(answers: list[bytes], pieces: int, connections: int) -> tuple
     given = iter(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(4) == b"ask\n":
-            answer = next(given)
-            for start in range(0, len(answer), pieces):
-                writer.write(answer[start : start + pieces])
-                await writer.drain()
-                await asyncio.sleep(0)
-            if b"hang up" in answer:
-                break
-        writer.close()
+        with closing(writer), suppress(ConnectionResetError):
+            while await reader.read(4) == b"ask\n":
+                answer = next(given)
+                for start in range(0, len(answer), pieces):
+                    writer.write(answer[start : start + pieces])
+                    await writer.drain()
+                    await asyncio.sleep(0)
+                if b"hang up" in answer:
+                    break
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:

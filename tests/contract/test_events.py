@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -194,18 +195,13 @@ async def test_a_listener_that_was_cut_off_listens_again_and_says_so(bundled_red
 async def test_a_silent_redis_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that died without a word is noticed."""
     monkeypatch.setattr("origin.stores.redis_events.SILENCE_S", 0.05)
-    held: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    events = RedisEvents.from_url(f"redis://127.0.0.1:{port}", timeout_s=0.05)
-    async with asyncio.timeout(30):
-        with pytest.raises(StoreError, match=r"^Redis: "):
-            await anext(events.hear())
-    await events.close()
-    for writer in held:
-        writer.close()
-    server.close()
-    await server.wait_closed()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        events = RedisEvents.from_url(url, timeout_s=0.05)
+        async with asyncio.timeout(30):
+            with pytest.raises(StoreError, match=r"^Redis: "):
+                await anext(events.hear())
+        await events.close()
 
 
 async def test_an_outage_is_told() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -331,20 +332,13 @@ async def test_an_outage_of_a_cluster_is_no_miss_either() -> None:
 
 
 async def test_a_silent_redis_is_an_outage() -> None:
-    """A server that accepts and never answers costs a bounded time."""
-    held: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    store = RedisStore.from_url(f"redis://127.0.0.1:{port}", timeout_s=0.05)
-    async with asyncio.timeout(5):
-        with pytest.raises(StoreError, match="Timeout"):
-            await store.get(KEY)
-    await store.close()
-    for writer in held:
-        writer.close()
-        await writer.wait_closed()
-    server.close()
-    await server.wait_closed()
+    """A server that never answers costs a bounded time."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = RedisStore.from_url(f"redis://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.05)
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreError, match="Timeout"):
+                await store.get(KEY)
+        await store.close()
 
 
 async def test_a_late_reply_goes_to_nobody(bundled_redis: str) -> None:

@@ -97,7 +97,10 @@ def misbehaving_server(pieces: Sequence[bytes]) -> Iterator[int]:
 
 async def _serve(listener: socket.socket, pieces: Sequence[bytes], over: asyncio.Event) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with (
+            contextlib.closing(writer),
+            contextlib.suppress(OSError, asyncio.IncompleteReadError),
+        ):
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
             await reader.readexactly(int(length[1]) if length else 0)
@@ -106,7 +109,6 @@ async def _serve(listener: socket.socket, pieces: Sequence[bytes], over: asyncio
                 await writer.drain()
                 if number:
                     await asyncio.sleep(PAUSE_S)
-        writer.close()
 
     server = await asyncio.start_server(answer, sock=listener)
     await over.wait()

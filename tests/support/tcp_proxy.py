@@ -16,7 +16,7 @@ import itertools
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -104,7 +104,7 @@ class TcpProxy:
         self._loop.close()
 
     async def _run(self) -> None:
-        server = await asyncio.start_server(self._serve, sock=self._listener)
+        server = await asyncio.start_server(self._accept, sock=self._listener)
         await self._over.wait()
         server.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -115,9 +115,14 @@ class TcpProxy:
             _reset(writer)
         await asyncio.gather(*(w.wait_closed() for w in self._writers), return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Coroutine[None, None, None]:
         self.connections += 1
-        self._writers.add(writer)
+        self._writers.add(writer)  # at once: its task may be cancelled before it begins
+        return self._serve(reader, writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             try:
                 target = None if self._fault.resetting else await self._connect()

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER without waiting: closing sends RST
@@ -27,13 +27,13 @@ async def raw_server(says: bytes = b"", *, reset: bool = False) -> AsyncIterator
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         state.connections += 1
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(says)
-        await writer.drain()
-        if reset:
-            connection: socket.socket = writer.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        writer.close()
+        with closing(writer), suppress(ConnectionResetError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(says)
+            await writer.drain()
+            if reset:
+                connection: socket.socket = writer.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
