@@ -36,7 +36,7 @@ format: setup ## Format, and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: setup ## Measure all that is claimed, beside others, on one page; ARGS=--quick is rough
+bench: setup ## Measure most of what is claimed, beside others, on one page; ARGS=--quick is rough
 	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove what setup, builds and tests made; data (.encore, .wrangler) stays

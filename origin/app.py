@@ -354,7 +354,12 @@ def _matcher(settings: Settings, redis_url: str) -> Matcher | None:
 def _load_engine(settings: Settings) -> Engine:
     if settings.all_upstreams:
         return Upstreams.from_settings(settings)
-    # Imported here: an origin in front of an upstream needs neither torch nor transformers.
-    from origin.engine.local import load_local_engine  # noqa: PLC0415
-
+    try:
+        # Imported here: an origin in front of an upstream needs neither torch nor transformers.
+        from origin.engine.local import load_local_engine  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        raise SettingsError(
+            f"no ENCORE_UPSTREAM is set, and a model of this machine's needs {exc.name}; set it, "
+            "or install encore[local]"
+        ) from exc
     return load_local_engine(settings)

@@ -94,6 +94,10 @@ def main() -> None:
             at = getattr(getattr(error, "ctx", None), "command_path", "encore")
             _refuse(f"{said.rstrip('.')}; see `{at} --help`")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(("origin", "shared")):
+            raise
+        _refuse(f"{error.name} is not installed; install encore[local], of which it is a part")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 

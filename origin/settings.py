@@ -244,7 +244,8 @@ class Settings(BaseModel):
         None,
         ge=0,
         description="The most that it may hold of them, in bytes and in each process; by default "
-        "a tenth of the memory (of CUDA's what is free once the model is loaded), at most 2 GiB.",
+        "a tenth of the machine's memory (on CUDA: of what is free once the model is loaded), at "
+        "most 2 GiB.",
     )
     pinned_prompts: Path | None = Field(
         None,
@@ -340,10 +341,14 @@ class Settings(BaseModel):
         8 * _MIB, ge=1, description="Larger entries, compressed, are not stored."
     )
     stale_while_revalidate_s: int = Field(
-        3600, ge=0, description="How long after that it is served while a new one is made."
+        3600,
+        ge=0,
+        description="How long after its freshness an answer is served while a new one is made.",
     )
     stale_if_error_s: int = Field(
-        _DAY_S, ge=0, description="How long after that it is served when a new one cannot be made."
+        _DAY_S,
+        ge=0,
+        description="How long after its freshness it is served where a new one cannot be made.",
     )
     prices: Prices = Field(
         Prices(),

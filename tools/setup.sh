@@ -39,6 +39,17 @@ find_python() {
 
 digest() { cat "$@" | cksum; }
 
+# PyPI's torch for Linux is the one with CUDA, which is gigabytes more. Where that index cannot be
+# reached, what pip is told otherwise counts.
+torch_index=https://download.pytorch.org/whl/cpu/
+install_torch() {
+  if [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null &&
+    .venv/bin/python -c "from urllib.request import urlopen; urlopen('$torch_index', timeout=5)" 2>/dev/null; then
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+      -c constraints.txt --index-url "$torch_index" torch
+  fi
+}
+
 set_up_python() {
   local stamp=.venv/.encore-stamp wanted python
   # The folder is part of it: a virtual environment does not survive being moved.
@@ -55,6 +66,7 @@ set_up_python() {
     "$python" -m venv --clear .venv
   fi
   say "installing Python packages (a few minutes the first time)"
+  install_torch
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
     -c constraints.txt -e '.[origin,local,otel,dev]'
   say "exporting the encoder of semantic match to ONNX (once a machine)"

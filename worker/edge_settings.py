@@ -81,7 +81,7 @@ def read_settings(variable: Callable[[str], str | None]) -> EdgeSettings:
         keys=keys,
         origin_url=origin_url.rstrip("/"),
         development=mode == "development",
-        origin_timeout_s=_seconds(variable, "ENCORE_ORIGIN_TIMEOUT_S", 120.0),
+        origin_timeout_s=_seconds(variable, "ENCORE_ORIGIN_TIMEOUT_S", 125.0),
         max_cached_body_bytes=max_cached_body_bytes,
         max_body_bytes=max_body_bytes,
         cors_origins=_origins(variable("ENCORE_CORS_ORIGINS") or ""),

@@ -20,11 +20,11 @@ def edge_settings(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_defaults(edge_settings: Any) -> None:
-    """Production, 120 s, 1 MiB cached, 32 MiB accepted."""
+    """Production, 125 s, 1 MiB cached, 32 MiB accepted."""
     settings = edge_settings.read_settings(_GOOD.get)
     assert settings.origin_url == "https://origin.example.com"
     assert settings.development is False
-    assert settings.origin_timeout_s == 120
+    assert settings.origin_timeout_s == 125
     assert (settings.max_cached_body_bytes, settings.max_body_bytes) == (1 << 20, 32 << 20)
 
 

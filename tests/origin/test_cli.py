@@ -184,6 +184,47 @@ def test_a_users_mistake_is_one_line_and_status_2(
     assert result.stdout == ""
 
 
+WITHOUT_LOCAL = """import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "transformers", "tokenizers", "onnxruntime"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+"""What hides the packages of encore[local] that others are imported after."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["kv-size", "encore-demo"], 2),
+        (["eval", "semantic", "rows.jsonl"], 2),
+        (["explain", "semantic", "One", "Another"], 2),
+        (["origin"], 2),
+        (["doctor", "--load"], 1),
+    ],
+)
+def test_what_needs_more_than_is_installed_says_so(
+    tmp_path: Path, arguments: list[str], status: int
+) -> None:
+    """An origin in front of an upstream is installed without models."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_LOCAL)
+    (tmp_path / "rows.jsonl").write_text('{"a": "One", "b": "Another", "same": 0}\n')
+    result = encore(
+        tmp_path,
+        *arguments,
+        ENCORE_SECRET=SECRET,
+        ENCORE_ORIGIN_PORT=str(free_port()),
+        PYTHONPATH=f"{tmp_path}:{ROOT}",
+    )
+    said = result.stdout + result.stderr
+    assert result.returncode == status, said
+    assert "encore[local]" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("command", "name"),
     [
