@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import runtime
 from origin_client import OriginClient, OriginError
@@ -36,6 +36,14 @@ class _Memory:
     read_s: float = float("-inf")
     confirmed_s: float = float("-inf")
     pulled_s: float = float("-inf")
+
+
+class _Fetched(NamedTuple):
+    """What the origin gave. `may_store` where it is news here, and granted."""
+
+    document: ControlDocument
+    text: str
+    may_store: bool
 
 
 class ControlDocuments:
@@ -97,15 +105,9 @@ class ControlDocuments:
         if now_s - memory.pulled_s < PULL_PAUSE_S and not at_once:
             return _usable(memory)
         memory.pulled_s = now_s
-        try:
-            pulled = await self._origin.control_document(tenant)
-            document = None if pulled is None else decode(pulled[0], tenant)
-        except (OriginError, ControlError) as exc:
-            runtime.log(f"control document of {tenant}: {exc}")
-            return _usable(memory)
-        if document is not None and pulled is not None:
-            text, may_store = pulled
-            await self._install(memory, document, text if keep and may_store else None)
+        fetched = await self._fetch(memory, tenant)
+        if fetched is not None and fetched.may_store and keep:
+            await self._keep(memory, fetched)
         return _usable(memory)
 
     async def put(self, tenant: str, text: str) -> int:
@@ -123,24 +125,45 @@ class ControlDocuments:
             await runtime.kv_put_text(self._kv, _name(tenant), text)
         return document.revision if memory.document is None else memory.document.revision
 
-    async def _install(self, memory: _Memory, document: ControlDocument, text: str | None) -> None:
-        """Remember a document, and put its text, if given, into KV where it is news here."""
-        known = _usable(memory)
+    async def _fetch(self, memory: _Memory, tenant: str) -> _Fetched | None:
+        """The document as the origin has it, remembered; None where the origin does not give it."""
+        try:
+            pulled = await self._origin.control_document(tenant)
+            document = None if pulled is None else decode(pulled[0], tenant)
+        except (OriginError, ControlError) as exc:
+            runtime.log(f"control document of {tenant}: {exc}")
+            return None
+        if document is None or pulled is None:
+            return None
+        known, (text, is_granted) = _usable(memory), pulled
         _take(memory, document)
         memory.read_s = time.monotonic()
-        if text is None or (known is not None and known.revision >= document.revision):
+        is_news = known is None or known.revision < document.revision
+        return _Fetched(document, text, is_granted and is_news)
+
+    async def _keep(self, memory: _Memory, fetched: _Fetched) -> None:
+        """Put a document into KV; where KV does not take it, once more what is the document then.
+
+        In the pause another isolate may have put a later one there, which this must not undo.
+        """
+        if await self._write(memory, fetched):
             return
-        for pause_s in (WRITE_PAUSE_S, None):
-            if memory.document is not None and memory.document.revision > document.revision:
-                return  # a later one is known, or came in the pause
-            try:
-                await runtime.kv_put_text(self._kv, _name(document.tenant), text)
-            except runtime.PlatformError as exc:
-                runtime.log(f"control document of {document.tenant}: {exc}")
-            else:
-                return
-            if pause_s is not None:
-                await asyncio.sleep(pause_s)
+        await asyncio.sleep(WRITE_PAUSE_S)
+        latest = await self._fetch(memory, fetched.document.tenant)
+        if latest is not None:
+            await self._write(memory, latest)
+
+    async def _write(self, memory: _Memory, fetched: _Fetched) -> bool:
+        """Whether KV has it, or a later one is known here, whose own write that is."""
+        document = fetched.document
+        if memory.document is not None and memory.document.revision > document.revision:
+            return True
+        try:
+            await runtime.kv_put_text(self._kv, _name(document.tenant), fetched.text)
+        except runtime.PlatformError as exc:
+            runtime.log(f"control document of {document.tenant}: {exc}")
+            return False
+        return True
 
     def _memory(self, tenant: str) -> _Memory:
         memory = self._memories.get(tenant)

@@ -288,6 +288,26 @@ def test_purge_that_kv_refuses_once_is_in_kv_when_it_is_answered(forgetful: Stac
     assert decode(text, "acme") == forgetful.document()
 
 
+def test_later_purge_in_kv_is_not_undone_by_a_write_tried_again(forgetful: Stack) -> None:
+    """What another isolate has put there meanwhile stays."""
+    lab = Lab(edge=forgetful.edge)
+    lab.forget()
+    lab.refuse("put control", 1)
+    with ThreadPoolExecutor(1) as pool:
+        purging = pool.submit(purge, forgetful, {"tags": ["earlier"]})
+        deadline = time.monotonic() + 10
+        while lab.calls("put control") == 0:
+            assert time.monotonic() < deadline, "KV was never written to"
+            time.sleep(0.02)
+        purge_at_origin(forgetful, {"tags": ["later"]})
+        later = forgetful.document()
+        lab.put("ctl:acme", encode(later))  # as another isolate would
+        assert purging.result().status_code == 200
+    assert lab.calls("put control") == 2
+    text, _ = lab.value("ctl:acme") or (b"", "")
+    assert decode(text, "acme") == later
+
+
 def test_another_location_learns_from_any_answer(forgetful: Stack, start_edge: StartEdge) -> None:
     """With a KV of its own: whatever the origin answers it there tells of the purge."""
     there = start_edge(variables=variables(forgetful.origin_url))
