@@ -358,7 +358,8 @@ class Control:
             CONTROL_ERRORS.inc()
             if memo is None:
                 raise _unavailable() from exc
-            return self._remember(memo.document, self._clock_s())
+            # By when it was asked: what others have changed since may be known to them to hold.
+            return self._remember(memo.document, now_s)
         self._outage = False
         if memo is not None and revision == memo.document.revision:
             return self._remember(memo.document, now_s)
@@ -394,9 +395,9 @@ class Control:
         """
         try:
             for _ in range(MAX_ATTEMPTS):
+                known_s = self._clock_s()
                 text = await self._store.load(tenant)
                 at_ms = await self._store.cut_off_ms()
-                known_s = self._clock_s()
                 if text is not None:
                     before = _decoded(text, tenant)
                     expected = before.revision

@@ -23,8 +23,16 @@ from typing import Any, assert_never
 import runtime
 from control_documents import ControlDocuments
 from kv import EntryStore, StoredEntry, UndecodableError, is_lasting, is_oversized
-from origin_client import OriginAnswer, OriginClient, OriginError, disagrees, entry_of
+from origin_client import (
+    BEHIND_TIMEOUT_S,
+    OriginAnswer,
+    OriginClient,
+    OriginError,
+    disagrees,
+    entry_of,
+)
 from queries import Ask, Found, Passage, Query
+from refreshes import Refreshes
 
 from shared.cache_headers import (
     EDGE,
@@ -43,10 +51,6 @@ from shared.freshness import MISS, Decision, Forward, Serve, decide, is_failure,
 from shared.keys import KeyRings, short_key
 from shared.requests import Endpoint, Request, validate
 from shared.storability import request_storability
-
-REFRESH_PAUSE_S = 0.2
-"""How long this isolate lets one refresh of a key be the last."""
-MAX_REFRESHED = 1000
 
 _PLAIN = (SEGMENT_JSON, SEGMENT_JSON_BASE64)
 _UNPROVEN = UNKEYED - {"stream", "stream_options"}
@@ -70,7 +74,7 @@ class Answers:
         self._origin = origin
         self._control = control
         self._counts = counts
-        self._refreshed_s: dict[str, float] = {}
+        self._refreshes = Refreshes()
 
     async def answer(self, query: Query, found: Found | None = None) -> Any:
         """Answer from KV, else from the origin. Raises ClientError and UpstreamError.
@@ -107,7 +111,7 @@ class Answers:
                 entry, view, decision, trouble = None, None, MISS, "kv-undecodable"
         if isinstance(decision, Serve):
             if entry is not None and view is not None:
-                if decision.revalidate and self._is_refresh_due(query.key):
+                if decision.revalidate and self._refreshes.begin(query.key, time.monotonic()):
                     query.wait_until(self._refresh(query, entry))
                 self._count_entry(query, entry, "stale" if decision.ttl_s < 0 else "hit")
                 member = hit_status(EDGE, decision, source_detail(entry.header))
@@ -236,44 +240,47 @@ class Answers:
             return runtime.respond_with(answer.status, passage.headers(answer), readable)
         return relay(answer, passage)
 
-    def _is_refresh_due(self, key: str) -> bool:
-        """Whether no refresh of the key has begun here lately: a hot entry is asked for often."""
-        now_s = time.monotonic()
-        if now_s - self._refreshed_s.get(key, float("-inf")) < REFRESH_PAUSE_S:
-            return False
-        if len(self._refreshed_s) >= MAX_REFRESHED:
-            self._refreshed_s.clear()
-        self._refreshed_s[key] = now_s
-        return True
-
     async def _refresh(self, query: Query, stale: StoredEntry) -> None:
-        """Have the origin make a new entry behind a stale answer, and take what it has by now.
-
-        Mostly the origin answers from its own stale entry and refreshes detached, so this ends
-        soon; the new entry is found here or by the next request after it is made. An origin that
-        has lost its entry generates one; for a stream it is fetched afterwards.
-        """
+        """Have the origin make a new entry behind a stale answer, and take what it has by now."""
         try:
-            answer = await self._origin.send(
-                "POST",
-                query.endpoint.value,
-                query.headers,
-                query.body,
-                want_entry=True,
-                refresh=True,
-            )
-            fetched: tuple[StoredEntry, bool] | None = None
-            if answer.is_entry:
-                fetched = entry_of(answer), answer.may_store
-            elif answer.is_event_stream and not _is_collapsed(answer):
-                await runtime.drain(answer.body)
-                fetched = await self._origin.finished_entry(query.key, query.headers)
-            else:
-                await answer.discard()
+            answer, fetched = await self._fetch_refreshed(query)
         except (OriginError, runtime.PlatformError) as exc:
             runtime.log(f"refresh: {exc}")
+            self._refreshes.failed(query.key, time.monotonic())
             return
-        await self._put_granted(query, fetched, newer_than=stale)
+        if fetched is not None and _later(fetched[0]) > _later(stale):
+            self._refreshes.found_newer(query.key, time.monotonic())
+            await self._put_granted(query, fetched)
+        elif answer.is_entry or _is_collapsed(answer):
+            self._refreshes.found_none(query.key, time.monotonic())
+        else:
+            self._refreshes.failed(query.key, time.monotonic())
+
+    async def _fetch_refreshed(
+        self, query: Query
+    ) -> tuple[OriginAnswer, tuple[StoredEntry, bool] | None]:
+        """(what the origin answers, its entry and whether that may be stored).
+
+        Mostly the origin answers from its own stale entry and refreshes detached, so this ends
+        soon; the new entry is found here or by a later request after it is made. An origin that
+        has lost its entry generates one; for a stream it is fetched afterwards.
+        """
+        answer = await self._origin.send(
+            "POST",
+            query.endpoint.value,
+            query.headers,
+            query.body,
+            want_entry=True,
+            refresh=True,
+            timeout_s=BEHIND_TIMEOUT_S,
+        )
+        if answer.is_entry:
+            return answer, (entry_of(answer), answer.may_store)
+        if answer.is_event_stream and not _is_collapsed(answer):
+            await runtime.drain(answer.body)
+            return answer, await self._origin.finished_entry(query.key, query.headers)
+        await answer.discard()
+        return answer, None
 
     async def _put_after(self, done: Any, query: Query) -> None:
         """Store the entry of a stream, once all of it went to the client."""
@@ -288,18 +295,9 @@ class Answers:
             return
         await self._put_granted(query, fetched)
 
-    async def _put_granted(
-        self,
-        query: Query,
-        fetched: tuple[StoredEntry, bool] | None,
-        *,
-        newer_than: StoredEntry | None = None,
-    ) -> None:
-        if fetched is None or not fetched[1] or fetched[0].header.key != query.key:
-            return
-        entry = fetched[0]
-        if newer_than is None or _later(entry) > _later(newer_than):
-            await self._put(entry, query.document)
+    async def _put_granted(self, query: Query, fetched: tuple[StoredEntry, bool] | None) -> None:
+        if fetched is not None and fetched[1] and fetched[0].header.key == query.key:
+            await self._put(fetched[0], query.document)
 
     async def _put_behind(
         self, tenant: str, document: ControlDocument | None, entry: StoredEntry

@@ -223,19 +223,18 @@ class Traffic:
 
     def _chat(self, client: Client, http: httpx.Client, draw: Random) -> tuple[str, str | None]:
         question = self._question(draw)
-        purged_ns = self._tenants.purged_ns.get((client.tenant, client.where), 0)
-        began = time.time_ns(), self.longest_life_s
+        before = self._before(client)
         response = http.post(CHAT, json=_body(question, stream=False), headers=_headers(draw))
         if response.status_code != 200:
             return "", _failure(response)
         text = response.json()["choices"][0]["message"]["content"]
-        self._check(client, question, text, purged_ns, began)
-        return response.headers["cache-status"], None
+        status = response.headers["cache-status"]
+        self._check(client, question, text, before, status)
+        return status, None
 
     def _stream(self, client: Client, http: httpx.Client, draw: Random) -> tuple[str, str | None]:
         question = self._question(draw)
-        purged_ns = self._tenants.purged_ns.get((client.tenant, client.where), 0)
-        began = time.time_ns(), self.longest_life_s
+        before = self._before(client)
         response = http.post(CHAT, json=_body(question, stream=True), headers=_headers(draw))
         if response.status_code != 200:
             return "", _failure(response)
@@ -247,8 +246,9 @@ class Traffic:
             raise _WrongError("a stream of nothing")
         deltas = (json.loads(event)["choices"] for event in events[:-1])
         text = "".join(d[0]["delta"].get("content") or "" for d in deltas if d)
-        self._check(client, question, text, purged_ns, began)
-        return response.headers["cache-status"], None
+        status = response.headers["cache-status"]
+        self._check(client, question, text, before, status)
+        return status, None
 
     def _embeddings(
         self, client: Client, http: httpx.Client, draw: Random
@@ -282,23 +282,35 @@ class Traffic:
             return f"Question that nobody asked before, {self._seed}.{next(self._numbers)}?"
         return draw.choice(QUESTIONS)
 
+    def _before(self, client: Client) -> tuple[int, float, int]:
+        """What an answer is held to: the time, how old it may be, and the last purge that held."""
+        purged_ns = self._tenants.purged_ns.get((client.tenant, client.where), 0)
+        return time.time_ns(), self.longest_life_s, purged_ns
+
     def _check(
-        self, client: Client, question: str, text: str, purged_ns: int, began: tuple[int, float]
+        self,
+        client: Client,
+        question: str,
+        text: str,
+        before: tuple[int, float, int],
+        status: str,
     ) -> None:
-        began_ns, longest_life_s = began
+        began_ns, longest_life_s, purged_ns = before
         said, _, number = text.rpartition(" #")
         if said != question:
             raise _WrongError(f"{question!r} was answered {text!r}")
         made_ns = int(number)
-        if (age_s := (began_ns - made_ns) / 1e9) > longest_life_s:
-            raise _WrongError(f"{age_s:.3f} s old: {text!r}")
+        age_s = (began_ns - made_ns) / 1e9
+        told = f"{age_s:.3f} s old, {status}: {text!r}"
+        if age_s > longest_life_s:
+            raise _WrongError(told)
         with self._tenants.lock:
             owner = self._tenants.owners.setdefault(made_ns, client.tenant)
         if owner != client.tenant:
             raise _WrongError(f"an answer that {owner} had: {text!r}")
         if made_ns < purged_ns:
             late_s = (purged_ns - made_ns) / 1e9
-            raise _WrongError(f"made {late_s:.3f} s before a purge that held: {text!r}")
+            raise _WrongError(f"made {late_s:.3f} s before a purge that held, {told}")
 
 
 def _body(question: str, *, stream: bool) -> dict[str, Any]:

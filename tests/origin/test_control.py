@@ -234,6 +234,40 @@ async def test_an_outage_keeps_what_is_known(
     assert await control.document("acme") == document(11)
 
 
+async def test_a_look_that_fails_late_keeps_nothing_for_longer(
+    store: FaultyStore, control: Control, clock: Clock
+) -> None:
+    """The store may have been there again meanwhile, for one who changed the document."""
+    await control.document("acme")
+    clock.now_s += MEMO_S
+    store.gate.clear()
+    asking = asyncio.create_task(control.document("acme"))
+    await _turns()
+    clock.now_s += MEMO_S
+    store.down = True
+    store.gate.set()
+    assert await asking == document()
+    store.down = False
+    store.hold(document(11))
+    assert await control.document("acme") == document(11)
+
+
+async def test_a_slow_change_of_nothing_keeps_nothing_for_longer(
+    store: FaultyStore, control: Control, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document was read before the store's time was asked for, which took long."""
+    cut_off_ms = store.cut_off_ms
+
+    async def slow() -> int:
+        clock.now_s += MEMO_S
+        store.hold(document(11))
+        return await cut_off_ms()
+
+    monkeypatch.setattr(store, "cut_off_ms", slow)
+    assert not await control.apply("acme", EVERYTHING, ORIGIN, heard_ms=1)
+    assert await control.document("acme") == document(11)
+
+
 async def test_an_outage_without_a_memo_is_a_503(store: FaultyStore, control: Control) -> None:
     """Neither "no such tenant" nor anybody's document."""
     store.down = True
