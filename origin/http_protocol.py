@@ -39,6 +39,7 @@ class Protocol(HttpToolsProtocol):
         self._in_head = True
         self._in_message = False
         self._head_bytes = 0
+        self._has_begun = False
         self._is_offered = False
         self._is_resumed = False
         self._late: asyncio.TimerHandle | None = None
@@ -58,21 +59,28 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on, within the limits."""
         self._unset_keepalive_if_required()
+        self._has_begun = False
         rest = self._parsed(data)
         while rest:
             rest = self._parsed(rest)
         if self._in_head:
-            self._head_bytes += len(data)
+            # Of a piece in which a head begins nobody knows how much is of it.
+            self._head_bytes += 1 if self._has_begun else len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, "headers_too_large", "The request's headers are too large.")
-                return
-        if self._late is None and self._is_owed() and not self.transport.is_closing():
+        if self._late is not None or self.transport.is_closing():
+            return
+        if self._is_owed():
             self._wait()
+        elif not self._in_message and not self._is_answering():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_message_begin(self) -> None:
         """Of the parser."""
         super().on_message_begin()
-        self._in_head = self._in_message = True
+        self._in_head = self._in_message = self._has_begun = True
 
     def on_headers_complete(self) -> None:
         """Of the parser."""
@@ -106,10 +114,11 @@ class Protocol(HttpToolsProtocol):
     def _parsed(self, data: bytes) -> bytes:
         """What is still to be parsed: what follows a head that offers another protocol."""
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._resume()
-            return data[offer.args[0] :]
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._resume()
+                return data[offer.args[0] :]
         except httptools.HttpParserError:
             self._refuse(400, "invalid_http", "Invalid HTTP request received.")
         return b""
@@ -124,8 +133,10 @@ class Protocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         self._is_offered, self._is_resumed = False, True
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
-        self._is_resumed = False
+        try:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
+        finally:
+            self._is_resumed = False
 
     def _is_owed(self) -> bool:
         """Whether the client has to send something for which nobody else has a limit."""
@@ -153,8 +164,18 @@ class Protocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _may_refuse(self) -> bool:
+        """Whether an answer of ours would be taken for that to what is refused."""
+        if not self._is_answering():
+            return True
+        its_body = self._in_message and not self._in_head and not self.pipeline
+        return its_body and not self.cycle.response_started
+
     def _refuse(self, status: int, code: str, message: str) -> None:
-        if not self._is_answering() and not self.transport.is_closing():
+        if self._may_refuse() and not self.transport.is_closing():
+            if self._is_answering():
+                self.cycle.disconnected = True  # nobody hears what the application says
+                self.cycle.message_event.set()
             error = ClientError(message, status=status, code=code)
             body = error_body(error)
             headers = [(n.encode(), v.encode()) for n, v in error_headers(error).items()]

@@ -109,6 +109,8 @@ REFUSED: dict[str, bytes] = {
     "a signed length": START + b"content-length: +5\r\n\r\n" + BODY + SMUGGLED,
     "a length of letters": START + b"content-length: 0x10\r\n\r\n" + BODY,
     "a length beyond 64 bits": START + b"content-length: 18446744073709551617\r\n\r\n" + BODY,
+    "a coding that is none": START + b"transfer-encoding: gzip\r\n\r\n" + BODY,
+    "a chunk of letters": START + b"transfer-encoding: chunked\r\n\r\nxyz\r\n" + BODY,
     "a path that is none": b"GET \\..\\ HTTP/1.1\r\nhost: a\r\n\r\n",
     "a path beyond ASCII": "GET /v1/modèles HTTP/1.1\r\nhost: a\r\n\r\n".encode(),
 }
@@ -258,6 +260,41 @@ def test_a_head_has_a_longest_time(monkeypatch: pytest.MonkeyPatch, sent: bytes)
     assert answers(said) == {0: [], len(HEALTH): [408]}.get(len(sent), [200, 408])
     if sent:
         check_shape(said)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [HEALTH + b"\r\n"],
+        [HEALTH + b"\r\n", b"\r\n"],
+        [
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n",
+            b"x",
+            b"yz",
+        ],
+        [HEALTH + OFFER + b"\r\n", b"\r\n"],
+    ],
+    ids=["answered", "an empty line", "answered before its body", "an offer"],
+)
+def test_an_idle_connection_has_a_longest_time(pieces: list[bytes]) -> None:
+    """Whatever came last on it."""
+    with serving(application(), http=Protocol, keep_alive_s=1) as url, connection(url) as made:
+        for piece in pieces:
+            made.sendall(piece)
+            time.sleep(0.1)
+        made.settimeout(10)
+        said = b"".join(iter(lambda: made.recv(1 << 16), b""))
+    assert len(answers(said)) == 1
+
+
+def test_a_body_before_a_head_is_none_of_it(url: str) -> None:
+    """A piece may have the end of a large body and the beginning of the next head."""
+    large = json.dumps({"model": MODEL, "messages": [], "x": "a" * (MAX_HEAD_BYTES + 1)}).encode()
+    with connection(url) as made:
+        made.sendall(START + b"content-length: %d\r\n\r\n" % len(large) + large + b"GET /")
+        time.sleep(0.1)
+        made.sendall(HEALTH.removeprefix(b"GET /") + b"\r\n")
+        assert answers(everything(made)) == [400, 200]
 
 
 def test_a_body_that_nobody_waits_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,18 @@ from starlette.types import ASGIApp
 
 @contextmanager
 def serving(
-    app: ASGIApp, port: int = 0, *, lifespan: bool = False, http: Any = "auto"
+    app: ASGIApp,
+    port: int = 0,
+    *,
+    lifespan: bool = False,
+    http: Any = "auto",
+    keep_alive_s: int = 5,
 ) -> Iterator[str]:
     """The base URL of `app` for the length of the block; a free port unless one is named.
 
     With `lifespan` the application closes what it holds, as one with real connections must. `http`
-    is uvicorn's setting: `origin.http_protocol.Protocol` is how the origin itself is served.
+    is uvicorn's setting: `origin.http_protocol.Protocol` is how the origin itself is served. An
+    idle connection is closed after `keep_alive_s`.
     """
     listener = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(
@@ -27,6 +33,7 @@ def serving(
             app,
             log_level="critical",
             timeout_graceful_shutdown=1,
+            timeout_keep_alive=keep_alive_s,
             lifespan="on" if lifespan else "off",
             http=http,
             ws="none",
