@@ -143,7 +143,7 @@ async def test_cut_offs_hold_where_redis_clock_is_set_back(bundled_redis: str) -
     """As on a server that takes over, and is behind: it has what was noted."""
     async with Redis.from_url(bundled_redis) as client:
         await client.flushall()
-        store = RedisControlStore.from_url(bundled_redis)
+        store = RedisControlStore.from_url(bundled_redis, timeout_s=5)
         ahead_ms = await store.now_ms() + 3_600_000
         await client.set("encore:ctl:clock", ahead_ms)
         assert await store.now_ms() == ahead_ms + 1
@@ -282,8 +282,8 @@ async def test_documents_stay_and_are_where_it_says(bundled_redis: str) -> None:
     """The layout is as documented, nothing of it ever expires, and prefixes keep caches apart."""
     async with Redis.from_url(bundled_redis) as client:
         await client.flushall()
-        one = RedisControlStore.from_url(bundled_redis, prefix="one")
-        two = RedisControlStore.from_url(bundled_redis, prefix="two")
+        one = RedisControlStore.from_url(bundled_redis, prefix="one", timeout_s=5)
+        two = RedisControlStore.from_url(bundled_redis, prefix="two", timeout_s=5)
         assert await one.replace("acme", b"document", 5, expected=None, record=b"record")
         await one.record([b"denied"])
         await one.owe_edge("acme", 5)
@@ -313,7 +313,7 @@ async def test_what_is_no_document_of_ours_is_an_outage(bundled_redis: str, held
         else:
             await client.hset("encore:ctl:{acme}", "revision", "x")
         before = await client.dump("encore:ctl:{acme}")
-        store = RedisControlStore.from_url(bundled_redis)
+        store = RedisControlStore.from_url(bundled_redis, timeout_s=5)
         with pytest.raises(StoreError, match=r"^Redis: "):
             await store.revision("acme")
         if held == "string":
@@ -331,7 +331,7 @@ async def test_what_was_damaged_on_its_way_is_neither_written_nor_read(
     """It would be another document, or another time, that is as good as the right one."""
     async with Redis.from_url(bundled_redis) as client:
         await client.flushall()
-    store = RedisControlStore.from_url(bundled_redis)
+    store = RedisControlStore.from_url(bundled_redis, timeout_s=5)
     assert await store.replace("acme", b"first", 1, expected=None)
     with monkeypatch.context() as patched:
         patched.setattr(redis_control, "_sum", lambda _data: b"0" * 40)
@@ -352,14 +352,14 @@ async def test_what_was_damaged_on_its_way_is_neither_written_nor_read(
 async def test_what_was_confirmed_survives_a_kill(tmp_path: Path) -> None:
     """The embedded Redis syncs its file at every write: kill -9 loses nothing."""
     with embedded_redis(tmp_path) as url:
-        store = RedisControlStore.from_url(url)
+        store = RedisControlStore.from_url(url, timeout_s=5)
         assert await store.replace("acme", b"kept", 5, expected=None, record=b"kept")
         async with Redis.from_url(url) as client:
             server = int((await client.info("server"))["process_id"])
         os.kill(server, signal.SIGKILL)
         await asyncio.gather(store.close(), return_exceptions=True)
     with embedded_redis(tmp_path) as url:
-        store = RedisControlStore.from_url(url)
+        store = RedisControlStore.from_url(url, timeout_s=5)
         assert await store.load("acme") == b"kept"
         assert await all_records(store, "acme") == [b"kept"]
         await store.close()

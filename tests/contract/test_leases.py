@@ -360,7 +360,7 @@ async def test_all_that_is_kept_ends_and_shares_a_slot(bundled_redis: str) -> No
 async def test_leases_survive_a_kill_of_their_redis(tmp_path: Path) -> None:
     """A short outage is no end of a flight: pieces, lease and followers are there again."""
     with embedded_redis(tmp_path) as url:
-        leases = RedisLeases.from_url(url, lease_s=60)
+        leases = RedisLeases.from_url(url, lease_s=60, timeout_s=PATIENT_S)
         one = await taken(leases, "one")
         await leases.say(one, FIRST_PIECE, b"said")
         await leases.follow(one, "x", b"w")

@@ -478,7 +478,7 @@ async def test_another_type_under_a_key_is_an_outage(bundled_redis: str) -> None
     async with Redis.from_url(bundled_redis) as client:
         await client.flushall()
         await client.lpush(f"encore:{{{KEY}}}:entry", b"x")
-    store = RedisStore.from_url(bundled_redis)
+    store = RedisStore.from_url(bundled_redis, timeout_s=5)
     for operation in (store.get(KEY), store.get_many([OTHER, KEY])):
         with pytest.raises(StoreError, match=r"^Redis: ResponseError$"):
             await operation
@@ -488,7 +488,7 @@ async def test_another_type_under_a_key_is_an_outage(bundled_redis: str) -> None
 async def test_a_store_survives_a_restart_of_its_redis(tmp_path: Path) -> None:
     """Pooled connections to a server that went away are replaced at the next use; data stays."""
     with embedded_redis(tmp_path) as url:
-        store = RedisStore.from_url(url)
+        store = RedisStore.from_url(url, timeout_s=5)
         await store.put(KEY, b"kept", now_ms() + HOUR_MS)
     with pytest.raises(StoreError):
         await store.get(KEY)
@@ -499,8 +499,8 @@ async def test_a_store_survives_a_restart_of_its_redis(tmp_path: Path) -> None:
 
 async def test_prefixes_keep_caches_apart(bundled_redis: str) -> None:
     """Two caches on one Redis do not see each other's entries; the layout is as documented."""
-    one = RedisStore.from_url(bundled_redis, prefix="one")
-    two = RedisStore.from_url(bundled_redis, prefix="two")
+    one = RedisStore.from_url(bundled_redis, prefix="one", timeout_s=5)
+    two = RedisStore.from_url(bundled_redis, prefix="two", timeout_s=5)
     await one.put(KEY, b"mine", now_ms() + HOUR_MS)
     assert await two.get(KEY) is None
     async with Redis.from_url(bundled_redis) as client:
@@ -511,7 +511,7 @@ async def test_prefixes_keep_caches_apart(bundled_redis: str) -> None:
 
 async def test_a_hit_is_one_round_trip(bundled_redis: str) -> None:
     """One command reaches Redis for a hit."""
-    store = RedisStore.from_url(bundled_redis)
+    store = RedisStore.from_url(bundled_redis, timeout_s=5)
     await store.put(KEY, b"x", now_ms() + HOUR_MS)
     await store.get(KEY)  # connects
     async with Redis.from_url(bundled_redis) as client:
@@ -540,7 +540,7 @@ async def test_nothing_is_counted_where_the_first_request_counts(bundled_redis: 
 
 async def test_grants_are_shared_by_processes_and_have_an_end(bundled_redis: str) -> None:
     """Two clients of one Redis get one grant a minute; counts last a day. As documented."""
-    stores = [RedisStore.from_url(bundled_redis, prefix="one") for _ in range(2)]
+    stores = [RedisStore.from_url(bundled_redis, prefix="one", timeout_s=5) for _ in range(2)]
     asked, granted = f"one:{{{KEY}}}:asked", f"one:{{{KEY}}}:granted"
     async with Redis.from_url(bundled_redis) as client:
         await client.flushall()

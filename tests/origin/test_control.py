@@ -340,7 +340,7 @@ async def test_who_keeps_something_is_told_of_a_purge_of_everything(store: Fault
 
 async def test_twenty_changes_at_once_all_survive(redis_url: str) -> None:
     """In Redis, from two processes' worth of control."""
-    stores = [RedisControlStore.from_url(redis_url, prefix="twenty") for _ in range(2)]
+    stores = [RedisControlStore.from_url(redis_url, prefix="twenty", timeout_s=5) for _ in range(2)]
     controls = [Control(store, longest_life_ms=LIFE_MS) for store in stores]
     changes = await asyncio.gather(
         *(
@@ -414,7 +414,7 @@ async def test_only_who_creates_makes_a_document(store: FaultyStore, control: Co
 @pytest.mark.usefixtures("quick")
 async def test_what_a_lost_document_had_purged_stays_dead(redis_url: str) -> None:
     """Redis flushed, a key created: all before that is cut off, and the revision is later."""
-    store = RedisControlStore.from_url(redis_url, prefix="lost")
+    store = RedisControlStore.from_url(redis_url, prefix="lost", timeout_s=5)
     control = Control(store, longest_life_ms=LIFE_MS)
     await control.change("acme", adding(api_key(1)), create=True)
     before = await control.purge("acme", Purge(models=("m",)))

@@ -69,7 +69,7 @@ async def redis(server: str) -> AsyncIterator[Any]:
     """A client of it, which is an application's; it is empty but for two tenants' documents."""
     async with Redis.from_url(server) as client:
         await client.flushall()
-        store = RedisControlStore.from_url(server)
+        store = RedisControlStore.from_url(server, timeout_s=PATIENT_S)
         for api_key in (CLIENT, OTHER):
             await put_document(store, document_of(api_key))
         await store.close()
@@ -331,7 +331,7 @@ async def test_a_replica_that_was_cut_off_hears_again(
     """By itself, with what it remembers looked at anew: a change may have gone unheard."""
     monkeypatch.setattr("origin.control.MEMO_S", 3600)
     with embedded_redis(tmp_path) as url:
-        writer = RedisControlStore.from_url(url)
+        writer = RedisControlStore.from_url(url, timeout_s=PATIENT_S)
         await put_document(writer, document_of(CLIENT))
         async with replica(url) as each:
             known = await each.control.document("acme")
