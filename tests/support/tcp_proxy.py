@@ -123,14 +123,17 @@ class TcpProxy:
         return self._serve(reader, writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
         with contextlib.suppress(OSError, asyncio.CancelledError):
             try:
                 target = None if self._fault.resetting else await self._connect()
                 if target is not None:
+                    writers.append(target[1])
                     await self._join((reader, writer), target)
-            finally:
-                if not writer.is_closing():
-                    _reset(writer)
+            finally:  # it may have been cancelled while it closed them
+                for one in writers:
+                    if not one.is_closing():
+                        _reset(one)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for _ in self._targets:
