@@ -110,6 +110,7 @@ class Pipeline:
     ) -> None:
         self._keys = keys
         self._engine = engine
+        self._lifetimes = lifetimes
         self._tiers = tiers
         self._store_clock = store_clock
         self._clock_ms = clock_ms
@@ -438,7 +439,14 @@ class Pipeline:
                     tag_digests=stale.header.tags,
                 )
                 # Who happens to ask does not change how long the next entry lives.
-                flight.ask(Controls(), query.document)
+                ttl_s = self._tiers.refresh_ttl_s(
+                    self._lifetimes,
+                    request.model,
+                    query.controls.content_class,
+                    stale.header,
+                    lax_classes=query.document.policy.lax_classes,
+                )
+                flight.ask(Controls(ttl_s=ttl_s), query.document)
             with flight.joined():
                 await flight.result()
             await flight.landed()
