@@ -910,6 +910,27 @@ async def test_secret_that_is_gone_opens_nothing(before: Bench) -> None:
     assert (await bench.run(bench.query(document=document)))[0] == "miss"
 
 
+@pytest.mark.parametrize("characters", [300, 600, 1500])
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_names_too_long_for_an_entry_cost_no_answer(
+    bench: Bench, characters: int, *, encrypted: bool
+) -> None:
+    """What no envelope holds is not stored, and not said to be."""
+    bench.engine.whole = chat_answer("Whole") | {"model": characters * "b"}
+    query = bench.query(
+        headers={"encore-tags": ",".join(f"tag-{number}" for number in range(16))},
+        document=document_of(policy=Policy(encrypted=encrypted)),
+    )
+    answer = await bench.pipeline.answer(query)
+    assert isinstance(answer, Generating)
+    with answer.flight.joined():
+        await answer.flight.result()
+    await answer.flight.landed()
+    entry, stored = answer.flight.entry, await bench.stored(query)
+    assert (None if entry is None else entry.header) == stored
+    assert (stored is None) == (characters > 300)
+
+
 async def granted(bench: Bench, document: ControlDocument | None = None) -> bool:
     """Whether the edge may write the entry that everybody asks for."""
     header = await bench.stored()
