@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from origin.semantic.matcher import Matcher
 
 REFRESH_BACKOFF_S = 10
-"""How long a key is not refreshed again after a refresh failed, at least."""
+"""How long a key is not refreshed again after a refresh failed or stored nothing, at least."""
 log = logging.getLogger(__name__)
 
 
@@ -450,7 +450,11 @@ class Pipeline:
             with flight.joined():
                 await flight.result()
             await flight.landed()
-            self._refresh_waits.end(key)
+            hit, _, _ = await self._exact.find(query)
+            if hit is not None and hit.envelope.header != stale.header:
+                self._refresh_waits.end(key)
+            else:  # an answer that is not stored, or a store that takes no writes
+                self._refresh_waits.begin(key, REFRESH_BACKOFF_S * 1000)
         except EncoreError as error:
             log.warning("refresh of %s failed: %s", short_key(key), describe(error))
             wait_s = max(error.retry_after_s or 0, REFRESH_BACKOFF_S)

@@ -509,6 +509,39 @@ async def test_failed_refresh_waits_before_the_next(bench: Bench) -> None:
     assert bench.engine.runs == 3
 
 
+@pytest.mark.parametrize("why", ["filtered", "cut off", "too large", "a store that is full"])
+async def test_a_refresh_that_stores_nothing_waits_before_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """It costs a generation each time, too."""
+    await bench.run(bench.query())
+    bench.clock.now_ms += 120_000
+    with monkeypatch.context() as trouble:
+        if why == "filtered":
+            bench.engine.whole = chat_answer("No", finish_reason="content_filter")
+        elif why == "cut off":
+            bench.engine.whole = chat_answer("No", finish_reason="length")
+        elif why == "too large":
+            trouble.setattr(bench.pipeline._generations, "_max_entry_bytes", 1)
+        else:
+            trouble.setattr(bench.store, "put", full)
+        for _ in range(5):
+            assert (await bench.run(bench.query()))[0] == "hit"
+            await asyncio.gather(*bench.pipeline._refreshes)
+        assert bench.engine.runs == 2
+    bench.engine.whole = None
+    bench.clock.now_ms += 10_000
+    assert (await bench.run(bench.query()))[0] == "hit"
+    await asyncio.gather(*bench.pipeline._refreshes)
+    assert bench.engine.runs == 3
+    await bench.pipeline.close()
+
+
+async def full(*_: object, **__: object) -> None:
+    """What a store does that has no room."""
+    raise StoreError("full")
+
+
 async def test_close_waits_for_what_is_being_stored(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
