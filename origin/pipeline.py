@@ -45,7 +45,7 @@ from shared.controls import Controls
 from shared.embeddings import elements, wants_base64
 from shared.envelope import Envelope, Header
 from shared.errors import EncoreError, InternalError, not_cached
-from shared.freshness import MISS, Forward, Lifetimes, Serve
+from shared.freshness import MISS, Forward, Lifetimes, Serve, recency
 from shared.keys import KeyRing, KeyRings, cache_key, short_key
 from shared.requests import Endpoint, Request, streaming, validate
 from shared.storability import request_storability
@@ -331,7 +331,7 @@ class Pipeline:
         where there is none (any more) that could answer `query`.
         """
         hit, _, trouble = await self._exact.find(query)
-        if hit is not None and _later(hit.envelope.header) <= _later(header):
+        if hit is not None and recency(hit.envelope.header) <= recency(header):
             task = self._refresh(query, hit.envelope)
             if task is not None:
                 await asyncio.wait([task])
@@ -461,8 +461,3 @@ class Pipeline:
             self._refresh_waits.begin(key, wait_s * 1000)
         finally:
             self._refreshing.discard(key)
-
-
-def _later(header: Header) -> tuple[int, int]:
-    """Of two entries of a key, or states of one that slides, the later one has the larger."""
-    return header.created_ms, header.fresh_until_ms

@@ -127,6 +127,11 @@ def serve(header: Dated, now_ms: int, *, revalidate: bool = False) -> Serve:
     )
 
 
+def recency(header: Dated) -> tuple[int, int]:
+    """Of two entries of a key, or states of one that slides, the later one has the larger."""
+    return header.created_ms, header.fresh_until_ms
+
+
 def usable_on_error(header: Dated, now_ms: int, directives: Directives) -> bool:
     """Whether the entry may answer when the next tier failed (RFC 5861 section 4).
 
