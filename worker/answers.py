@@ -22,7 +22,7 @@ from typing import Any, assert_never
 
 import runtime
 from control_documents import ControlDocuments
-from kv import EntryStore, StoredEntry, UndecodableError, is_lasting, is_oversized
+from kv import EntryStore, StoredEntry, UndecodableError, is_oversized
 from origin_client import (
     BEHIND_TIMEOUT_S,
     OriginAnswer,
@@ -47,7 +47,17 @@ from shared.control_document import ControlDocument, objection, strategy_of
 from shared.counts import TROUBLES, Counts, Outcome, Trouble
 from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64
 from shared.errors import not_cached
-from shared.freshness import MISS, Decision, Forward, Serve, decide, is_failure, recency, serve
+from shared.freshness import (
+    MISS,
+    Decision,
+    Forward,
+    Serve,
+    decide,
+    is_failure,
+    is_lasting,
+    recency,
+    serve,
+)
 from shared.keys import KeyRings, short_key
 from shared.requests import Endpoint, Request, validate
 from shared.storability import request_storability
