@@ -25,8 +25,8 @@ from origin.stores.contract import StoreError
 from origin.stores.control_contract import ControlStore
 from shared import json_text
 from shared.control_document import Purge
+from shared.keys import SHOWN_ID_CHARACTERS
 
-SHOWN_ID_CHARACTERS = 12
 FOLD_S = 2.0
 """How long equal refusals are counted as one record."""
 MAX_PATH_CHARACTERS = 128

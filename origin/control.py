@@ -407,6 +407,8 @@ class Control:
                     raise _no_tenant(tenant)
                 document = change(before, at_ms)
                 if document is before:
+                    if self._push is not None:  # who made it may have ended before it owed it
+                        await self._owe(tenant, document.revision)
                     return self._remember(document, known_s), at_ms
                 if document.longest_life_ms < self._longest_life_ms:
                     document = replace(document, longest_life_ms=self._longest_life_ms)
@@ -421,11 +423,15 @@ class Control:
                 ):
                     self._remember(document, known_s)
                     self._calibrated.add(tenant)
-                    await self._store.owe_edge(tenant, document.revision)
+                    await self._owe(tenant, document.revision)
                     return document, at_ms
         except StoreError as exc:
             raise _unavailable() from exc
         raise _unavailable()
+
+    async def _owe(self, tenant: str, revision: int) -> None:
+        owed_by = self._store if self._delivery is None else self._delivery
+        await owed_by.owe_edge(tenant, revision)
 
     def _remember(self, document: ControlDocument, known_s: float) -> ControlDocument:
         """The document that rules from now on: a slow look does not undo a later change."""

@@ -39,7 +39,7 @@ from shared.control_document import (
     revised,
 )
 from shared.errors import EncoreError
-from shared.keys import check_tenant, key_id, make_api_key
+from shared.keys import SHOWN_ID_CHARACTERS, check_tenant, key_id, make_api_key
 from shared.normalisation import PROFILES
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ T = TypeVar("T")
 
 TIMEOUT_S = 5.0
 NOTHING: Mapping[str, Any] = {}
-SHOWN_ID_CHARACTERS = 12
 NO_REDIS = "Redis does not answer at REDIS_URL; start it, or set REDIS_URL to the one that runs"
 EDGE_DELAY = "within 90 s (60 s until KV shows it everywhere, 30 s of memory)"
 

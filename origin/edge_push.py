@@ -81,10 +81,19 @@ class EdgeDelivery:
         self._push = push
         self._holder = secrets.token_hex(8)
         self._hurried = asyncio.Event()
+        self._unnoted: dict[str, int] = {}
+        """By tenant, the revision that is owed and could not be noted."""
 
     def hurry(self) -> None:
         """There is something new to deliver."""
         self._hurried.set()
+
+    async def owe_edge(self, tenant: str, revision: int) -> None:
+        """See ControlStore.owe_edge. What raises StoreError is done later, by `run`."""
+        self._unnoted[tenant] = max(revision, self._unnoted.get(tenant, 0))
+        await self._store.owe_edge(tenant, revision)
+        if self._unnoted.get(tenant, 0) <= revision:
+            self._unnoted.pop(tenant, None)
 
     async def run(self) -> None:
         """Deliver until cancelled. Tries anew after a pause that grows while the edge is away."""
@@ -109,6 +118,8 @@ class EdgeDelivery:
 
     async def _deliver(self) -> bool:
         """Whether nothing was left of it that this process was to deliver. Raises StoreError."""
+        for tenant, unnoted in tuple(self._unnoted.items()):
+            await self.owe_edge(tenant, unnoted)
         owed = await self._store.owed_to_edge()
         EDGE_PUSHES.set(len(owed))
         all_taken = True

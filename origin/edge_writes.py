@@ -15,10 +15,8 @@ from origin.metrics import L1_ERRORS
 from origin.stores.contract import GRANT_INTERVAL_S, Store, StoreError
 from shared.control_document import ControlDocument
 from shared.envelope import Header
-from shared.freshness import Dated
+from shared.freshness import Dated, is_lasting
 
-MIN_EDGE_LIFE_S = 60
-"""What lives for less is not written to KV: the platform's shortest expiry."""
 MAX_PENDING = 10_000
 log = logging.getLogger(__name__)
 
@@ -34,11 +32,7 @@ class Writable(Dated, Protocol):
 
 def is_for_edge(header: Writable, now_ms: int) -> bool:
     """Whether an entry is fresh, lasts long enough for KV and may lie there."""
-    return (
-        not header.origin_only
-        and now_ms <= header.fresh_until_ms
-        and header.expires_ms - now_ms >= MIN_EDGE_LIFE_S * 1000
-    )
+    return not header.origin_only and now_ms <= header.fresh_until_ms and is_lasting(header, now_ms)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ from shared.envelope import (
     Header,
     TokenCounts,
     decode,
+    header_json,
 )
 from shared.keys import short_key
 from shared.requests import Endpoint
@@ -50,8 +51,8 @@ def build_entry(
 
     `in_both_encodings` is for the vector of one input, as `origin.vectors` has it.
     `expiry_ms` is (fresh-until, stale-until, error-until) as `shared.freshness.expiry` gives it,
-    `tags` are tag digests. Raises EnvelopeError where the header would be too large (a very long
-    model name).
+    `tags` are tag digests. Raises EnvelopeError where the header would be too large (a long model
+    name with many tags, say).
     """
     plain = json_text.dumps(answer)
     segments = {SEGMENT_JSON: compress(plain)}
@@ -82,6 +83,7 @@ def build_entry(
         segments={name: len(data) for name, data in segments.items()},
         origin_only=origin_only,
     )
+    header_json(header)  # too large, it would fail when the answer is stored, or told
     return Envelope(header=header, payload=b"".join(segments.values()))
 
 
@@ -99,7 +101,7 @@ def entry_to_be(
 
     Raises EnvelopeError for a model whose name no header holds.
     """
-    return Header(
+    header = Header(
         key=key,
         tenant=tenant,
         generation_started_ms=generation_started_ms,
@@ -114,6 +116,8 @@ def entry_to_be(
         tags=tags,
         encryption=encryption,
     )
+    header_json(header)  # what other processes are told of it
+    return header
 
 
 def token_counts(answer: dict[str, Any]) -> TokenCounts:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from origin.edge_writes import MIN_EDGE_LIFE_S
 from origin.queries import Query
 from shared.canonical import UNKEYED
 from shared.control_document import canonical_for
 from shared.controls import Directives
 from shared.envelope import Header
-from shared.freshness import Forward, Serve, age_seconds, is_of_the_future
+from shared.freshness import MIN_EDGE_LIFE_S, Forward, Serve, age_seconds, is_of_the_future
 from shared.keys import short_key
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 
 from origin.audit import Actor
@@ -32,7 +33,6 @@ WAIT_S = 1.0
 CLAIM_INTERVAL_S = 5.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
-MAX_FAILED = 1000
 log = logging.getLogger(__name__)
 
 
@@ -52,9 +52,6 @@ class Invalidation:
         self._keys = keys
         self._claim_interval_s = claim_interval_s
         self._claim_after_s = 0.0
-        self._failed_ms: dict[str, int] = {}
-        """By event of the stream that failed here, when it was first heard: who has been purged
-        since is not purged again by the next try."""
 
     async def listen(self) -> None:
         """Act on what the channels say, until cancelled; connects anew where Redis went away."""
@@ -96,24 +93,27 @@ class Invalidation:
 
     async def _consume_some(self) -> None:
         events = await self._events.take(WAIT_S)
+        heard_ms: Mapping[str, int] = {}
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._claim_after_s:
             self._claim_after_s = now_s + self._claim_interval_s
-            events = [*events, *await self._events.claim()]
+            claimed = await self._events.claim()
+            heard_ms = await self._events.heard_ms(claimed)
+            events = [*events, *claimed]
         if not events:
             return
         now_ms = await self._control.now_ms()
         for event in events:
-            heard_ms = self._failed_ms.pop(event.id, now_ms)
-            outcome = await self._apply(event.text, "stream", heard_ms)
+            # Who has been purged since it was heard first is not purged again by the next try.
+            first_ms = heard_ms.get(event.id, now_ms)
+            outcome = await self._apply(event.text, "stream", first_ms)
             if outcome == "bad":
                 await self._events.refuse(event)
             elif outcome != "failed":
                 await self._events.done(event)
             else:
-                if len(self._failed_ms) >= MAX_FAILED:
-                    self._failed_ms.clear()
-                self._failed_ms[event.id] = heard_ms
+                with suppress(StoreError):  # then they may be purged once more
+                    await self._events.failed(event, first_ms)
 
     async def _apply(self, text: bytes | None, source: str, heard_ms: int | None = None) -> str:
         """What became of an event, heard now or at `heard_ms`. Raises nothing."""

@@ -22,7 +22,8 @@ The rule of classes, in one place:
    its `ttl_s`, where it has one, takes the place of the model's, also where it is longer.
 3. A class that no tier names is not stored: what it was meant to forbid cannot be guessed.
 4. Where several requests wait for one answer, the shortest of their wishes rules.
-5. A refresh behind an answer is made for the key, and so for the class, of the entry it replaces.
+5. A refresh behind an answer is made for the key, and so for the class, of the entry it replaces,
+   and lives no longer than that was to.
 
 `sliding` (of a class, else of the model) has a hit in the last half of an entry's freshness begin
 that anew (`origin.sliding`). Confidential answers never slide.
@@ -38,7 +39,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared.controls import CONTENT_CLASS, CONTENT_CLASS_WORDS, Controls
-from shared.freshness import Lifetimes, expiry
+from shared.freshness import Dated, Lifetimes, expiry
 
 MAX_CONFIDENTIAL_TTL_S = 3600
 Seconds = Annotated[int, Field(strict=True, ge=0)]
@@ -159,10 +160,34 @@ class Tiers(BaseModel):
             sealed=sensitivity == "confidential",
         )
 
-    def default_ttl_s(self, lifetimes: Lifetimes, model: str, content_class: str | None) -> int:
+    def default_ttl_s(
+        self,
+        lifetimes: Lifetimes,
+        model: str,
+        content_class: str | None,
+        *,
+        lax_classes: Collection[str] = (),
+    ) -> int:
         """How long answers are fresh where the request names no time of its own."""
-        own = self._lifetimes(lifetimes, model, content_class, ())
+        own = self._lifetimes(lifetimes, model, content_class, lax_classes)
         return min(own.ttl_s, own.max_ttl_s)
+
+    def refresh_ttl_s(
+        self,
+        lifetimes: Lifetimes,
+        model: str,
+        content_class: str | None,
+        replaced: Dated,
+        *,
+        lax_classes: Collection[str] = (),
+    ) -> int:
+        """How long a refresh is fresh: as long as what it replaces was, at most by default.
+
+        What was fresh for longer was so by its clients' wish, or by hits that moved its end.
+        """
+        default_s = self.default_ttl_s(lifetimes, model, content_class, lax_classes=lax_classes)
+        life_ms = replaced.fresh_until_ms - replaced.created_ms
+        return min(default_s, max(1, life_ms // 1000))
 
     def sliding_s(
         self,
@@ -177,8 +202,7 @@ class Tiers(BaseModel):
         slides = self._tier(model).sliding if named.sliding is None else named.sliding
         if not slides or named.sensitivity == "confidential":
             return None
-        own = self._lifetimes(lifetimes, model, content_class, lax_classes)
-        return min(own.ttl_s, own.max_ttl_s)
+        return self.default_ttl_s(lifetimes, model, content_class, lax_classes=lax_classes)
 
     def _lifetimes(
         self,

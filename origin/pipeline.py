@@ -45,7 +45,7 @@ from shared.controls import Controls
 from shared.embeddings import elements, wants_base64
 from shared.envelope import Envelope, Header
 from shared.errors import EncoreError, InternalError, not_cached
-from shared.freshness import MISS, Forward, Lifetimes, Serve
+from shared.freshness import MISS, Forward, Lifetimes, Serve, recency
 from shared.keys import KeyRing, KeyRings, cache_key, short_key
 from shared.requests import Endpoint, Request, streaming, validate
 from shared.storability import request_storability
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from origin.semantic.matcher import Matcher
 
 REFRESH_BACKOFF_S = 10
-"""How long a key is not refreshed again after a refresh failed, at least."""
+"""How long a key is not refreshed again after a refresh failed or stored nothing, at least."""
 log = logging.getLogger(__name__)
 
 
@@ -110,6 +110,7 @@ class Pipeline:
     ) -> None:
         self._keys = keys
         self._engine = engine
+        self._lifetimes = lifetimes
         self._tiers = tiers
         self._store_clock = store_clock
         self._clock_ms = clock_ms
@@ -330,7 +331,7 @@ class Pipeline:
         where there is none (any more) that could answer `query`.
         """
         hit, _, trouble = await self._exact.find(query)
-        if hit is not None and _later(hit.envelope.header) <= _later(header):
+        if hit is not None and recency(hit.envelope.header) <= recency(header):
             task = self._refresh(query, hit.envelope)
             if task is not None:
                 await asyncio.wait([task])
@@ -438,19 +439,25 @@ class Pipeline:
                     tag_digests=stale.header.tags,
                 )
                 # Who happens to ask does not change how long the next entry lives.
-                flight.ask(Controls(), query.document)
+                ttl_s = self._tiers.refresh_ttl_s(
+                    self._lifetimes,
+                    request.model,
+                    query.controls.content_class,
+                    stale.header,
+                    lax_classes=query.document.policy.lax_classes,
+                )
+                flight.ask(Controls(ttl_s=ttl_s), query.document)
             with flight.joined():
                 await flight.result()
             await flight.landed()
-            self._refresh_waits.end(key)
+            hit, _, _ = await self._exact.find(query)
+            if hit is not None and hit.envelope.header != stale.header:
+                self._refresh_waits.end(key)
+            else:  # an answer that is not stored, or a store that takes no writes
+                self._refresh_waits.begin(key, REFRESH_BACKOFF_S * 1000)
         except EncoreError as error:
             log.warning("refresh of %s failed: %s", short_key(key), describe(error))
             wait_s = max(error.retry_after_s or 0, REFRESH_BACKOFF_S)
             self._refresh_waits.begin(key, wait_s * 1000)
         finally:
             self._refreshing.discard(key)
-
-
-def _later(header: Header) -> tuple[int, int]:
-    """Of two entries of a key, or states of one that slides, the later one has the larger."""
-    return header.created_ms, header.fresh_until_ms

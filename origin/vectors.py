@@ -21,6 +21,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from origin.engine.contract import Engine, Event, Finished
+from origin.engine.upstream_json import garbage
 from shared import json_text
 from shared.embeddings import Element
 from shared.errors import InternalError, UpstreamError
@@ -117,14 +118,14 @@ def _apart(plain: bytes) -> tuple[bytes, dict[str, Any]]:
 def _in_order(data: Any, count: int) -> list[dict[str, Any]]:
     """The data in the order of the inputs: by `index`, or as they come where none has one."""
     if not isinstance(data, list) or len(data) != count:
-        raise _garbage(f"it does not have {count} vectors")
+        raise garbage(f"it does not have {count} vectors")
     if not all(isinstance(datum, dict) for datum in data):
-        raise _garbage("its data are no objects")
+        raise garbage("its data are no objects")
     indices = [datum.get("index") for datum in data]
     if any(index is not None for index in indices):
         by_index = dict(zip(map(str, indices), data, strict=True))
         if by_index.keys() != set(map(str, range(count))):
-            raise _garbage("its vectors are not numbered as the inputs are")
+            raise garbage("its vectors are not numbered as the inputs are")
         return [by_index[str(index)] for index in range(count)]
     return data
 
@@ -142,7 +143,7 @@ def _float32(vector: Any) -> bytes:
     except (struct.error, OverflowError, TypeError, ValueError):
         finite = False
     if not finite:
-        raise _garbage("what should be a vector is none of finite float32 values")
+        raise garbage("what should be a vector is none of finite float32 values")
     return data
 
 
@@ -181,7 +182,3 @@ def _prompt_tokens(answer: Mapping[str, Any]) -> int | None:
     usage = answer.get("usage")
     count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return count if type(count) is int and count >= 0 else None
-
-
-def _garbage(why: str) -> UpstreamError:
-    return UpstreamError(f"The upstream's answer cannot be read: {why}.", code="upstream_garbage")

@@ -38,6 +38,9 @@ UNKEYED = frozenset(
     }
 )
 """Request fields that never change what the answer says, only how it is sent, billed or filed."""
+UNPROVEN = UNKEYED - {"stream", "stream_options"}
+"""Those that are not checked before a key is made: that a body of the same key was valid says
+nothing of them."""
 
 _SCHEMA_FIELDS = frozenset({"guided_json", "json_schema", "structured_outputs"})
 """Whole fields that are response schemas: vLLM's, llama.cpp's, vLLM's again."""

@@ -20,6 +20,8 @@ from shared.controls import Directives
 
 MAX_AHEAD_MS = 3_600_000
 """How far clocks may differ for an entry's times to be believed."""
+MIN_EDGE_LIFE_S = 60
+"""Workers KV refuses an expiry nearer than this."""
 
 
 class Dated(Protocol):
@@ -125,6 +127,16 @@ def serve(header: Dated, now_ms: int, *, revalidate: bool = False) -> Serve:
         ttl_s=(header.fresh_until_ms - now_ms) // 1000,
         revalidate=revalidate,
     )
+
+
+def is_lasting(header: Dated, now_ms: int) -> bool:
+    """Whether the entry has long enough to live for KV to take it."""
+    return header.expires_ms - now_ms >= MIN_EDGE_LIFE_S * 1000
+
+
+def recency(header: Dated) -> tuple[int, int]:
+    """Of two entries of a key, or states of one that slides, the later one has the larger."""
+    return header.created_ms, header.fresh_until_ms
 
 
 def usable_on_error(header: Dated, now_ms: int, directives: Directives) -> bool:

@@ -24,6 +24,8 @@ LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 MIN_SECRET_CHARACTERS = 32
 SHORT_KEY_HEX_CHARACTERS = 16
 KEY_ID_HEX_CHARACTERS = 32
+SHOWN_ID_CHARACTERS = 12
+"""What lists and records show of an API key's id."""
 
 _SALT = b"encore"
 _RANDOM_BYTES = 15

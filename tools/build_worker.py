@@ -20,8 +20,8 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 SDK = "workers-runtime-sdk"
-ORIGIN_ONLY = ("veto",)
-"""Packages of `shared/` that the Worker does not import: they would only slow its start."""
+ORIGIN_ONLY = ("compression.py", "veto")
+"""What of `shared/` the Worker does not import: it would only slow its start."""
 _ROOT = Path(__file__).resolve().parent.parent
 
 

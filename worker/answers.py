@@ -22,7 +22,7 @@ from typing import Any, assert_never
 
 import runtime
 from control_documents import ControlDocuments
-from kv import EntryStore, StoredEntry, UndecodableError, is_lasting, is_oversized
+from kv import EntryStore, StoredEntry, UndecodableError, is_oversized
 from origin_client import (
     BEHIND_TIMEOUT_S,
     OriginAnswer,
@@ -42,19 +42,27 @@ from shared.cache_headers import (
     server_timing,
     source_detail,
 )
-from shared.canonical import UNKEYED
+from shared.canonical import UNPROVEN
 from shared.control_document import ControlDocument, objection, strategy_of
 from shared.counts import TROUBLES, Counts, Outcome, Trouble
 from shared.envelope import SEGMENT_JSON, SEGMENT_JSON_BASE64
 from shared.errors import not_cached
-from shared.freshness import MISS, Decision, Forward, Serve, decide, is_failure, serve
+from shared.freshness import (
+    MISS,
+    Decision,
+    Forward,
+    Serve,
+    decide,
+    is_failure,
+    is_lasting,
+    recency,
+    serve,
+)
 from shared.keys import KeyRings, short_key
 from shared.requests import Endpoint, Request, validate
 from shared.storability import request_storability
 
 _PLAIN = (SEGMENT_JSON, SEGMENT_JSON_BASE64)
-_UNPROVEN = UNKEYED - {"stream", "stream_options"}
-"""Fields outside the key that are not checked before it is made."""
 
 
 class Answers:
@@ -248,7 +256,7 @@ class Answers:
             runtime.log(f"refresh: {exc}")
             self._refreshes.failed(query.key, time.monotonic())
             return
-        if fetched is not None and _later(fetched[0]) > _later(stale):
+        if fetched is not None and recency(fetched[0].header) > recency(stale.header):
             self._refreshes.found_newer(query.key, time.monotonic())
             await self._put_granted(query, fetched)
         elif answer.is_entry or _is_collapsed(answer):
@@ -403,7 +411,7 @@ def _is_proven_by_key(query: Query) -> bool:
     """
     if query.segment not in _PLAIN and query.endpoint is not Endpoint.CHAT:
         return False
-    return _UNPROVEN.isdisjoint(query.fields)
+    return UNPROVEN.isdisjoint(query.fields)
 
 
 def _is_usable(decision: Decision) -> bool:
@@ -437,11 +445,6 @@ def _stored(
     if timing is not None:
         headers["server-timing"] = timing
     return runtime.respond_gzip(headers, view, inflate=query.inflate)
-
-
-def _later(entry: StoredEntry) -> tuple[int, int]:
-    """Of two entries of a key, or states of one that slides, the later one has the larger."""
-    return entry.header.created_ms, entry.header.fresh_until_ms
 
 
 def _content_type(segment: str) -> str:

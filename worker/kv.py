@@ -17,8 +17,6 @@ from shared.keys import KeyRings, encryption_key
 CACHE_TTL_S = 60
 """How long a location may answer from its own cache: stays within the delay KV has anyway."""
 MAX_VALUE_BYTES = 25 * 1024 * 1024
-MIN_LIFE_S = 60
-"""KV refuses an expiry nearer than this."""
 
 
 class UndecodableError(Exception):
@@ -68,11 +66,6 @@ class StoredEntry:
 def is_oversized(header: Header) -> bool:
     """Whether the entry is larger than a value in KV may be."""
     return sum(header.segments.values()) > MAX_VALUE_BYTES
-
-
-def is_lasting(header: Header, now_ms: int) -> bool:
-    """Whether the entry has long enough to live for KV to take it."""
-    return header.expires_ms - now_ms >= MIN_LIFE_S * 1000
 
 
 class EntryStore:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from origin.planning.log import Reading, Row, said
 from origin.prices import Prices
-from shared.canonical import UNKEYED
+from shared.canonical import UNPROVEN
 from shared.control_document import ControlDocument, Policy, canonical_for
 from shared.controls import Controls
 from shared.embeddings import elements
@@ -30,8 +30,6 @@ MAX_REMEMBERED = 150_000
 CHARACTERS_A_TOKEN = 4
 """What English takes in common vocabularies; for rows whose log does not say what they took."""
 _KEY_HEX = 16
-_UNPROVEN = UNKEYED - {"stream", "stream_options"}
-"""Fields outside the key: that a body of the same key was valid says nothing of them."""
 
 
 class Asked(NamedTuple):
@@ -136,7 +134,7 @@ class Keying:
         parts = elements(row.endpoint, fields) or ()
         exact = self._key(row, "exact", fields)
         known = self._known.get(exact)
-        if known is None or not _UNPROVEN.isdisjoint(fields):
+        if known is None or not UNPROVEN.isdisjoint(fields):
             request = validate(row.endpoint, fields)
             if known is None:
                 known = _Known(

@@ -281,7 +281,12 @@ class CacheReplay:
         """Make a new entry behind a stale answer."""
         self.tally.refreshes += weight * share
         _count(self.tally.refreshed, asked, weight * share)
-        self._store(asked, place, weight, asked.time_ms, Controls())
+        old = self._found(self._at_origin, self.l1.created[place], self.l1.fresh[place])
+        ttl_s = None
+        if old is not None:
+            content_class = asked.controls.content_class
+            ttl_s = self._tiers.refresh_ttl_s(self._lifetimes, asked.model, content_class, old)
+        self._store(asked, place, weight, asked.time_ms, Controls(ttl_s=ttl_s))
 
     def _store(
         self, asked: Asked, place: int, weight: int, created_ms: int, wishes: Controls

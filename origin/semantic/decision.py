@@ -106,7 +106,8 @@ class Decision:
 
         `min_similarity`: a cosine that the client demands besides; it only tightens.
         """
-        similarity = float(a.encoding.vector @ b.encoding.vector)
+        # Of equal vectors float32 makes a little more than 1, which no entry may say of itself.
+        similarity = min(1.0, float(a.encoding.vector @ b.encoding.vector))
         score: float | None = None
         reason: Reason | None = refusal(a.facts, b.facts, in_order=self.in_order)
         if reason is None and similarity < min_similarity:

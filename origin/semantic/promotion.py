@@ -25,7 +25,8 @@ def promoted(
 ) -> Envelope:
     """The entry by which `source` answers `query`.
 
-    The request's own wishes narrow it: its tags are added, its `Encore-TTL` may end it sooner.
+    The request's own wishes narrow it: its tags are added, its `Encore-TTL` may end it sooner. One
+    of 0 seconds has it kept nowhere (`is_kept`).
     Raises EnvelopeError where there can be none, EncryptionError where `source` does not open.
     """
     old, rule = source.header, query.document.semantic_rule
@@ -46,6 +47,12 @@ def promoted(
         stale_until_ms=old.stale_until_ms - sooner_ms,
         error_until_ms=old.error_until_ms - sooner_ms,
         source=SemanticSource(similarity=similarity, key=old.key, calibration=rule),
+        origin_only=old.origin_only or not is_kept(query),
     )
     entry = Envelope(header=header, payload=plain.payload)
     return entry if old.encryption is None else seal(entry, query.ring)
+
+
+def is_kept(query: Query) -> bool:
+    """Whether what is promoted for a request is stored, too."""
+    return query.controls.ttl_s != 0

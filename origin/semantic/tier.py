@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from origin.entries import decoded
 from origin.metrics import L1_ERRORS
-from origin.semantic.promotion import promoted
+from origin.semantic.promotion import is_kept, promoted
 from origin.stores.contract import Store, StoreError
 from origin.writes import head_of
 from shared.envelope import Envelope, EnvelopeError, Header, encode
@@ -97,7 +97,8 @@ class SemanticTier:
         if hit is None or not isinstance(decision, Serve):
             return None  # a purge by the request's own key, say
         key = entry.header.key
-        if key not in self._promotions and len(self._promotions) < MAX_PROMOTING:
+        has_room = key not in self._promotions and len(self._promotions) < MAX_PROMOTING
+        if has_room and is_kept(query):
             task = asyncio.create_task(self._put(query, entry.header, encoded))
             self._promotions[key] = task
             task.add_done_callback(lambda _: self._promotions.pop(key))

@@ -6,6 +6,8 @@ Key layout:
 - `PREFIX:invalidations`, a stream: events in the field `event`, each taken by one process. What is
   done is removed.
 - `PREFIX:invalidations:refused`, a stream: events that cannot be applied, the last 1,000 or so.
+- `PREFIX:invalidations:heard:ID`, a text: when an event that failed was heard first, with the
+  event's id and a checksum. It ends a day after the last try.
 
 The stream has one consumer group with one consumer, by whose name all processes ask: an event is
 given to who asks first, and given again once nobody has confirmed it for `CLAIM_S`. So a process
@@ -15,7 +17,8 @@ that dies leaves nothing behind to be cleaned up.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+import zlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -38,6 +41,7 @@ CLAIM_S = 10.0
 SILENCE_S = 5.0
 """After that long a listener asks whether the connection lives, and gives it up after as long."""
 EVENTS_A_READ = 100
+HEARD_LIFE_S = 86_400
 MAX_REFUSED = 1000
 GROUP = CONSUMER = "encore"
 
@@ -159,6 +163,32 @@ class RedisEvents:
             self._claim_from = answer[0].decode()
             return _events(answer[1])
 
+    async def failed(self, event: Event, heard_ms: int) -> None:
+        """Keep in mind when an event that is to be tried again was heard first.
+
+        Raises StoreError.
+        """
+        with outages_told():
+            await self._client.set(
+                self._heard_name(event), _noted(event, heard_ms), ex=HEARD_LIFE_S
+            )
+
+    async def heard_ms(self, events: Sequence[Event]) -> Mapping[str, int]:
+        """By id, when those of the events that failed were heard first. Raises StoreError."""
+        pipeline = self._client.pipeline(transaction=False)
+        for event in events:
+            pipeline.get(self._heard_name(event))
+        heard_ms: dict[str, int] = {}
+        with outages_told():
+            for event, noted in zip(
+                events, await pipeline.execute() if events else (), strict=True
+            ):
+                told = (noted or b"").split(b" ")
+                # A time that was damaged would have the purge forgotten.
+                if len(told) == 3 and noted == _noted(event, at_ms := int(told[1])):
+                    heard_ms[event.id] = at_ms
+        return heard_ms
+
     async def done(self, event: Event) -> None:
         """Confirm an event: nobody is given it again. Raises StoreError."""
         with outages_told():
@@ -179,10 +209,18 @@ class RedisEvents:
         with outages_told():
             await self._client.aclose()
 
+    def _heard_name(self, event: Event) -> str:
+        return f"{self.stream}:heard:{event.id}"
+
     async def _take(self, wait_ms: int) -> Any:
         return await self._client.xreadgroup(
             GROUP, CONSUMER, {self.stream: ">"}, count=EVENTS_A_READ, block=wait_ms
         )
+
+
+def _noted(event: Event, heard_ms: int) -> bytes:
+    told = f"{event.id} {heard_ms}".encode()
+    return told + b" %08x" % zlib.crc32(told)
 
 
 def _events(rows: Sequence[Any]) -> list[Event]:

@@ -17,7 +17,6 @@ _FRACTIONS = {"½": "5", "¼": "25", "¾": "75"}
 _HALVES = {"1/2": "5", "1/4": "25", "3/4": "75"}
 _ORDINAL_ENDINGS = frozenset({"st", "nd", "rd", "th"})
 _MAX_NUMERALS = 16
-_DOLLARS = {"us": "usd", "usd": "usd", "ca": "cad", "au": "aud", "nz": "nzd", "hk": "hkd"}
 
 
 class Quantity(NamedTuple):
@@ -27,7 +26,6 @@ class Quantity(NamedTuple):
     unit: str
     rule: str
     end: int
-    unit_key: str = ""
 
 
 def read_digits(tokens: list[Token], i: int, currency: str) -> Quantity:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from origin.stores.contract import StoreError
 from origin.stores.redis_control import RedisControlStore
-from origin.stores.redis_events import MAX_REFUSED, Heard, RedisEvents
+from origin.stores.redis_events import HEARD_LIFE_S, MAX_REFUSED, Event, Heard, RedisEvents
 from origin.stores.redis_store import redis_client
 from tests.support.redis_servers import KINDS, emptied
 
@@ -122,6 +122,24 @@ async def test_what_is_not_confirmed_is_given_again(
     assert await patient.claim() == []
     await heir.close()
     await patient.close()
+
+
+async def test_when_what_failed_was_heard_is_known_to_all(
+    client: Any, events: RedisEvents, url: str
+) -> None:
+    """For a day. Another event's time, and a damaged one, are none."""
+    other = RedisEvents.from_url(url, timeout_s=PATIENT_S)
+    first, second, third = (Event(id=f"{number}-0", text=b"") for number in range(3))
+    assert await other.heard_ms([]) == await other.heard_ms([first]) == {}
+    await events.failed(first, 5000)
+    assert await other.heard_ms([first, second]) == {"0-0": 5000}
+    name = f"{STREAM}:heard:"
+    assert 0 < await client.ttl(f"{name}0-0") <= HEARD_LIFE_S
+    noted = await client.get(f"{name}0-0")
+    await client.set(f"{name}1-0", noted)
+    await client.set(f"{name}2-0", noted.replace(b"0-0 5", b"2-0 4"))
+    assert await other.heard_ms([first, second, third]) == {"0-0": 5000}
+    await other.close()
 
 
 async def test_more_than_are_claimed_at_a_time_all_get_their_turn(

@@ -10,12 +10,15 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from origin.audit import ORIGIN
 from origin.control import Control
 from origin.edge_push import TURN, EdgeDelivery, EdgePush
 from origin.metrics import EDGE_PUSHES
 from origin.stores.contract import StoreError
 from origin.stores.memory_control import MemoryControlStore
-from shared.control_document import ControlDocument, decode, encode, new_document, revised
+from origin.tasks import end
+from shared.control_document import ControlDocument, Purge, decode, encode, new_document, revised
+from shared.errors import InternalError
 from shared.keys import KeyRings, edge_bearer, key_ring
 from tests.support.control import put_document
 from tests.support.instruments import value_of
@@ -258,6 +261,51 @@ async def test_a_change_says_what_the_edge_knows(
     assert await store.owed_to_edge() == owed
     assert decode(edge.requests[0].content, "acme") == changed.document
     assert decode(await store.load("acme") or b"", "acme") == changed.document
+    await control.close()
+
+
+async def cannot_note(*_: object) -> None:
+    """What a store does that went away."""
+    raise StoreError("down")
+
+
+async def test_what_could_not_be_noted_is_delivered_all_the_same(
+    edge: Edge, push: EdgePush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind whoever made the change, which is durable."""
+    store = MemoryControlStore()
+    control = Control(store, longest_life_ms=0, push=push)
+    with monkeypatch.context() as outage:
+        outage.setattr(store, "owe_edge", cannot_note)
+        with pytest.raises(InternalError):
+            await control.change("acme", revised, create=True)
+    assert edge.requests == []
+    delivering = asyncio.create_task(control.deliver())
+    async with asyncio.timeout(10):
+        await edge.hears(1)
+        await settled(store)
+    assert decode(edge.requests[0].content, "acme") == control.known("acme")
+    await end([delivering])
+    await control.close()
+
+
+@pytest.mark.parametrize("tenant", ["acme", "*"])
+async def test_a_purge_whose_process_ended_is_told_by_the_next_try(
+    push: EdgePush, monkeypatch: pytest.MonkeyPatch, tenant: str
+) -> None:
+    """Where an event is applied already, whoever tries it again lets the edge know."""
+    store = MemoryControlStore()
+    await put_document(store, document())
+    heard_ms = await store.now_ms()
+    purge = Purge(everything=True)
+    dead = Control(store, longest_life_ms=0, push=push)
+    with monkeypatch.context() as outage:
+        outage.setattr(store, "owe_edge", cannot_note)
+        with pytest.raises(InternalError):
+            await dead.apply(tenant, purge, ORIGIN, heard_ms=heard_ms)
+    control = Control(store, longest_life_ms=0, push=push)
+    assert not await control.apply(tenant, purge, ORIGIN, heard_ms=heard_ms)
+    assert await store.owed_to_edge() == {"acme": await store.revision("acme")}
     await control.close()
 
 

@@ -279,17 +279,18 @@ async def test_what_fails_is_tried_again(
 async def test_what_fails_for_one_tenant_is_not_repeated_for_the_others(
     server: str, redis: Any
 ) -> None:
-    """A document that nobody can read must not have everybody purged again and again."""
+    """A document that nobody can read must not have everybody purged by each process there is."""
     before = await cut_offs(redis)
-    failed = counted("stream", "failed")
     await redis.hset("encore:ctl:{other}", "document", "damaged")
-    async with replica(server, claim_s=0):
-        await tell(redis, "stream", {"tenant": "*", "everything": True})
+    await tell(redis, "stream", {"tenant": "*", "everything": True})
+    for _ in range(2):
+        failed = counted("stream", "failed")
+        async with replica(server, claim_s=0):
 
-        async def has_failed_thrice() -> bool:
-            return counted("stream", "failed") - failed >= 3
+            async def has_failed_thrice(failed: float = failed) -> bool:
+                return counted("stream", "failed") - failed >= 3
 
-        await until(has_failed_thrice)
+            await until(has_failed_thrice)
     assert (await cut_offs(redis)).all_ms > before.all_ms
     assert await redis.xlen("encore:audit:{acme}") == 1
     assert await redis.xlen(STREAM) == 1

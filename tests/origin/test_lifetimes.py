@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -191,3 +193,46 @@ def test_what_a_request_that_names_no_time_gets(
     assert TIERS.default_ttl_s(LIFETIMES, model, content_class) == ttl_s
     stored = kept(None, content_class=content_class, model=model)
     assert stored is None or stored[0] == ttl_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Times:
+    """Those of an entry."""
+
+    created_ms: int
+    fresh_until_ms: int
+    stale_until_ms: int
+    error_until_ms: int
+    expires_ms: int
+
+
+@pytest.mark.parametrize(
+    ("model", "content_class", "lax", "life_ms", "ttl_s"),
+    [
+        ("m", None, "", 1_000_000, 1000),
+        ("m", None, "", 1_000, 1),
+        ("m", None, "", 999, 1),
+        ("m", None, "", 0, 1),
+        ("m", None, "", 5_000_000, 1000),
+        ("gpt-5", None, "", 900_000, 700),
+        ("gpt-5", "listing", "", 59_999, 59),
+        ("gpt-5", "faq", "", 5_000_000, 700),
+        ("gpt-5", "faq", "faq", 5_000_000, 5000),
+        ("gpt-5", "faq", "faq", 3_000_000, 3000),
+        ("off", None, "", 60_000, 0),
+    ],
+)
+def test_a_refresh_lives_no_longer_than_what_it_replaces(
+    model: str, content_class: str | None, lax: str, life_ms: int, ttl_s: int
+) -> None:
+    """Nor than the default: a hit may have moved the end of what it replaces."""
+    end_ms = NOW_MS + life_ms
+    replaced = Times(
+        created_ms=NOW_MS,
+        fresh_until_ms=end_ms,
+        stale_until_ms=end_ms,
+        error_until_ms=end_ms,
+        expires_ms=end_ms,
+    )
+    found = TIERS.refresh_ttl_s(LIFETIMES, model, content_class, replaced, lax_classes=[lax])
+    assert found == ttl_s

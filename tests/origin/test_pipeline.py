@@ -509,6 +509,39 @@ async def test_failed_refresh_waits_before_the_next(bench: Bench) -> None:
     assert bench.engine.runs == 3
 
 
+@pytest.mark.parametrize("why", ["filtered", "cut off", "too large", "a store that is full"])
+async def test_a_refresh_that_stores_nothing_waits_before_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """It costs a generation each time, too."""
+    await bench.run(bench.query())
+    bench.clock.now_ms += 120_000
+    with monkeypatch.context() as trouble:
+        if why == "filtered":
+            bench.engine.whole = chat_answer("No", finish_reason="content_filter")
+        elif why == "cut off":
+            bench.engine.whole = chat_answer("No", finish_reason="length")
+        elif why == "too large":
+            trouble.setattr(bench.pipeline._generations, "_max_entry_bytes", 1)
+        else:
+            trouble.setattr(bench.store, "put", full)
+        for _ in range(5):
+            assert (await bench.run(bench.query()))[0] == "hit"
+            await asyncio.gather(*bench.pipeline._refreshes)
+        assert bench.engine.runs == 2
+    bench.engine.whole = None
+    bench.clock.now_ms += 10_000
+    assert (await bench.run(bench.query()))[0] == "hit"
+    await asyncio.gather(*bench.pipeline._refreshes)
+    assert bench.engine.runs == 3
+    await bench.pipeline.close()
+
+
+async def full(*_: object, **__: object) -> None:
+    """What a store does that has no room."""
+    raise StoreError("full")
+
+
 async def test_close_waits_for_what_is_being_stored(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -908,6 +941,27 @@ async def test_secret_that_is_gone_opens_nothing(before: Bench) -> None:
     moved = replace(envelope, header=replace(envelope.header, key=bench.key()))
     await bench.store.put(bench.key(), encode(moved), START_MS + 10_000_000)
     assert (await bench.run(bench.query(document=document)))[0] == "miss"
+
+
+@pytest.mark.parametrize("characters", [300, 600, 1500])
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_names_too_long_for_an_entry_cost_no_answer(
+    bench: Bench, characters: int, *, encrypted: bool
+) -> None:
+    """What no envelope holds is not stored, and not said to be."""
+    bench.engine.whole = chat_answer("Whole") | {"model": characters * "b"}
+    query = bench.query(
+        headers={"encore-tags": ",".join(f"tag-{number}" for number in range(16))},
+        document=document_of(policy=Policy(encrypted=encrypted)),
+    )
+    answer = await bench.pipeline.answer(query)
+    assert isinstance(answer, Generating)
+    with answer.flight.joined():
+        await answer.flight.result()
+    await answer.flight.landed()
+    entry, stored = answer.flight.entry, await bench.stored(query)
+    assert (None if entry is None else entry.header) == stored
+    assert (stored is None) == (characters > 300)
 
 
 async def granted(bench: Bench, document: ControlDocument | None = None) -> bool:

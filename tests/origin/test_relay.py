@@ -63,7 +63,7 @@ class NamedEngine(ScriptedEngine):
 class Replica:
     """An origin process, but for its own process."""
 
-    def __init__(self, url: str, name: str = "", *, ttl_s: int = 100) -> None:
+    def __init__(self, url: str, name: str = "") -> None:
         self.engine = NamedEngine(name)
         self.later_ms = 0
         self.store = RedisStore.from_url(url, timeout_s=PATIENT_S)
@@ -74,7 +74,7 @@ class Replica:
             store=self.store,
             engine=self.engine,
             lifetimes=Lifetimes(
-                ttl_s=ttl_s, stale_while_revalidate_s=50, stale_if_error_s=200, max_ttl_s=1000
+                ttl_s=100, stale_while_revalidate_s=50, stale_if_error_s=200, max_ttl_s=1000
             ),
             deadline_s=30,
             store_clock=self.control.now_ms,
@@ -622,18 +622,12 @@ async def test_other_model_under_the_same_name_is_not_followed(a: Replica, b: Re
 async def test_stale_entry_is_refreshed_by_one_replica(redis_url: str, client: Redis) -> None:
     """However many notice; who comes behind the end finds the new entry with the lease."""
     await client.ping()
-    replicas = [Replica(redis_url, ttl_s=0) for _ in range(3)]
+    replicas = [Replica(redis_url) for _ in range(3)]
     first = replicas[0]
-    first.pipeline._generations._lifetimes = Lifetimes(
-        ttl_s=1, stale_while_revalidate_s=500, stale_if_error_s=500, max_ttl_s=1000
-    )
     await first.ask()
     await until(lambda: not first.pipeline._generations._flights._tasks)
     for replica in replicas:
-        replica.later_ms = 60_000
-        replica.pipeline._generations._lifetimes = Lifetimes(
-            ttl_s=1000, stale_while_revalidate_s=500, stale_if_error_s=500, max_ttl_s=1000
-        )
+        replica.later_ms = 120_000
     assert [await replica.ask() for replica in replicas * 3] == ["hit"] * 9
     await until(lambda: not any(replica.pipeline._refreshes for replica in replicas))
     assert sum(replica.engine.runs for replica in replicas) == 2

@@ -17,6 +17,8 @@ from shared.freshness import (
     age_seconds,
     decide,
     expiry,
+    is_lasting,
+    recency,
     serve,
     usable_on_error,
 )
@@ -178,6 +180,18 @@ def test_an_entry_never_outlives_the_operators_limits(ttl_s: int | None, created
     fresh, stale, error = windows
     assert fresh - created_ms == 1000 * min(LIFETIMES.ttl_s if ttl_s is None else ttl_s, 86_400)
     assert (stale - fresh, error - fresh) == (60_000, 600_000)
+
+
+@pytest.mark.parametrize(("now_ms", "lasting"), [(0, True), (1, False), (100_000, False)])
+def test_what_lives_for_a_minute_lasts_in_kv(now_ms: int, *, lasting: bool) -> None:
+    """By the later of its ends."""
+    assert is_lasting(entry(0, 10_000, 20_000, 50_000), now_ms) == lasting
+
+
+def test_what_slid_or_was_made_later_is_later() -> None:
+    """A new answer is, even where the one before it is fresh for longer."""
+    made, slid, anew = entry(0, 100, 0, 0), entry(0, 200, 0, 0), entry(1, 50, 0, 0)
+    assert sorted([anew, slid, made], key=recency) == [made, slid, anew]
 
 
 def test_a_ttl_of_zero_means_not_stored_rather_than_default() -> None:

@@ -143,6 +143,13 @@ def test_a_wish_for_less_is_kept_for_less() -> None:
     assert outcomes(ask(controls=nothing), ask(1)) == {"model": 2}
 
 
+def test_a_refresh_lives_no_longer_than_what_it_replaces() -> None:
+    """Five minutes again, and ten more that are stale."""
+    short = Controls(ttl_s=5 * MINUTE)
+    assert outcomes(ask(controls=short), ask(6 * MINUTE), ask(20 * MINUTE))["model"] == 1
+    assert outcomes(ask(controls=short), ask(6 * MINUTE), ask(22 * MINUTE))["model"] == 2
+
+
 TIERS = Tiers.parse(
     '{"models": {"m": {"sliding": true}}, "classes": {"own": {"sensitivity": "internal"}}}'
 )

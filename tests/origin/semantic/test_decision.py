@@ -10,6 +10,7 @@ from origin.semantic.calibration import Calibration
 from origin.semantic.decision import Decision, is_too_short, is_unmatched, points_outside
 from origin.semantic.encoder import Encoding
 from origin.semantic.verifier import Reading, Verifier
+from shared.envelope import SemanticSource
 from shared.veto import read
 
 
@@ -55,6 +56,18 @@ def test_the_score_decides_at_the_threshold(score: float, reason: str) -> None:
     assert (verdict.hit, verdict.reason) == (reason == "served", reason)
     assert (verdict.score, verdict.threshold) == (score, 0.5)
     assert verdict.similarity == pytest.approx(0.8)
+
+
+def test_equal_vectors_are_a_source_that_an_entry_can_name() -> None:
+    """However float32 rounds their product."""
+    vectors = np.random.default_rng(1).normal(size=(100, 384)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert max(float(vector @ vector) for vector in vectors) > 1
+    for vector in vectors:
+        one, other = (reading(text, *vector) for text in (A.text, A.text.upper()))
+        found = decision(Scripted(0.9), 0.5).decide(one, other).similarity
+        source = SemanticSource(similarity=found, key="0" * 64, calibration="c")
+        assert source.similarity == pytest.approx(1)
 
 
 def test_a_conflict_forbids_whatever_the_score() -> None:

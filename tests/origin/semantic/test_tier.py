@@ -164,6 +164,22 @@ async def test_encore_ttl_ends_a_promoted_entry_sooner(bench: Bench) -> None:
     assert longest == START_MS + TTL_S * 1000
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_encore_ttl_of_0_is_answered_and_kept_nowhere(
+    bench: Bench, *, encrypted: bool
+) -> None:
+    """Neither here nor at the edge."""
+    bench.document = replace(DOCUMENT, policy=Policy(encrypted=encrypted))
+    await bench.ask("one")
+    header = await bench.hit("two", {"encore-ttl": "0"})
+    assert header.source is not None
+    assert await bench.stored("two") is None
+    assert not await bench.pipeline.edge_writes.grant(bench.document, header)
+    header = await bench.hit("two", {"encore-ttl": "1"})
+    assert await bench.stored("two") is not None
+    assert await bench.pipeline.edge_writes.grant(bench.document, header)
+
+
 async def test_nothing_is_matched_with_a_promoted_entry(bench: Bench) -> None:
     """No chains: what was matched is not indexed."""
     await bench.ask("one")

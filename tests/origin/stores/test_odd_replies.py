@@ -20,7 +20,7 @@ from origin.stores.job_contract import JobState
 from origin.stores.job_contract import Lease as JobLease
 from origin.stores.lease_contract import Lease
 from origin.stores.redis_control import RedisControlStore
-from origin.stores.redis_events import RedisEvents
+from origin.stores.redis_events import Event, RedisEvents
 from origin.stores.redis_facts import RedisFacts, ServerFacts
 from origin.stores.redis_jobs import RedisJobStore
 from origin.stores.redis_leases import RedisLeases
@@ -98,6 +98,7 @@ async def odd() -> AsyncIterator[tuple[Odd, str]]:
     listening.close()
 
 
+EVENT = Event(id="1-0", text=b"")
 LEASE = Lease(key=KEY, flight="f", token=1, about=b"")
 Call = tuple[str, Callable[[Any], Awaitable[object]], Callable[[Any], bool]]
 
@@ -167,6 +168,8 @@ STORES: dict[str, tuple[Callable[[str], Any], Sequence[Call]]] = {
         [
             ("take", lambda one: one.take(0.01), _is(list)),
             ("claim", lambda one: one.claim(), _is(list)),
+            ("failed", lambda one: one.failed(EVENT, 1), _is(NONE)),
+            ("heard", lambda one: one.heard_ms([EVENT]), lambda it: it == {}),
         ],
     ),
     "sessions": (
