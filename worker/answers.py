@@ -248,11 +248,13 @@ class Answers:
         one (202). The new entry is found here or by a later request after it is made.
         """
         key = query.key
+        # What a client accepts of a cache, such as only-if-cached, is no word on what is made anew.
+        headers = {name: value for name, value in query.headers.items() if name != "cache-control"}
         try:
             answer = await self._origin.send(
                 "POST",
                 query.endpoint.value,
-                query.headers,
+                headers,
                 query.body,
                 want_entry=True,
                 refresh=True,

@@ -109,3 +109,12 @@ def test_entry_that_the_origin_lost_is_made_anew(
     new = until(lambda: lasting.ask(text), lambda answer: content(answer) != old)
     assert is_hit(new)
     assert (engine.runs, engine.cancelled) == (runs + 1, 0)
+
+
+def test_who_wants_no_generation_causes_a_refresh_as_others_do(lasting: Stack) -> None:
+    """`only-if-cached` is said of its own answer, which is there."""
+    old = become_stale(lasting, "cached")
+    lasting.store._entries.clear()
+    asking = {"cache-control": "only-if-cached"}
+    assert content(lasting.ask("cached", asking)) == old
+    until(lambda: lasting.ask("cached", asking), lambda answer: content(answer) != old)
