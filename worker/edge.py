@@ -345,7 +345,10 @@ class Edge:
         # What the origin has left here already, it may have left with another isolate.
         keep = said.get("edge") != "acknowledged"
         tenant = said.get("tenant", client.tenant)
-        tenants = list(self._control.revisions())[:MAX_PULLS] if tenant == "*" else [str(tenant)]
+        tenants = [str(tenant)]
+        if tenant == "*":
+            tenants = list(self._control.revisions())[:MAX_PULLS]
+            self._control.doubt_all()  # the others' are fetched behind their next answers
         pulls = (self._control.pull(name, at_once=True, keep=keep) for name in tenants)
         await asyncio.gather(*pulls)
 
