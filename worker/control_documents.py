@@ -36,6 +36,7 @@ class _Memory:
     """
 
     document: ControlDocument | None = None
+    text: str | None = None
     is_doubted: bool = False
     read_s: float = float("-inf")
     confirmed_s: float = float("-inf")
@@ -95,7 +96,7 @@ class ControlDocuments:
         try:
             text = await runtime.kv_get_text(self._kv, _name(tenant), KV_CACHE_TTL_S)
             if text is not None:
-                _take(memory, decode(text, tenant))
+                _take(memory, _decoded(memory, text, tenant), text)
         except (runtime.PlatformError, ControlError) as exc:
             runtime.log(f"control document of {tenant}: {exc}")
         memory.read_s = time.monotonic()
@@ -130,7 +131,7 @@ class ControlDocuments:
             await self.read(tenant)  # another isolate may have put a later one into KV
         memory = self._memory(tenant)
         if memory.document is None or document.revision >= memory.document.revision:
-            _take(memory, document, of_origin=True)
+            _take(memory, document, text, of_origin=True)
             memory.read_s = time.monotonic()
             await runtime.kv_put_text(self._kv, _name(tenant), text)
         return document.revision if memory.document is None else memory.document.revision
@@ -139,14 +140,14 @@ class ControlDocuments:
         """The document as the origin has it, remembered; None where the origin does not give it."""
         try:
             pulled = await self._origin.control_document(tenant)
-            document = None if pulled is None else decode(pulled[0], tenant)
+            document = None if pulled is None else _decoded(memory, pulled[0], tenant)
         except (OriginError, ControlError) as exc:
             runtime.log(f"control document of {tenant}: {exc}")
             return None
         if document is None or pulled is None:
             return None
         known, (text, is_granted) = _usable(memory), pulled
-        _take(memory, document, of_origin=True)
+        _take(memory, document, text, of_origin=True)
         memory.read_s = time.monotonic()
         is_news = known is None or known.revision < document.revision
         return _Fetched(document, text, is_granted and is_news)
@@ -184,7 +185,15 @@ class ControlDocuments:
         return memory
 
 
-def _take(memory: _Memory, document: ControlDocument, *, of_origin: bool = False) -> None:
+def _decoded(memory: _Memory, text: str, tenant: str) -> ControlDocument:
+    """The document of a text; what is known already is not decoded again. Raises ControlError."""
+    known = memory.document
+    return known if known is not None and text == memory.text else decode(text, tenant)
+
+
+def _take(
+    memory: _Memory, document: ControlDocument, text: str, *, of_origin: bool = False
+) -> None:
     """Remember a document unless a later one is known: KV may lag behind."""
     known = memory.document
     if known is not None:
@@ -192,7 +201,7 @@ def _take(memory: _Memory, document: ControlDocument, *, of_origin: bool = False
             return
         if memory.is_doubted and document.revision == known.revision and not of_origin:
             return
-    memory.document = document
+    memory.document, memory.text = document, text
     memory.is_doubted = False
     memory.confirmed_s = time.monotonic()
 
