@@ -219,6 +219,17 @@ def test_stale_entries_are_refreshed_by_the_origin(start_edge: StartEdge) -> Non
         until(lambda: stack.ask("stale"), lambda answer: content(answer) != first)
 
 
+def test_edge_that_is_not_set_up_says_why_in_its_log_alone(start_edge: StartEdge) -> None:
+    """Anybody may ask it, and what is wrong may be a place or a name inside."""
+    edge = start_edge(variables=variables("ftp://inside.example.com"))
+    response = httpx.get(f"{edge.url}/healthz")
+    assert (response.status_code, error_of(response)["code"]) == (500, "edge_not_set_up")
+    assert error_of(response)["message"] == "The edge is not set up; see its log."
+    edge.wait_for_log("not set up: ENCORE_ORIGIN_URL must be")
+    assert "inside.example.com" in edge.log()
+    edge.stop()
+
+
 def test_origin_that_is_down_is_a_502(start_edge: StartEdge) -> None:
     """In OpenAI's shape, naming no address; to only-if-cached it is a 504 like any other."""
     edge = start_edge(variables=variables("http://127.0.0.1:9"))
