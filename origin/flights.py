@@ -124,6 +124,12 @@ class Flight:
         """Whether it goes on with nobody in this process waiting."""
         return self._waiters == 0 and not self.over
 
+    def go_on(self, ended: Callable[[], None]) -> None:
+        """Go on to the end though nobody waits; `ended` is called then. Once a flight."""
+        self._waiters += 1
+        if self._task is not None:
+            self._task.add_done_callback(lambda _: ended())
+
     def stop(self) -> None:
         """End a flight that is not over, for all who wait."""
         # Set at once: a request that comes before the task has ended must not join it.

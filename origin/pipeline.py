@@ -18,6 +18,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from origin.edge_writes import EdgeWrites
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 REFRESH_BACKOFF_S = 10
 """How long a key is not refreshed again after a refresh failed or stored nothing, at least."""
+MAX_DETACHED = 100
+"""Generations that go on though nobody waits: what bounds requests does not bound them."""
 log = logging.getLogger(__name__)
 
 
@@ -151,6 +154,7 @@ class Pipeline:
         self._refreshes: set[asyncio.Task[None]] = set()
         self._refreshing: set[str] = set()
         self._refresh_waits = Waits(clock_ms)
+        self._detached: set[Flight] = set()
 
     def query(
         self,
@@ -339,6 +343,18 @@ class Pipeline:
         if trouble == "l1-error":
             return header  # an outage is not an absence
         return None if hit is None else hit.envelope.header
+
+    def detach(self, flight: Flight) -> None:
+        """Let a flight that makes an entry go on to its end though nobody waits for it.
+
+        Raises InternalError where it makes none, or too many go on so already.
+        """
+        if flight in self._detached or flight.over:
+            return
+        if flight.to_be is None or len(self._detached) >= MAX_DETACHED:
+            raise InternalError("This refresh cannot be made now.", status=503, retry_after_s=10)
+        self._detached.add(flight)
+        flight.go_on(partial(self._detached.discard, flight))
 
     async def close(self) -> None:
         """Stop every generation and refresh; wait for what is being stored."""

@@ -62,6 +62,7 @@ from shared.keys import KeyRings, short_key
 from shared.requests import Endpoint, Request, validate
 from shared.storability import request_storability
 
+_ACCEPTED = 202
 _PLAIN = (SEGMENT_JSON, SEGMENT_JSON_BASE64)
 
 
@@ -249,46 +250,37 @@ class Answers:
         return relay(answer, passage)
 
     async def _refresh(self, query: Query, stale: StoredEntry) -> None:
-        """Have the origin make a new entry behind a stale answer, and take what it has by now."""
-        try:
-            answer, fetched = await self._fetch_refreshed(query)
-        except (OriginError, runtime.PlatformError) as exc:
-            runtime.log(f"refresh: {exc}")
-            self._refreshes.failed(query.key, time.monotonic())
-            return
-        if fetched is not None and recency(fetched[0].header) > recency(stale.header):
-            self._refreshes.found_newer(query.key, time.monotonic())
-            await self._put_granted(query, fetched)
-        elif answer.is_entry or _is_collapsed(answer):
-            self._refreshes.found_none(query.key, time.monotonic())
-        else:
-            self._refreshes.failed(query.key, time.monotonic())
+        """Have the origin make a new entry behind a stale answer, and take what it has by now.
 
-    async def _fetch_refreshed(
-        self, query: Query
-    ) -> tuple[OriginAnswer, tuple[StoredEntry, bool] | None]:
-        """(what the origin answers, its entry and whether that may be stored).
-
-        Mostly the origin answers from its own stale entry and refreshes detached, so this ends
-        soon; the new entry is found here or by a later request after it is made. An origin that
-        has lost its entry generates one; for a stream it is fetched afterwards.
+        The origin makes it detached, and answers soon: from its own stale entry, or that it makes
+        one (202). The new entry is found here or by a later request after it is made.
         """
-        answer = await self._origin.send(
-            "POST",
-            query.endpoint.value,
-            query.headers,
-            query.body,
-            want_entry=True,
-            refresh=True,
-            timeout_s=BEHIND_TIMEOUT_S,
-        )
-        if answer.is_entry:
-            return answer, (entry_of(answer), answer.may_store)
-        if answer.is_event_stream and not _is_collapsed(answer):
-            await runtime.drain(answer.body)
-            return answer, await self._origin.finished_entry(query.key, query.headers)
+        key = query.key
+        # What a client accepts of a cache, such as only-if-cached, is no word on what is made anew.
+        headers = {name: value for name, value in query.headers.items() if name != "cache-control"}
+        try:
+            answer = await self._origin.send(
+                "POST",
+                query.endpoint.value,
+                headers,
+                query.body,
+                want_entry=True,
+                refresh=True,
+                timeout_s=BEHIND_TIMEOUT_S,
+            )
+            entry = entry_of(answer) if answer.is_entry else None
+        except OriginError as exc:
+            runtime.log(f"refresh: {exc}")
+            self._refreshes.failed(key, time.monotonic())
+            return
         await answer.discard()
-        return answer, None
+        if entry is not None and recency(entry.header) > recency(stale.header):
+            self._refreshes.found_newer(key, time.monotonic())
+            await self._put_granted(query, (entry, answer.may_store))
+        elif entry is not None or answer.status == _ACCEPTED:
+            self._refreshes.found_none(key, time.monotonic())
+        else:
+            self._refreshes.failed(key, time.monotonic())
 
     async def _put_after(self, done: Any, query: Query) -> None:
         """Store the entry of a stream, once all of it went to the client."""

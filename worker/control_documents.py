@@ -30,9 +30,14 @@ MAX_REMEMBERED = 1000
 
 @dataclass(slots=True)
 class _Memory:
-    """Times are of `time.monotonic`, in seconds."""
+    """Times are of `time.monotonic`, in seconds.
+
+    What `is_doubted` is not decided by, until the origin gives it again or a later one comes.
+    """
 
     document: ControlDocument | None = None
+    text: str | None = None
+    is_doubted: bool = False
     read_s: float = float("-inf")
     confirmed_s: float = float("-inf")
     pulled_s: float = float("-inf")
@@ -79,13 +84,19 @@ class ControlDocuments:
         document = None if memory is None else _usable(memory)
         return 0 if document is None else document.revision
 
+    def doubt_all(self) -> None:
+        """Go by no document known now before it is confirmed: each may have changed."""
+        for memory in self._memories.values():
+            memory.is_doubted = memory.document is not None
+            memory.pulled_s = float("-inf")
+
     async def read(self, tenant: str) -> ControlDocument | None:
         """The document by a look at KV. None where there is none that may be decided by."""
         memory = self._memory(tenant)
         try:
             text = await runtime.kv_get_text(self._kv, _name(tenant), KV_CACHE_TTL_S)
             if text is not None:
-                _take(memory, decode(text, tenant))
+                _take(memory, _decoded(memory, text, tenant), text)
         except (runtime.PlatformError, ControlError) as exc:
             runtime.log(f"control document of {tenant}: {exc}")
         memory.read_s = time.monotonic()
@@ -120,7 +131,7 @@ class ControlDocuments:
             await self.read(tenant)  # another isolate may have put a later one into KV
         memory = self._memory(tenant)
         if memory.document is None or document.revision >= memory.document.revision:
-            _take(memory, document)
+            _take(memory, document, text, of_origin=True)
             memory.read_s = time.monotonic()
             await runtime.kv_put_text(self._kv, _name(tenant), text)
         return document.revision if memory.document is None else memory.document.revision
@@ -129,14 +140,14 @@ class ControlDocuments:
         """The document as the origin has it, remembered; None where the origin does not give it."""
         try:
             pulled = await self._origin.control_document(tenant)
-            document = None if pulled is None else decode(pulled[0], tenant)
+            document = None if pulled is None else _decoded(memory, pulled[0], tenant)
         except (OriginError, ControlError) as exc:
             runtime.log(f"control document of {tenant}: {exc}")
             return None
         if document is None or pulled is None:
             return None
         known, (text, is_granted) = _usable(memory), pulled
-        _take(memory, document)
+        _take(memory, document, text, of_origin=True)
         memory.read_s = time.monotonic()
         is_news = known is None or known.revision < document.revision
         return _Fetched(document, text, is_granted and is_news)
@@ -174,15 +185,29 @@ class ControlDocuments:
         return memory
 
 
-def _take(memory: _Memory, document: ControlDocument) -> None:
+def _decoded(memory: _Memory, text: str, tenant: str) -> ControlDocument:
+    """The document of a text; what is known already is not decoded again. Raises ControlError."""
+    known = memory.document
+    return known if known is not None and text == memory.text else decode(text, tenant)
+
+
+def _take(
+    memory: _Memory, document: ControlDocument, text: str, *, of_origin: bool = False
+) -> None:
     """Remember a document unless a later one is known: KV may lag behind."""
-    if memory.document is None or document.revision >= memory.document.revision:
-        memory.document = document
-        memory.confirmed_s = time.monotonic()
+    known = memory.document
+    if known is not None:
+        if document.revision < known.revision:
+            return
+        if memory.is_doubted and document.revision == known.revision and not of_origin:
+            return
+    memory.document, memory.text = document, text
+    memory.is_doubted = False
+    memory.confirmed_s = time.monotonic()
 
 
 def _usable(memory: _Memory, now_s: float | None = None) -> ControlDocument | None:
-    if (now_s or time.monotonic()) - memory.confirmed_s >= UNREADABLE_S:
+    if memory.is_doubted or (now_s or time.monotonic()) - memory.confirmed_s >= UNREADABLE_S:
         return None
     return memory.document
 

@@ -192,7 +192,7 @@ class Edge:
         try:
             controls = parse_controls(headers)
             if self._rate_limit is not None:
-                await self._respect_rate_limit(client.tenant)
+                await self._respect_rate_limit(client)
             body, cacheable = await bodies.read_small(
                 request,
                 headers,
@@ -274,13 +274,20 @@ class Edge:
         form = canonical_for(document, endpoint=ask.endpoint, controls=ask.controls, fields=fields)
         return cache_key(ring or self._settings.keys.current, form.canonical), form.strategy
 
-    async def _respect_rate_limit(self, tenant: str) -> None:
-        """Raise ClientError 429 where the platform says that the tenant asks too often."""
-        document = self._control.last_known(tenant)
-        if document is not None and not document.policy.rate_limited:
-            return
+    async def _respect_rate_limit(self, client: Client) -> None:
+        """Raise ClientError 429 where the platform says that the tenant asks too often.
+
+        A key that is not listed (any more) has a limit of its own: it takes nothing from the
+        tenant's.
+        """
+        limited, document = client.tenant, self._control.last_known(client.tenant)
+        if document is not None:
+            if not document.policy.rate_limited:
+                return
+            if client.key_id is not None and document.role_of(client.key_id) is None:
+                limited = f"{client.tenant}:{client.key_id}"
         try:
-            allowed = await runtime.is_allowed(self._rate_limit, tenant)
+            allowed = await runtime.is_allowed(self._rate_limit, limited)
         except runtime.PlatformError as exc:
             runtime.log(f"rate limit: {exc}")
             return
@@ -314,7 +321,7 @@ class Edge:
         client = self._authenticate(headers, url)
         try:
             if self._rate_limit is not None:
-                await self._respect_rate_limit(client.tenant)
+                await self._respect_rate_limit(client)
             body = await bodies.handed_on(request, headers, self._settings.max_body_bytes)
             answer = await self._origin.pass_on(request.method, _target(url), headers, body)
         except EncoreError as error:
@@ -338,7 +345,10 @@ class Edge:
         # What the origin has left here already, it may have left with another isolate.
         keep = said.get("edge") != "acknowledged"
         tenant = said.get("tenant", client.tenant)
-        tenants = list(self._control.revisions())[:MAX_PULLS] if tenant == "*" else [str(tenant)]
+        tenants = [str(tenant)]
+        if tenant == "*":
+            tenants = list(self._control.revisions())[:MAX_PULLS]
+            self._control.doubt_all()  # the others' are fetched behind their next answers
         pulls = (self._control.pull(name, at_once=True, keep=keep) for name in tenants)
         await asyncio.gather(*pulls)
 

@@ -14,7 +14,7 @@ _MODES = ("production", "development")
 
 
 class SettingsError(Exception):
-    """A variable or binding is missing or wrong: the Worker answers only 500s that name it."""
+    """A variable or binding is missing or wrong: the Worker answers 500s and logs its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,7 +50,10 @@ class Default(_Bare, WorkerEntrypoint):
         try:
             edge = _edge_of_this_isolate(self.env)
         except SettingsError as error:
-            return runtime.respond_error(InternalError(f"The edge is not set up: {error}."))
+            runtime.log(f"not set up: {error}")  # anybody may ask, and it may quote a setting
+            return runtime.respond_error(
+                InternalError("The edge is not set up; see its log.", code="edge_not_set_up")
+            )
         return await edge.fetch(request.js_object, self._wait_until)
 
     def _wait_until(self, work: Coroutine[Any, Any, None]) -> None:

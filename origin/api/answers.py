@@ -66,6 +66,8 @@ from shared.wire import CONTROL_REVISION, EDGE_REFRESH, EDGE_STORE, PRIVATE, acc
 
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
+REFRESH_WAIT_S = 5
+"""How long the edge is kept waiting for a refresh: it gives up after 10 s."""
 _INLINE_BYTES = 64 << 10
 """More than that is packed, or unpacked, beside the event loop: it takes milliseconds and more."""
 
@@ -156,6 +158,9 @@ class Answers:
                 await _send_hit(exchange, answer)
                 entry: Envelope | None = answer.envelope
                 self._count_hit(exchange, answer, "stale" if answer.served.ttl_s < 0 else "hit")
+            case Generating() if exchange.is_refresh:
+                await _send_refresh(exchange, answer)
+                entry = answer.flight.entry
             case Generating():
                 if await _send_generating(exchange, answer):
                     self._count_generated(exchange, answer)
@@ -374,6 +379,24 @@ async def _send_generating(exchange: _Exchange, generating: Generating) -> bool:
             else:
                 await _send_plain(exchange, generating)
     return True
+
+
+async def _send_refresh(exchange: _Exchange, generating: Generating) -> None:
+    """Answer the edge with the new entry, or soon that it is being made.
+
+    The platform ends what the edge does behind an answer; what is paid for goes on without it.
+    """
+    flight = generating.flight
+    with flight.joined():
+        exchange.pipeline.detach(flight)
+        try:
+            async with while_connected(exchange.receive), asyncio.timeout(REFRESH_WAIT_S):
+                await flight.result()
+        except TimeoutError:
+            headers = {"cache-control": PRIVATE, "content-type": _JSON}
+            await send_response(exchange.send, 202, headers, b'{"status":"refreshing"}')
+            return
+        await _send_plain(exchange, generating)
 
 
 async def _send_stale(

@@ -18,7 +18,6 @@ import pytest
 from shared.envelope import MEDIA_TYPE
 from shared.errors import UpstreamError
 from shared.keys import key_ring, make_api_key
-from shared.wire import ENTRY_PATH
 from tests.edge.lab import Lab
 from tests.edge.local_edge import StartEdge
 from tests.edge.projects import Projects
@@ -220,20 +219,15 @@ def test_stale_entries_are_refreshed_by_the_origin(start_edge: StartEdge) -> Non
         until(lambda: stack.ask("stale"), lambda answer: content(answer) != first)
 
 
-def test_stale_stream_is_refreshed_though_the_origin_lost_its_entry(start_edge: StartEdge) -> None:
-    """The origin then answers with a stream: its entry is fetched once that has ended."""
-    with stacked(start_edge, settings=origin_settings(stale_while_revalidate_s=600)) as stack:
-        first = content(stack.ask("lost", {"encore-ttl": "1"}))
-        stack.hit("lost")
-        time.sleep(1.1)  # the entry is stale now
-        stack.store._entries.clear()
-        stack.end_minute()
-        assert first in stack.ask("lost", stream=True).text
-        deadline = time.monotonic() + 10
-        while not stack.front.was_asked(f"GET {ENTRY_PATH}"):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        until(lambda: stack.ask("lost"), lambda answer: content(answer) != first)
+def test_edge_that_is_not_set_up_says_why_in_its_log_alone(start_edge: StartEdge) -> None:
+    """Anybody may ask it, and what is wrong may be a place or a name inside."""
+    edge = start_edge(variables=variables("ftp://inside.example.com"))
+    response = httpx.get(f"{edge.url}/healthz")
+    assert (response.status_code, error_of(response)["code"]) == (500, "edge_not_set_up")
+    assert error_of(response)["message"] == "The edge is not set up; see its log."
+    edge.wait_for_log("not set up: ENCORE_ORIGIN_URL must be")
+    assert "inside.example.com" in edge.log()
+    edge.stop()
 
 
 def test_origin_that_is_down_is_a_502(start_edge: StartEdge) -> None:

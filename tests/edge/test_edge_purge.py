@@ -38,6 +38,7 @@ from tests.edge.stack import (
     documents_at_edge,
     error_of,
     is_hit,
+    leave_document,
     origin_settings,
     stacked,
     status,
@@ -45,10 +46,11 @@ from tests.edge.stack import (
     variables,
 )
 from tests.support.commands import encore
-from tests.support.control import control_store
+from tests.support.control import control_store, document_of
 from tests.support.engines import MODEL, ScriptedEngine
 from tests.support.serving import serving
 
+MAX_PULLS = 20
 MEMO_S = 1
 OLD_SECRET = "the secret that was there before it"
 OPERATOR_API_KEY = make_api_key(KEYS, "operator", bytes(15))
@@ -250,6 +252,24 @@ def test_operator_purges_all_tenants(either: Stack) -> None:
     miss = either.ask("all tenants", OTHER)
     assert status(miss).endswith("detail=purged")
     assert content(miss) != content(theirs)
+
+
+def test_operator_purges_more_tenants_than_are_fetched_at_once(forgetful: Stack) -> None:
+    """Whose documents are not here yet, theirs go uncached until they are."""
+    for number in range(MAX_PULLS + 1):
+        api_key = make_api_key(KEYS, f"many-{number}", bytes(15))
+        document = document_of(api_key)
+        forgetful.control._documents[document.tenant] = (document.revision, encode(document))
+        assert leave_document(forgetful.edge, document).is_success
+    last = {"authorization": f"Bearer {api_key}"}
+    old = fill(forgetful, "many tenants", last)
+    body = {"everything": True, "tenant": "*"}
+    assert purge(forgetful, body, OPERATOR_API_KEY).status_code == 200
+    forgetful.end_minute()
+    new = forgetful.ask("many tenants", last)
+    assert "detail=no-control" in status(new)
+    assert content(new) != content(old)
+    assert content(forgetful.hit("many tenants", last)) == content(new)
 
 
 def test_purge_that_the_origin_does_not_take_is_never_ok(told: Stack) -> None:

@@ -169,6 +169,19 @@ def test_who_is_nobody_uses_up_nobodys_limit(limited: Stack, authorization: str)
     assert Lab(edge=limited.edge).calls("limit") == calls
 
 
+def test_revoked_key_uses_up_its_own_limit_alone(limited: Stack) -> None:
+    """However often it is shown: the tenant it belonged to asks on."""
+    headers = tenant_with(limited, "robbed")
+    revoked = make_api_key(KEYS, "robbed", bytes([1] * 15))
+    codes = {
+        limited.ask("limited", {"authorization": f"Bearer {revoked}"}).status_code
+        for _ in range(MOST_ALLOWED + 1)
+    }
+    assert codes == {401, 429}
+    for _ in range(LIMIT):
+        assert limited.ask("limited", headers).status_code == 200
+
+
 def test_what_the_tenant_asks_of_the_cache_is_not_limited(limited: Stack) -> None:
     """A purge cannot be kept off by asking a lot."""
     api_key = make_api_key(KEYS, "purging", bytes(15))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import origin.api.answers
 from tests.edge.lab import Lab
 from tests.edge.local_edge import StartEdge
 from tests.edge.stack import (
@@ -84,3 +85,36 @@ def test_newer_entry_is_fetched_once(lasting: Stack) -> None:
     lab.put(name, value, metadata)
     ask_stale(lasting, "newer", wanted)
     assert lasting.front.was_asked(_ASKED) == asked
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("is_slow", [False, True], ids=["quick", "slow"])
+def test_entry_that_the_origin_lost_is_made_anew(
+    lasting: Stack, monkeypatch: pytest.MonkeyPatch, *, is_slow: bool, stream: bool
+) -> None:
+    """By one generation. The edge waits for a quick one, and comes back for a slow one."""
+    monkeypatch.setattr(origin.api.answers, "REFRESH_WAIT_S", 0.1 if is_slow else 5)
+    text, engine = f"lost {is_slow} {stream}", lasting.engine
+    old = become_stale(lasting, text)
+    lasting.store._entries.clear()
+    asked, runs = lasting.front.was_asked(_ASKED), engine.runs
+    if is_slow:
+        engine.gate.clear()
+    try:
+        assert old in lasting.ask(text, stream=stream).text
+        if is_slow:
+            until(lambda: lasting.ask(text), lambda _: lasting.front.was_asked(_ASKED) > asked + 1)
+    finally:
+        engine.open_gate()
+    new = until(lambda: lasting.ask(text), lambda answer: content(answer) != old)
+    assert is_hit(new)
+    assert (engine.runs, engine.cancelled) == (runs + 1, 0)
+
+
+def test_who_wants_no_generation_causes_a_refresh_as_others_do(lasting: Stack) -> None:
+    """`only-if-cached` is said of its own answer, which is there."""
+    old = become_stale(lasting, "cached")
+    lasting.store._entries.clear()
+    asking = {"cache-control": "only-if-cached"}
+    assert content(lasting.ask("cached", asking)) == old
+    until(lambda: lasting.ask("cached", asking), lambda answer: content(answer) != old)

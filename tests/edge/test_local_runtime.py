@@ -240,6 +240,17 @@ def test_taken_port(runtime_project: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104 - it is refused
+def test_development_mode_is_for_this_machine_alone(runtime_project: Path, host: str) -> None:
+    """Who says that they are `localhost` might be anywhere, and the development key is public."""
+    result = run_edge(
+        runtime_project, "--port", "0", "--host", host, "--var", "ENCORE_MODE=development"
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"edge: --host {host} with ENCORE_MODE=development lets others")
+    assert "edge ready" not in result.stdout
+
+
 class Upstream:
     """A server that streams until told to finish; it sees its client leave."""
 

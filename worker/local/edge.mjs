@@ -44,6 +44,9 @@ const PYTHON_FLAGS = [
   "python_workflows_implicit_dependencies",
 ];
 
+// As the Worker's own LOOPBACK_HOSTS, which it tells by the Host header: anybody can send that.
+const LOOPBACK = /^(localhost|::1|127(\.\d{1,3}){3})$/;
+
 class Refusal extends Error {}
 
 const options = readOptions();
@@ -259,6 +262,12 @@ async function load() {
   const collected = collectModules(config);
   const modules = pack(config, collected);
   const bindings = bindingOptions(config);
+  if (bindings.bindings.ENCORE_MODE === "development" && !LOOPBACK.test(options.host)) {
+    throw new Refusal(
+      `--host ${options.host} with ENCORE_MODE=development lets others use the development key; ` +
+        "leave it at 127.0.0.1, or set ENCORE_MODE=production",
+    );
+  }
   const code = digest(
     JSON.stringify([RUNTIME, workerOptions(config, modules.map((m) => [m.path, digest(m.contents)]))]),
   );
