@@ -20,13 +20,13 @@ Invariants
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from shared import json_text
 from shared.canonical import canonical
 from shared.controls import CONTENT_CLASS, CONTENT_CLASS_WORDS, Controls
 from shared.embeddings import keyed_fields
@@ -50,7 +50,6 @@ STRICT_BOUND = 0.01
 
 _GRACE_MS = 3_600_000
 """Added to the longest life: a generation takes time, and clocks differ."""
-_MAX_INTEGER = 2**53 - 1
 # A share above 0 and at most one half, as a plain decimal: there is one text of each.
 _BOUND = re.compile(r"0\.(?:[0-4][0-9]{0,5}|5)(?<!0)")
 _CALIBRATION = re.compile(r"[0-9a-f]{12}|")
@@ -61,17 +60,17 @@ _NAME = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{0,{MAX_NAME_CHARACTERS}}}")
 _MODEL = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_HEADER_BYTES}}}")
 # What has a UTF-8 form.
 _TEXT = re.compile(r"[^\ud800-\udfff]*")
-_encode = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
-).encode
 
 
 class ControlError(ValueError):
     """Not a control document this version can read, or a change that cannot be made."""
 
 
+_read = json_text.reader(ControlError)
+
+
 def _is_time(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_INTEGER
+    return type(value) is int and 0 <= value <= json_text.MAX_INTEGER
 
 
 def _is_hex(value: Any, length: int) -> bool:
@@ -391,7 +390,7 @@ def _cut_off(times: Mapping[str, int], names: Iterable[str], at_ms: int) -> dict
 
 def encode(document: ControlDocument) -> bytes:
     """The document as compact JSON."""
-    return _encode(_fields(document)).encode()
+    return json_text.dumps(_fields(document))
 
 
 def _fields(document: ControlDocument) -> dict[str, Any]:
@@ -426,7 +425,7 @@ def decode(text: bytes | str, tenant: str) -> ControlDocument:
     try:
         if isinstance(text, bytes):
             text = text.decode()  # json alone would also read UTF-16, UTF-32 and half pairs
-        fields = _decode(text)
+        fields = _read(text)
         _require(fields["v"] == VERSION and type(fields["v"]) is int, "version")
         _require(fields["tenant"] == tenant, "another tenant's")
         cut_offs = fields["cut_offs"]
@@ -459,12 +458,3 @@ def decode(text: bytes | str, tenant: str) -> ControlDocument:
 
 def _policy(fields: dict[str, Any]) -> Policy:
     return Policy(**{**fields, "lax_classes": tuple(fields.get("lax_classes", ()))})
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    _require(len(fields) == len(pairs), "repeated field")
-    return fields
-
-
-_decode = json.JSONDecoder(object_pairs_hook=_unique).decode

@@ -13,7 +13,6 @@ Invariants
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from shared.control_document import Strategy
 from shared.controls import CONTENT_CLASS
 from shared.envelope import TokenCounts
 from shared.errors import ClientError
-from shared.json_text import parse_object
+from shared.json_text import MAX_INTEGER, dumps, parse_object
 from shared.keys import SHORT_KEY_HEX_CHARACTERS, check_tenant
 
 Outcome = Literal[
@@ -84,13 +83,11 @@ MAX_KEYS = 10_000
 MAX_FLUSH_BYTES = 2 << 20
 VERSION = 2
 
-_MAX_INTEGER = 2**53 - 1
 _SHORT_KEY = re.compile(rf"[0-9a-f]{{{SHORT_KEY_HEX_CHARACTERS}}}")
 _MODEL = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,96}")
 """Visible ASCII that JSON does not escape."""
 _FOLDED_CELLS = len(OUTCOMES) * (len(STRATEGIES) + 1)
 NO_TOKENS = TokenCounts()
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=False).encode
 
 Cell = tuple[Outcome, Strategy | None, str | None, str | None]
 """(outcome, which key strategy earned a hit, model, content class)."""
@@ -262,7 +259,7 @@ class Counts:
             "tenants": {tenant: _fields(counts) for tenant, counts in self.drain().items()},
             "controls": dict(list((controls or {}).items())[:MAX_TENANTS]),
         }
-        return _encode(fields).encode()
+        return dumps(fields)
 
     def put_back(self, taken: bytes) -> None:
         """Count what `take` gave once more: it did not arrive. Alone it is no reason to flush."""
@@ -402,7 +399,7 @@ def _array(value: Any) -> list[Any]:
 
 
 def _integer(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= _MAX_INTEGER:
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
         raise ValueError("counts: not a count")
     return value
 

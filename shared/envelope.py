@@ -25,13 +25,14 @@ Invariants
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+from shared import json_text
 
 MEDIA_TYPE = "application/vnd.encore.entry"
 VERSION = 1
@@ -51,17 +52,12 @@ SEGMENTS = frozenset({SEGMENT_JSON, SEGMENT_JSON_BASE64, SEGMENT_SSE, SEGMENT_SS
 _PREFIX_BYTES = 12
 MAX_PREFIX_BYTES = _PREFIX_BYTES + MAX_HEADER_BYTES
 """Enough of an envelope for `decode_prefix`."""
-_MAX_INTEGER = 2**53 - 1
-"""The largest integer that JavaScript keeps exact."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _TAG = re.compile(rf"[0-9a-f]{{{TAG_HEX_CHARACTERS}}}")
 # Fit for a quoted header field: visible ASCII without the quotation mark.
 _NAME = re.compile(r"[\x21\x23-\x7e]{1,128}")
 # What has a UTF-8 form and is not a control character.
 _TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
-_encode = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
-).encode
 
 
 def segment_for(*, stream: bool, include_usage: bool, base64: bool = False) -> str:
@@ -73,6 +69,9 @@ def segment_for(*, stream: bool, include_usage: bool, base64: bool = False) -> s
 
 class EnvelopeError(ValueError):
     """Not an envelope this version can read, or one that cannot be built."""
+
+
+_read = json_text.reader(EnvelopeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +190,7 @@ class Envelope:
 
 def header_json(header: Header) -> bytes:
     """The header as compact JSON. Raises EnvelopeError where it would exceed 1,024 bytes."""
-    data = _encode(_fields(header)).encode()
+    data = json_text.dumps(_fields(header))
     if len(data) > MAX_HEADER_BYTES:
         raise EnvelopeError(f"header: {len(data)} bytes, at most {MAX_HEADER_BYTES} fit")
     return data
@@ -236,7 +235,7 @@ def decode_header(text: bytes | str) -> Header:
         if isinstance(text, bytes):
             text = text.decode()  # json alone would also read UTF-16, UTF-32 and half pairs
         _require(len(text) <= MAX_HEADER_BYTES, "header length")
-        fields = _decode(text)
+        fields = _read(text)
         version = fields["v"]
         _require(type(version) is int and version == VERSION, "version")
         prompt, completion = fields["u"]
@@ -312,17 +311,8 @@ def _source(value: Any) -> SemanticSource:
     return SemanticSource(similarity=similarity, key=key, calibration=calibration)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    _require(len(fields) == len(pairs), "repeated field")
-    return fields
-
-
-_decode = json.JSONDecoder(object_pairs_hook=_unique).decode
-
-
 def _are_integers(values: Iterable[Any], *, least: int) -> bool:
-    return all(type(value) is int and least <= value <= _MAX_INTEGER for value in values)
+    return all(type(value) is int and least <= value <= json_text.MAX_INTEGER for value in values)
 
 
 def _require_match(pattern: re.Pattern[str], value: Any, what: str) -> None:

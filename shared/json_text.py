@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeGuard
 
 from shared.errors import ClientError
 
@@ -25,6 +26,8 @@ MAX_DEPTH = 64
 MAX_DIGITS = 40
 # Below this every integral double is the integer it was written as.
 _EXACT = 2**53
+MAX_INTEGER = _EXACT - 1
+"""The largest integer that JavaScript keeps exact."""
 
 _LONG_INTEGER = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -68,6 +71,25 @@ def dumps(value: Any) -> bytes:
     That is NaN, infinities and unpaired surrogates (UnicodeEncodeError is a ValueError).
     """
     return _ENCODER.encode(value).encode()
+
+
+def reader(error: type[ValueError]) -> Callable[[str], Any]:
+    """What reads JSON that we wrote. It raises `error` for a field that comes twice, ValueError
+    for what is no JSON, RecursionError.
+    """  # noqa: D205 - one sentence
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            raise error("repeated field")
+        return fields
+
+    return json.JSONDecoder(object_pairs_hook=unique).decode
+
+
+def is_list_of_objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether a value that was read is a list of nothing but objects."""
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def is_too_deep(text: str) -> bool:
@@ -158,4 +180,6 @@ _BOUNDED_DECODER = json.JSONDecoder(
     parse_int=_bounded_integer,
     parse_constant=_constant,
 )
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
+)

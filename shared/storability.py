@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from shared.json_text import dumps
+from shared.json_text import dumps, is_list_of_objects
 from shared.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Request
 from shared.streams import rebuildable
 
@@ -102,7 +102,7 @@ def _choices_storability(
     choices = answer.get("choices")
     if not choices:
         return "empty"
-    if not _is_list_of_objects(choices):
+    if not is_list_of_objects(choices):
         return "not_rebuildable"
     wanted = request.n or 1
     limited = request.max_tokens is not None
@@ -142,7 +142,7 @@ def _vectors_storability(request: EmbeddingRequest, answer: Mapping[str, Any]) -
     if not data:
         return "empty"
     if (
-        not _is_list_of_objects(data)
+        not is_list_of_objects(data)
         or len(data) != len(request.inputs)
         or not all(item.get("embedding") for item in data)
     ):
@@ -153,7 +153,3 @@ def _vectors_storability(request: EmbeddingRequest, answer: Mapping[str, Any]) -
 def _message(choice: Any) -> Mapping[str, Any]:
     message = choice.get("message") if isinstance(choice, dict) else None
     return message if isinstance(message, dict) else {}
-
-
-def _is_list_of_objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
 from shared.errors import UpstreamError
-from shared.json_text import dumps
+from shared.json_text import dumps, is_list_of_objects
 from shared.requests import Endpoint
 from shared.sse import DONE_EVENT, encode_event
 
@@ -89,7 +89,7 @@ class Assembler:
         choices = chunk.get("choices")
         if choices is None:
             choices = []
-        if not _is_list_of_objects(choices):
+        if not is_list_of_objects(choices):
             raise _malformed("choices")
         for name, value in chunk.items():
             if name in _IDENTITY:
@@ -161,7 +161,7 @@ class Assembler:
     def _feed_message(self, index: int, message: Json, delta: Json) -> None:
         for name, value in delta.items():
             if name == "tool_calls" and value:
-                if not _is_list_of_objects(value):
+                if not is_list_of_objects(value):
                     raise _malformed("choices[].delta.tool_calls")
                 for fragment in value:
                     self._feed_call(self._calls.setdefault(index, {}), fragment)
@@ -230,7 +230,7 @@ def chunks(endpoint: Endpoint, answer: Mapping[str, Any]) -> list[Json]:
     """
     head = _head(endpoint, answer)
     choices = answer.get("choices")
-    if not _is_list_of_objects(choices):
+    if not is_list_of_objects(choices):
         raise _unfit("choices is not a list of objects")
     if endpoint is Endpoint.CHAT:
         spoken = [list(_chat_choices(choice)) for choice in choices]
@@ -364,7 +364,7 @@ def _chat_choices(choice: Json) -> Iterator[Json]:
             yield said({"function_call": part})
     calls = message.get("tool_calls")
     if calls:
-        if not _is_list_of_objects(calls):
+        if not is_list_of_objects(calls):
             raise _unfit("tool_calls is not a list of objects")
         for position, call in enumerate(calls):
             for fragment in _fragments(call):
@@ -489,10 +489,6 @@ def _are_words(words: Any, text: str) -> TypeGuard[list[str]]:
 
 def _says_nothing(value: Any) -> bool:
     return value is None or value in ("", [], {})
-
-
-def _is_list_of_objects(value: Any) -> TypeGuard[list[Json]]:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _unfit(why: str) -> ValueError:

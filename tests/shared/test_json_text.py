@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.envelope import EnvelopeError
 from shared.errors import ClientError, error_body
-from shared.json_text import MAX_DEPTH, MAX_DIGITS, dumps, parse_object
+from shared.json_text import (
+    MAX_DEPTH,
+    MAX_DIGITS,
+    dumps,
+    is_list_of_objects,
+    parse_object,
+    reader,
+)
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]))
 _values = st.recursive(
@@ -152,3 +160,37 @@ def test_what_json_cannot_say_is_not_written(value: object) -> None:
     """Writing raises ValueError where reading would refuse."""
     with pytest.raises(ValueError, match=r"."):
         dumps({"a": value})
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text('aé\n"'),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text("aé"), inner),
+    )
+)
+def test_what_we_wrote_is_read_as_it_was(value: object) -> None:
+    """Whatever it says."""
+    assert reader(ValueError)(dumps(value).decode()) == value
+
+
+@pytest.mark.parametrize("text", ['{"a":1,"a":1}', '[{"b":{"a":1,"a":2}}]'])
+def test_a_field_that_comes_twice_is_refused(text: str) -> None:
+    """With the reader's own error: other readers would take either."""
+    with pytest.raises(EnvelopeError, match="repeated field"):
+        reader(EnvelopeError)(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([], True),
+        ([{}], True),
+        ([{}, {"a": 1}], True),
+        ([{}, 1], False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_list_of_objects_has_nothing_else(value: object, *, expected: bool) -> None:
+    """And is a list."""
+    assert is_list_of_objects(value) == expected
