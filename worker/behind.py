@@ -20,6 +20,8 @@ from shared.wire import COUNTERS_PATH, WARMING_PATH
 FLUSHES = ((200, 0.0), (10, 30.0), (1, 300.0))
 """(requests, seconds): what is worth a flush is so many requests when the last one is so old. A
 flush is also how an isolate that only hits learns of a new control document."""
+FAILED_PAUSE_S = 30.0
+"""After a flush that failed: a busy isolate would else try one after the other."""
 MAX_PULLS = 20
 """Control documents fetched at a time, for subrequests are limited: the next flush tells of the
 rest."""
@@ -36,6 +38,7 @@ class Reporter:
         self._counts = counts
         self._origin = origin
         self._control = control
+        self._failed_s = float("-inf")
         self._flushed_s = float("-inf")  # an isolate that lives shortly hears of changes, too
 
     def is_due(self, now_s: float) -> bool:
@@ -43,6 +46,8 @@ class Reporter:
 
         `now_s` is of `time.monotonic`.
         """
+        if now_s - self._failed_s < FAILED_PAUSE_S:
+            return False
         requests = self._counts.requests
         since_s = now_s - self._flushed_s
         return any(requests >= least and since_s >= age_s for least, age_s in FLUSHES)
@@ -58,7 +63,9 @@ class Reporter:
         except OriginError as error:
             runtime.log(f"counters: {error.message}")
             self._counts.put_back(body)
+            self._failed_s = time.monotonic()
             return
+        self._failed_s = float("-inf")
         newer = answer.get("controls")
         for tenant in list(newer)[:MAX_PULLS] if isinstance(newer, dict) else ():
             await self._control.pull(tenant)

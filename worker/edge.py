@@ -322,7 +322,12 @@ class Edge:
         try:
             if self._rate_limit is not None:
                 await self._respect_rate_limit(client)
-            body = await bodies.handed_on(request, headers, self._settings.max_body_bytes)
+            body = await bodies.handed_on(
+                request,
+                headers,
+                small_bytes=self._settings.max_cached_body_bytes,
+                limit_bytes=self._settings.max_body_bytes,
+            )
             answer = await self._origin.pass_on(request.method, _target(url), headers, body)
         except EncoreError as error:
             self._count_failure(client, error, began_s)

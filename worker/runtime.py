@@ -142,22 +142,38 @@ async def body_of(message: Any) -> Any:
         raise PlatformError(f"reading a body: {exc}") from exc
 
 
-async def body_within(message: Any, limit_bytes: int) -> Any | None:
-    """The same for a body whose size is not known; None for one that turns out to be larger."""
+async def body_or_stream(message: Any, small_bytes: int) -> tuple[Any, bool]:
+    """(body, whether it is whole) where its size is not known: an ArrayBuffer, or a stream of one
+    that turns out to be larger, of which no more than that has been read.
+    """  # noqa: D205 - one sentence
     stream = message.body
     if not stream:  # null
-        return await body_of(message)
+        return await body_of(message), True
     reader, chunks, size_bytes = stream.getReader(), js.Array.new(), 0
     try:
         while not (step := await reader.read()).done:
-            size_bytes += step.value.byteLength
-            if size_bytes > limit_bytes:
-                await reader.cancel()
-                return None
             chunks.push(step.value)
-        return await js.Blob.new(chunks).arrayBuffer()
+            size_bytes += step.value.byteLength
+            if size_bytes > small_bytes:
+                reader.releaseLock()
+                transform = js.IdentityTransformStream.new()
+                start(_resume(chunks, stream, transform.writable))
+                return transform.readable, False
+        return await js.Blob.new(chunks).arrayBuffer(), True
     except JsException as exc:
         raise PlatformError(f"reading a body: {exc}") from exc
+
+
+async def _resume(chunks: Any, stream: Any, writable: Any) -> None:
+    """Write what was read of a stream, then all that is still to come of it."""
+    writer = writable.getWriter()
+    try:
+        for chunk in chunks:
+            await writer.write(chunk)
+        writer.releaseLock()
+        await stream.pipeTo(writable)
+    except JsException:  # who reads it has heard of that, or has left
+        await cancel(stream)
 
 
 def to_bytes(buffer: Any) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ import pytest
 from shared.keys import DEVELOPMENT_API_KEY
 from tests.edge.local_edge import StartEdge
 from tests.edge.stack import (
+    API_KEY,
     CHAT,
     Stack,
     content,
@@ -164,6 +167,48 @@ def test_chunked_body_over_the_limits(stack: Stack) -> None:
     huge = stack.client.post(CHAT, content=_pieces(b"x" * ((32 << 20) + 1)))
     assert huge.status_code == 413
     assert error_of(huge)["code"] == "request_too_large"
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
+def test_large_chunked_body_is_handed_on_while_it_comes(stack: Stack, path: str) -> None:
+    """The edge has no room for many of them; what the origin gets is whole."""
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "z" * (3 << 20)}]}
+    body = json.dumps(request).encode()
+    asked = stack.front.was_asked(f"POST {path}")
+
+    def pieces() -> Iterator[bytes]:
+        yield from _pieces(body[: 2 << 20])
+        wait_for(lambda: stack.front.was_asked(f"POST {path}") > asked)
+        yield from _pieces(body[2 << 20 :])
+
+    response = stack.client.post(path, content=pieces())
+    if path == CHAT:
+        assert content(response).startswith("Answer")
+    else:
+        assert error_of(response)["code"] == "unknown_url"  # there is no upstream
+
+
+def test_large_chunked_body_that_breaks_off_is_let_go(stack: Stack) -> None:
+    """The origin hears of it, and the edge goes on."""
+    url = httpx.URL(stack.edge.url)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: {url.netloc.decode()}\r\ntransfer-encoding: chunked\r\n"
+    piece = b"x" * (2 << 20)
+    asked = f"POST {CHAT}"
+    with socket.create_connection((url.host, url.port or 80)) as connection:
+        connection.sendall(f"{head}authorization: Bearer {API_KEY}\r\n\r\n".encode())
+        connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+        wait_for(lambda: asked in stack.front.under_way)
+    wait_for(lambda: asked not in stack.front.under_way)
+    assert stack.ask("after it broke off").status_code == 200
+    assert "Traceback" not in stack.edge.log()
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    """Return when it is so."""
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_large_body_is_never_in_the_cache(stack: Stack) -> None:
