@@ -162,11 +162,8 @@ class Stack:
         edge: dict[str, Any] = self.stats(api_key)["edge"]
         return edge
 
-    def flush(self) -> int:
-        """Ask until the edge has sent what it had counted before, and the origin has taken it.
-
-        How often it was asked: so many requests more are counted as refused.
-        """
+    def flush(self) -> None:
+        """Ask until the edge has sent what it had counted before, and the origin has taken it."""
         before = self.front.was_asked(_FLUSH)
         refused = 0
         while self.front.was_asked(_FLUSH) == before:
@@ -177,7 +174,6 @@ class Stack:
         while _FLUSH in self.front.under_way:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        return refused
 
     def end_minute(self) -> None:
         """Let every key be written to KV again, as the origin does a minute after each write."""
